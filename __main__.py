@@ -1,0 +1,54 @@
+"""The command line: `warpseg VERB ...`, the same as `python -m warpseg VERB ...`.
+
+Exit status 0, 1 (it failed, with a one-line reason on standard error) or 2 (wrong words).
+"""
+
+import importlib
+import os
+import sys
+
+VERBS = {
+    "convert": ("shards.commands", "turn a data set on disk into tar shards"),
+    "split": ("shards.commands", "choose the labeled images of a data set"),
+    "check": ("shards.commands", "decode everything, verify sums, count the classes"),
+    "show": ("pipelines.commands", "draw the weak and strong views a recipe trains on"),
+    "models": ("models.commands", "list the networks with their size and cost"),
+    "train": ("trainers.commands", "train a network by a recipe"),
+    "evaluate": ("trainers.commands", "score a trained network"),
+    "predict": ("trainers.commands", "label a folder of images"),
+    "export": ("trainers.commands", "write a trained network for use elsewhere"),
+    "report": ("trainers.commands", "compare runs in a table"),
+    "bench": ("benchmarks.commands", "measure kernels, pipeline or step"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return the exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] not in VERBS:
+        print(f"warpseg: no verb {words[0]!r}\n{usage()}", file=sys.stderr)
+        return 2
+    module, _ = VERBS[words[0]]
+    command = getattr(importlib.import_module(f".{module}", __package__), words[0])
+    try:
+        return command(words[1:]) or 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("WARPSEG_TRACEBACK"):
+            raise
+        print(f"warpseg {words[0]}: {error}", file=sys.stderr)
+        return 1
+
+
+def usage() -> str:
+    """Return the list of verbs."""
+    lines = [f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()]
+    return "usage: warpseg VERB ...\n\n" + "\n".join(lines) + "\n\nwarpseg VERB --help tells more."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

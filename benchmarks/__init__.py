@@ -1,0 +1,1 @@
+"""Measurements of kernels, pipelines and training steps against references and peers."""

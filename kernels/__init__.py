@@ -1,0 +1,1 @@
+"""Fused pixel operations on stride-s logits, each with its plain PyTorch reference."""

@@ -1,0 +1,1 @@
+"""Networks that return logits at their own output stride."""

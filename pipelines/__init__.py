@@ -1,0 +1,1 @@
+"""Shards to batches of weak and strong views on the device."""
