@@ -1,0 +1,61 @@
+"""What the streams yield: frozen batches of tensors on the target device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ..kernels import TPS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabeledBatch:
+    """Weak views (a share of them perturbed, if asked) and their masks."""
+
+    image: Tensor
+    """(N, 3, H, W) floating point, normalised, channels-last."""
+    mask: Tensor
+    """(N, H, W) uint8 class ids, IGNORE where the crop shows no image; classification: (N, 1, 1)."""
+    keys: tuple[str, ...]
+    """Key of each sample in its shard."""
+    confidence: Tensor | None = None
+    """(N, H, W) float32 in [0, 1] where the mask is a pseudo-label, 0 outside; None otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedBatch:
+    """Weak and strong views of the same crops."""
+
+    weak: Tensor
+    """(N, 3, H, W) floating point, normalised, channels-last."""
+    strong: Tensor
+    """(N, 3, H, W) as weak."""
+    window: Tensor
+    """(N, 4) int32 [top, left, bottom, right): the part of the crop that shows the image."""
+    valid: Tensor
+    """(N, H, W) bool: pixels of the strong view whose source lies inside the window."""
+    tps: TPS | None
+    """The warp from weak to strong; None where the strong view is not warped."""
+    keys: tuple[str, ...]
+    """Key of each sample in its shard."""
+    label: Tensor | None = None
+    """(N, H, W) uint8 pseudo-labels under the weak geometry, IGNORE outside; None without them."""
+    confidence: Tensor | None = None
+    """(N, H, W) float32 in [0, 1] of the pseudo-labels, 0 outside; None without them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainBatch:
+    """Whole images, for evaluation and labeling."""
+
+    image: Tensor
+    """(N, 3, H, W) floating point, normalised, channels-last."""
+    mask: Tensor | None
+    """(N, H, W) uint8 class ids; classification: (N, 1, 1); None where the subset has no masks."""
+    size: tuple[int, int]
+    """Height and width of the source images in pixels, before any resize."""
+    keys: tuple[str, ...]
+    """Key of each sample in its shard."""

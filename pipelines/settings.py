@@ -1,0 +1,179 @@
+"""Settings of the pipelines: geometry, strong view, normalisation, loader.
+
+Frozen keyword-only dataclasses, validated when made; their docstrings are the help of the command
+line.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+View = Literal["phtps", "ph", "tps", "colour", "none"]
+"""Strong views: photometric change and thin-plate-spline warp, either alone, jitter, or none."""
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometrySettings:
+    """Weak view: scale, crop and flip, drawn once per sample for image and mask alike."""
+
+    crop_size: tuple[int, int] = (256, 256)
+    """Height and width of the crop in pixels."""
+    resize: tuple[int, int] | None = None
+    """Height and width to which every source image is brought before it is scaled (half-resolution
+    Cityscapes: 512 1024); None keeps its own size."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Least and greatest factor by which the image is scaled before the crop."""
+    scale_distribution: Literal["uniform", "log_uniform", "balanced"] = "uniform"
+    """How the factor is drawn; balanced: half of the draws below 1, half above."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    padding: int = 0
+    """Pixels by which the crop may reach over each border of the scaled image (CIFAR-10: 4)."""
+    fill: tuple[int, int, int] | None = None
+    """RGB levels (0 to 255) of the padding; None takes the mean colour of the normalisation."""
+
+    def __post_init__(self) -> None:
+        _check_size("crop_size", self.crop_size)
+        if self.resize is not None:
+            _check_size("resize", self.resize)
+        low, high = self.scale
+        if not 0 < low <= high:
+            raise ValueError(f"scale must be two factors, 0 < least <= greatest; got {self.scale}")
+        if self.scale_distribution == "balanced" and not low <= 1 <= high:
+            raise ValueError(f"a balanced scale needs least <= 1 <= greatest; got {self.scale}")
+        _check_share("flip", self.flip)
+        if self.padding < 0:
+            raise ValueError(f"padding must be 0 or more pixels; got {self.padding}")
+        if self.fill is not None and not all(0 <= level <= 255 for level in self.fill):
+            raise ValueError(f"fill must be three levels from 0 to 255; got {self.fill}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrongSettings:
+    """Strong view: what is done to the weak crop to perturb it."""
+
+    view: View = "phtps"
+    """phtps: photometric change and thin-plate-spline warp; ph or tps: one of them; colour: jitter,
+    grayscale and blur made by the loader; none: the strong view is the weak one."""
+    photometric_strength: float = 1.0
+    """Strength s_P of the photometric change (0: none, 1: the paper's)."""
+    geometric_strength: float = 1.0
+    """Strength s_G of the warp (0: none, 1: the paper's)."""
+    tps: Literal["paper", "official"] = "paper"
+    """Control points and spread of the warp: as the paper states, or as its code had them."""
+    photometric_space: Literal["hsv", "rgb"] = "hsv"
+    """Space in which brightness and contrast act."""
+    permute: Literal["image", "batch"] = "image"
+    """Draw the order of the colour channels per image or once per batch."""
+    jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25)
+    """colour: greatest change of brightness, contrast, saturation (factors) and hue (turns)."""
+    jitter_probability: float = 0.8
+    """colour: share of samples that are jittered."""
+    grayscale_probability: float = 0.2
+    """colour: share of samples that lose their colour."""
+    blur_probability: float = 0.5
+    """colour: share of samples that are blurred."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """colour: least and greatest standard deviation of the Gaussian blur in pixels."""
+
+    def __post_init__(self) -> None:
+        for name in ("photometric_strength", "geometric_strength"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        for name in ("jitter_probability", "grayscale_probability", "blur_probability"):
+            _check_share(name, getattr(self, name))
+        if (
+            not all(0 <= change <= 1 for change in self.jitter[:3])
+            or not 0 <= self.jitter[3] <= 0.5
+        ):
+            raise ValueError(
+                "jitter must be three changes from 0 to 1 and a hue from 0 to 0.5; "
+                f"got {self.jitter}"
+            )
+        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(
+                f"blur_sigma must be two widths, 0 < least <= greatest; got {self.blur_sigma}"
+            )
+
+    @property
+    def photometric(self) -> bool:
+        """Whether the device changes colours."""
+        return self.view in ("phtps", "ph")
+
+    @property
+    def warped(self) -> bool:
+        """Whether the device warps the crop."""
+        return self.view in ("phtps", "tps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizationSettings:
+    """Mean and standard deviation of the input, RGB in [0, 1]."""
+
+    mean: Triple = (0.485, 0.456, 0.406)
+    """Mean of red, green and blue."""
+    std: Triple = (0.229, 0.224, 0.225)
+    """Standard deviation of red, green and blue."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean must be RGB in [0, 1]; got {self.mean}")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"std must be above 0; got {self.std}")
+
+
+NORMALIZATIONS: dict[str, NormalizationSettings] = {
+    "imagenet": NormalizationSettings(),
+    # One-way consistency: statistics of the Cityscapes training images.
+    "cityscapes": NormalizationSettings(
+        mean=(73.15 / 255, 82.90 / 255, 72.30 / 255), std=(47.67 / 255, 48.49 / 255, 47.73 / 255)
+    ),
+    "half": NormalizationSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+    "none": NormalizationSettings(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+}
+"""The normalisations that have a name."""
+
+
+def normalization_of(choice: NormalizationSettings | str) -> NormalizationSettings:
+    """Return the settings for a name of NORMALIZATIONS, or the settings themselves.
+
+    Raises ValueError for an unknown name.
+    """
+    if isinstance(choice, NormalizationSettings):
+        return choice
+    if choice not in NORMALIZATIONS:
+        raise ValueError(f"no normalisation {choice!r}; there are: {', '.join(NORMALIZATIONS)}")
+    return NORMALIZATIONS[choice]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderSettings:
+    """How samples are read and decoded; never what is drawn, which is the same for all of these."""
+
+    loader: Literal["auto", "dali", "portable"] = "auto"
+    """dali, portable (Pillow and torchvision), or auto: dali where it is installed."""
+    threads: int = 2
+    """Threads that read and decode, per rank."""
+    prefetch: int = 2
+    """Batches prepared ahead of the training step."""
+    shuffle_buffer: int = 0
+    """0 draws a full permutation per epoch; a number keeps reads near the order of the tars, each
+    sample at most so many places late (for disks that are slow at random reads)."""
+    window_decode: bool = True
+    """Decode only the part of an image that the crop shows, where decoding is on the CPU."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("threads", 1), ("prefetch", 1), ("shuffle_buffer", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)}")
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"{name} must be a height and a width of at least 1 pixel; got {size}")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1]; got {value}")
