@@ -18,7 +18,7 @@ class LabeledBatch:
     image: Tensor
     """(N, 3, H, W) floating point, normalised, channels-last."""
     mask: Tensor
-    """(N, H, W) uint8 class ids, IGNORE where the crop shows no image; classification: (N, 1, 1)."""
+    """(N, H, W) uint8 class ids, IGNORE where there is no image; classification: (N, 1, 1)."""
     keys: tuple[str, ...]
     """Key of each sample in its shard."""
     confidence: Tensor | None = None
