@@ -1,13 +1,16 @@
-"""CutMix with boxes instead of masks: one description mixes images, labels, confidences, logits and features.
+"""CutMix with boxes instead of masks: one description mixes every map of a batch.
 
-A pixel takes its value from the partner image where it lies in an odd number of its image's boxes, else it keeps
-its own. A box that covers the whole crop therefore inverts the mask, and no mask is ever stored.
+A pixel takes its value from the partner image where it lies in an odd number of its image's boxes,
+else it keeps its own. A box that covers the whole crop therefore inverts the mask, and no mask is
+ever stored: images, labels, confidences, logits and features follow the same few integers.
 
-    mkd        MKD section 3.3 and its code: three boxes, each a third of U(.25, .5) of the area, log-uniform aspect,
-               XOR; the image keeps what they enclose, the rest comes from its predecessor in the batch
-    gta        GTA-Seg's code: one box of half the area, from the successor; drawn for half of the batches
-    britefury  French et al. 2020 (Cutmix-Seg) as the one-way paper uses it: one box of half the area with log-uniform
-               aspect, swapped within pairs
+    mkd        MKD section 3.3 and its code: three boxes, each of a third of U(.25, .5) of the area,
+               log-uniform aspect, XOR; the image keeps what they enclose, the rest comes from its
+               predecessor in the batch
+    gta        GTA-Seg's code: one box of half the area, taken from the successor; drawn for half
+               of the batches
+    britefury  French et al. 2020, as the one-way paper uses it: one box of half the area with
+               log-uniform aspect, swapped within pairs (the last image of an odd batch stays)
 
 Moved per element: one read and one write, the floor of a copy.
 """
@@ -25,7 +28,8 @@ PRESETS = ("mkd", "gta", "britefury")
 class CutMixBoxes:
     """What to take from whom.
 
-    boxes: (N, K, 4) int32 [top, left, bottom, right), pixels of the full-resolution crop; an empty box does nothing.
+    boxes: (N, K, 4) int32 [top, left, bottom, right), pixels of the full-resolution crop; an empty
+    box does nothing.
     partner: (N,) int64, a permutation of the batch: the image that each one takes from.
     inverse: (N,) int64, its inverse: the image that takes from each one (what the gradient needs).
     size: (H, W) of the crop.
@@ -38,7 +42,7 @@ class CutMixBoxes:
 
     @classmethod
     def of(cls, boxes: Tensor, partner: Tensor, size: tuple[int, int]) -> "CutMixBoxes":
-        """Check shapes and the permutation (on the host, so give CPU tensors) and fill in its inverse."""
+        """Check shapes and permutation (on the host, so give CPU tensors), add the inverse."""
         batch = partner.shape[0]
         if boxes.ndim != 3 or boxes.shape[0] != batch or boxes.shape[2] != 4:
             raise ValueError(f"boxes must be ({batch}, K, 4); got {tuple(boxes.shape)}")
@@ -59,8 +63,8 @@ class CutMixBoxes:
     def mask(self, stride: int = 1) -> Tensor:
         """Return (N, ceil(H/stride), ceil(W/stride)) bool, true where the partner shows.
 
-        A cell of a coarser map follows its centre pixel (y * stride + stride // 2, the nearest neighbour under
-        half-pixel centres), so that all maps of a batch are cut alike.
+        A cell of a coarser map follows its centre pixel (y * stride + stride // 2, the nearest
+        neighbour under half-pixel centres), so that all maps of a batch are cut alike.
         """
         rows, columns = (
             _centres(extent, stride, self.boxes.device).view(shape)
@@ -81,8 +85,9 @@ def cutmix_boxes(
 ) -> CutMixBoxes:
     """Draw the boxes of one batch on the CPU.
 
-    With `probability` (default .5 for gta, as published, else 1) the whole batch is mixed, otherwise all of its boxes
-    are empty. Raises ValueError for an unknown preset or a size without pixels.
+    With `probability` (default .5 for gta, as published, else 1) the whole batch is mixed,
+    otherwise all of its boxes are empty. Raises ValueError for an unknown preset or a size without
+    pixels.
     """
     height, width = size
     if preset not in PRESETS:
@@ -118,8 +123,9 @@ def cutmix_reference(map: Tensor, boxes: CutMixBoxes) -> Tensor:
 def cutmix(map: Tensor, boxes: CutMixBoxes) -> Tensor:
     """Mix a batch of maps by its boxes.
 
-    `map` is (N, H, W) or (N, C, H, W) of any dtype and memory format, at full resolution or at an integer stride
-    (ceil(H/s) x ceil(W/s)); the result has its dtype and format. The gradient goes where the values came from.
+    `map` is (N, H, W) or (N, C, H, W) of any dtype and memory format, at full resolution or at an
+    integer stride (ceil(H/s) x ceil(W/s)); the result has its dtype and format. The gradient goes
+    where the values came from.
 
     Raises ValueError when the map's size is none of the crop's strides.
     """
@@ -150,7 +156,10 @@ def _uniform(generator: torch.Generator | None, *shape: int) -> Tensor:
 def _boxes_by_area(
     share: Tensor, size: tuple[int, int], factor: float, generator: torch.Generator | None
 ) -> Tensor:
-    """Boxes (N, K, 4) of `share` (N, K) of the area, sides scaled by `factor`, log-uniform aspect, inside the crop."""
+    """Return boxes (N, K, 4) inside the crop: `share` (N, K) of its area, log-uniform aspect.
+
+    `factor` scales the sides.
+    """
     batch, count = share.shape
     height = torch.exp(_uniform(generator, batch, count) * torch.log(share))
     extent = torch.tensor(size, dtype=torch.float64)
@@ -162,7 +171,7 @@ def _boxes_by_area(
 def _half_area_boxes(
     batch: int, size: tuple[int, int], generator: torch.Generator | None
 ) -> Tensor:
-    """Boxes (N, 1, 4): width uniform over the integers from W/2 to W, height so that the area is half the crop's."""
+    """Return boxes (N, 1, 4) of half the area, the width uniform over integers in (W/2, W]."""
     height, width = size
     draw = _uniform(generator, batch, 3)
     least = width // 2 + 1

@@ -2,9 +2,9 @@
 
     teacher <- decay * teacher + (1 - decay) * student
 
-Mean Teacher (Tarvainen and Valpola, 2017, Eq. for theta'); MKD Algorithm 1; GTA-Seg Eq. 4 and 8. Two reads and
-one write of each float32 parameter, 12 bytes, are the floor; `torch._foreach_lerp_` reaches it in a handful of
-launches, so there is no Triton kernel here.
+Mean Teacher (Tarvainen and Valpola, 2017, Eq. for theta'); MKD Algorithm 1; GTA-Seg Eq. 4 and 8.
+Two reads and one write of each float32 parameter, 12 bytes, are the floor; `torch._foreach_lerp_`
+reaches it in a handful of launches, so there is no Triton kernel here.
 """
 
 from collections.abc import Iterable
@@ -34,17 +34,18 @@ def ema_update(
 ) -> None:
     """Move `teacher` towards `student` in place, without a host sync.
 
-    `teacher` and `student` are two modules with the same parameter and buffer names and shapes (bare networks, not
-    their DDP wrappers), or two equally long sequences of tensors, for methods that transfer a part of the network.
-    Floating-point tensors are averaged in the teacher's dtype, keep it float32; integer and bool buffers, such as
-    `num_batches_tracked`, are copied. With `buffers=False` the teacher's buffers stay as they are. Tied tensors are
-    updated once.
+    `teacher` and `student` are two modules with the same parameter and buffer names and shapes
+    (bare networks, not their DDP wrappers), or two equally long sequences of tensors, for methods
+    that transfer a part of the network. Floating-point tensors are averaged in the teacher's dtype,
+    keep it float32; integer and bool buffers, such as `num_batches_tracked`, are copied. With
+    `buffers=False` the teacher's buffers stay as they are. Tied tensors are updated once.
 
-    `decay` is in [0, 1]: 0 copies the student exactly, 1 leaves the averaged tensors alone. A 0-d tensor on the
-    teacher's device lets a captured step change its decay; it then is not checked and costs one temporary copy.
+    `decay` is in [0, 1]: 0 copies the student exactly, 1 leaves the averaged tensors alone. A 0-d
+    tensor on the teacher's device lets a captured step change its decay; it then is not checked and
+    costs one temporary copy.
 
-    Raises ValueError when names, shapes or decay do not fit, or when both sides hold the very same tensor (the
-    teacher would then silently be the student).
+    Raises ValueError when names, shapes or decay do not fit, or when both sides hold the very same
+    tensor (the teacher would then silently be the student).
     """
     if isinstance(decay, Tensor) and decay.device.type == "cpu":
         decay = float(decay)
@@ -91,7 +92,8 @@ def _pairs(teacher: Weights, student: Weights, buffers: bool) -> list[tuple[Tens
             )
         if old[name] is new[name]:
             raise ValueError(
-                f"teacher and student share the tensor {name!r}; make the teacher with copy.deepcopy"
+                f"teacher and student share the tensor {name!r}; "
+                "make the teacher with copy.deepcopy"
             )
     return [(tensor, new[name]) for name, tensor in old.items()]
 
