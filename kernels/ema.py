@@ -76,6 +76,13 @@ def _averaged(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def _shared(old: Tensor, new: Tensor) -> bool:
+    # Two parameters can be different objects over one storage (`t.data = s.data`).
+    if old is new or torch.compiler.is_compiling():
+        return old is new
+    return old.numel() > 0 and old.data_ptr() == new.data_ptr()
+
+
 def _pairs(teacher: Weights, student: Weights, buffers: bool) -> list[tuple[Tensor, Tensor]]:
     old, new = _named(teacher, buffers), _named(student, buffers)
     for name in (*old, *new):
@@ -90,7 +97,7 @@ def _pairs(teacher: Weights, student: Weights, buffers: bool) -> list[tuple[Tens
                 f"{name!r} has shape {tuple(old[name].shape)} in the teacher and "
                 f"{tuple(new[name].shape)} in the student; they must agree"
             )
-        if old[name] is new[name]:
+        if _shared(old[name], new[name]):
             raise ValueError(
                 f"teacher and student share the tensor {name!r}; "
                 "make the teacher with copy.deepcopy"
