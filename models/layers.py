@@ -1,0 +1,31 @@
+"""Building blocks that several networks share."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops.misc import Conv2dNormActivation
+
+
+def conv_bn_relu(
+    inputs: int, outputs: int, kernel_size: int, *, dilation: int = 1, bias: bool = False
+) -> nn.Sequential:
+    """Return convolution (same size), batch norm, ReLU."""
+    return Conv2dNormActivation(inputs, outputs, kernel_size, dilation=dilation, bias=bias)
+
+
+def bn_relu_conv(inputs: int, outputs: int, kernel_size: int) -> nn.Sequential:
+    """Return batch norm, ReLU, convolution (same size, no bias): the pre-activation order."""
+    convolution = nn.Conv2d(inputs, outputs, kernel_size, padding=kernel_size // 2, bias=False)
+    return nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(), convolution)
+
+
+def separable_conv(inputs: int, outputs: int, *, dilation: int = 1) -> nn.Sequential:
+    """Return a 3 x 3 depthwise and a 1 x 1 convolution, each with batch norm and ReLU."""
+    return nn.Sequential(
+        Conv2dNormActivation(inputs, inputs, 3, groups=inputs, dilation=dilation),
+        Conv2dNormActivation(inputs, outputs, 1),
+    )
+
+
+def resize_like(feature: Tensor, target: Tensor) -> Tensor:
+    """Interpolate (N,C,h,w) to the height and width of `target`, bilinear, half-pixel centres."""
+    return F.interpolate(feature, size=target.shape[-2:], mode="bilinear", align_corners=False)
