@@ -1,13 +1,36 @@
 """Fused pixel operations on stride-s logits, each with its plain PyTorch reference."""
 
+from .consistency_kl import consistency_kl, consistency_kl_reference
 from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
 from .ema import ema_update, ema_update_reference
+from .photometric import Photometric, photometric, sample_photometric
+from .strong_view import StrongView, normalize, strong_view, strong_view_reference
+from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask
+from .warp import inverse_splat, inverse_splat_reference, warp, warp_reference
 
 __all__ = [
+    "TPS",
     "CutMixBoxes",
+    "Photometric",
+    "StrongView",
+    "consistency_kl",
+    "consistency_kl_reference",
     "cutmix",
     "cutmix_boxes",
     "cutmix_reference",
     "ema_update",
     "ema_update_reference",
+    "inverse_splat",
+    "inverse_splat_reference",
+    "normalize",
+    "photometric",
+    "sample_photometric",
+    "sample_tps",
+    "solve_tps",
+    "strong_view",
+    "strong_view_reference",
+    "tps_displacement",
+    "valid_mask",
+    "warp",
+    "warp_reference",
 ]
