@@ -1,0 +1,76 @@
+"""The streams a method asks for, opened on a data set and its split."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import pipelines
+from ..pipelines.settings import StrongSettings
+from ..shards import Dataset, Subset
+from .engine import Batches
+from .runtime import Runtime
+from .settings import RunSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """What one stream of a method carries.
+
+    `subset` "all" is every image, labeled and unlabeled, without masks. `strong_share` of a
+    labeled batch is perturbed by `strong`.
+    """
+
+    kind: Literal["labeled", "paired"]
+    subset: Literal["labeled", "unlabeled", "all"]
+    batch_size: int
+    strong: StrongSettings | None = None
+    strong_share: float = 0.5
+
+
+def open_subset(dataset: Dataset, name: str, split: str | None) -> Subset:
+    """Return a side of a split; without a split, all masks are labeled ones."""
+    if split is None:
+        name = {"labeled": "train"}.get(name, name)
+    return dataset.subset(name, split)
+
+
+def open_streams(
+    specs: Mapping[str, StreamSpec],
+    dataset: Dataset,
+    split: str | None,
+    settings: RunSettings,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """Open the endless streams of a run, by name, for this rank."""
+    streams: dict[str, Any] = {}
+    for number, (name, spec) in enumerate(specs.items()):
+        shared: dict[str, Any] = {
+            "geometry": settings.geometry,
+            "normalization": settings.normalization,
+            "loader": settings.loader,
+            "batch_size": spec.batch_size,
+            "device": runtime.device,
+            "dtype": runtime.dtype,
+            "seed": settings.seed * 64 + number,
+            "rank": runtime.rank,
+            "world_size": runtime.world_size,
+        }
+        subset = open_subset(dataset, spec.subset, split)
+        if spec.kind == "labeled":
+            streams[name] = pipelines.labeled(
+                subset, strong=spec.strong, strong_share=spec.strong_share, **shared
+            )
+        else:
+            streams[name] = pipelines.paired(subset, strong=spec.strong, **shared)
+    return streams
+
+
+def next_batches(streams: Mapping[str, Any]) -> Batches:
+    """Take one batch of every stream."""
+    return {name: next(stream) for name, stream in streams.items()}
+
+
+def class_task(data: Path) -> Literal["segmentation", "classification"]:
+    """Tell what a data set is for."""
+    return Dataset.open(data).task  # pyright: ignore[reportReturnType]

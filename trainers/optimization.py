@@ -1,0 +1,110 @@
+"""Optimizers and learning-rate schedules of the papers, as settings."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """How the weights are updated."""
+
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    """sgd is SGD with momentum; adam adds weight decay to the gradient, adamw decays apart from
+    it"""
+    lr: float = 4e-4
+    """base learning rate of the parts that start at random"""
+    backbone_lr: float | None = None
+    """base learning rate of the backbone; as lr when not given"""
+    weight_decay: float = 1e-4
+    """weight decay of the parts that start at random"""
+    backbone_weight_decay: float | None = None
+    """weight decay of the backbone; as weight_decay when not given"""
+    momentum: float = 0.9
+    """momentum of sgd"""
+    nesterov: bool = False
+    """Nesterov momentum for sgd"""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """averaging factors of adam and adamw"""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "backbone_lr", "weight_decay", "backbone_weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"--optimizer.{name.replace('_', '-')} must be >= 0; got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings:
+    """How the learning rate falls from its base value over the run."""
+
+    name: Literal["constant", "poly", "cosine", "quarter_cosine", "steps"] = "quarter_cosine"
+    """poly: (1-t)^power; cosine: (1+cos(pi t))/2; quarter_cosine: cos(pi t/2); steps: times
+    drop_factor at each drop"""
+    power: float = 0.9
+    """exponent of poly"""
+    drops: tuple[float, ...] = (0.3, 0.6, 0.8)
+    """fractions of the run at which steps drops the rate"""
+    drop_factor: float = 0.2
+    """what steps multiplies the rate by"""
+    per_epoch: bool = False
+    """hold the rate constant within an epoch of the labeled set"""
+    warmup_steps: int = 0
+    """steps in which the rate rises linearly to its base value"""
+
+
+def lr_factor(schedule: ScheduleSettings, step: int, num_steps: int, epoch_steps: int = 1) -> float:
+    """Return the learning rate of a step (counted from 0) as a fraction of its base value."""
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    if schedule.per_epoch:
+        step -= step % max(epoch_steps, 1)
+    t = min(step / num_steps, 1.0)
+    match schedule.name:
+        case "poly":
+            return (1 - t) ** schedule.power
+        case "cosine":
+            return (1 + math.cos(math.pi * t)) / 2
+        case "quarter_cosine":
+            return math.cos(math.pi / 2 * t)
+        case "steps":
+            return schedule.drop_factor ** sum(t >= drop for drop in schedule.drops)
+    return 1.0
+
+
+def build_optimizer(
+    networks: Sequence[nn.Module], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """Return the optimizer of some networks: one parameter group for backbones, one for the rest.
+
+    A network says by `parameter_groups()` what its backbone is. The fused implementation runs
+    wherever torch has it.
+    """
+    backbone: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for network in networks:
+        for name, parameters in cast(Any, network).parameter_groups().items():
+            (backbone if name == "backbone" else rest).extend(
+                p for p in parameters if p.requires_grad
+            )
+    groups = [
+        {"params": rest, "lr": settings.lr, "weight_decay": settings.weight_decay},
+        {
+            "params": backbone,
+            "lr": settings.lr if settings.backbone_lr is None else settings.backbone_lr,
+            "weight_decay": settings.weight_decay
+            if settings.backbone_weight_decay is None
+            else settings.backbone_weight_decay,
+        },
+    ]
+    groups = [group for group in groups if group["params"]]
+    if settings.name == "sgd":
+        return torch.optim.SGD(
+            groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
+        )
+    kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+    return kind(groups, betas=settings.betas, fused=True)

@@ -1,0 +1,173 @@
+"""Where a run lives: its device, its rank among the others, its precision, and networks made ready
+for both."""
+
+import copy
+import os
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..models import build_network
+from .networks import NetworkSettings
+
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+
+
+@dataclass(kw_only=True)
+class Runtime:
+    """Device, rank and precision of this process.
+
+    `precision` "auto" is bf16 on GPUs that have it, fp16 on older ones and fp32 on a CPU.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    precision: Precision = "auto"
+    wrapped: list[DistributedDataParallel] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.precision == "auto":
+            if self.device.type != "cuda":
+                self.precision = "fp32"
+            else:
+                self.precision = "bf16" if torch.cuda.is_bf16_supported(False) else "fp16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of images and activations: bfloat16, float16 or float32."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
+
+    def autocast(self) -> AbstractContextManager:
+        """Return the context of a forward pass."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the loss scaler of fp16, or one that changes nothing."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """Move a network that is not trained to the device, in channels-last layout."""
+        return cast(Any, network).to(self.device, memory_format=torch.channels_last)
+
+    def train_network(self, settings: NetworkSettings, num_classes: int) -> nn.Module:
+        """Build a network as the settings say and make it ready for training."""
+        network = build_network(settings.name, num_classes, settings.weights)
+        if settings.sync_batch_norm and self.world_size > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return self.distribute(network)
+
+    def distribute(self, network: nn.Module) -> nn.Module:
+        """Make a network ready for training: placed, and its gradients averaged over the ranks."""
+        network = self.place(network)
+        if self.world_size == 1:
+            return network
+        wrapped = DistributedDataParallel(
+            network,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
+        self.wrapped.append(wrapped)
+        return wrapped
+
+    def frozen_copy(self, network: nn.Module) -> nn.Module:
+        """Return a copy of a network that takes no gradients and starts in evaluation mode."""
+        return copy.deepcopy(unwrap(network)).requires_grad_(False).eval()
+
+    def without_sync(self) -> AbstractContextManager:
+        """Return the context of backward passes whose gradients later ones complete."""
+        contexts = ExitStack()
+        for network in self.wrapped:
+            contexts.enter_context(network.no_sync())
+        return contexts
+
+    def average(self, value: Tensor) -> Tensor:
+        """Return the mean over the ranks of a tensor that takes no gradient.
+
+        A loss divided by the average count, its gradient then averaged over the ranks, is the loss
+        of the joined batch.
+        """
+        if self.world_size == 1:
+            return value
+        value = value.detach().float().clone()
+        dist.all_reduce(value)
+        return value / self.world_size
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set on any rank. A synchronisation point."""
+        if self.world_size == 1:
+            return flag
+        value = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def gather(self, value: object) -> list:
+        """Return the plain values of all ranks on rank 0, an empty list elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        values: list = [None] * self.world_size
+        dist.gather_object(value, values if self.rank == 0 else None)
+        return values if self.rank == 0 else []
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def seed(self, *words: int) -> None:
+        """Seed torch's global generators from the words and the rank.
+
+        Called at every step, it makes dropout and all other draws a function of the step alone, so
+        a resumed run needs no generator states.
+        """
+        torch.manual_seed(int(np.random.SeedSequence([*words, self.rank]).generate_state(1)[0]))
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """Return the network inside its distributed wrapper."""
+    return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def open_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime:
+    """Read the rank from torchrun's environment, join the group, and choose the device.
+
+    `device` "auto" is this rank's GPU where there is one and the CPU elsewhere.
+    """
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(
+            f"device {device} was asked for, but torch {torch.__version__} sees no GPU; "
+            "use --device cpu"
+        )
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return Runtime(
+        device=chosen,
+        rank=rank,
+        world_size=world_size,
+        precision=precision,
+    )
+
+
+def close_runtime() -> None:
+    """Leave the group of ranks, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
