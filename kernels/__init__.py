@@ -1,11 +1,14 @@
 """Fused pixel operations on stride-s logits, each with its plain PyTorch reference."""
 
+from .confusion import confusion, confusion_reference
 from .consistency_kl import consistency_kl, consistency_kl_reference
+from .cross_entropy import cross_entropy, cross_entropy_reference
 from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
 from .ema import ema_update, ema_update_reference
 from .photometric import Photometric, photometric, sample_photometric
 from .strong_view import StrongView, normalize, strong_view, strong_view_reference
 from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask
+from .upsample import stride_of, upsample
 from .warp import inverse_splat, inverse_splat_reference, warp, warp_reference
 
 __all__ = [
@@ -13,8 +16,12 @@ __all__ = [
     "CutMixBoxes",
     "Photometric",
     "StrongView",
+    "confusion",
+    "confusion_reference",
     "consistency_kl",
     "consistency_kl_reference",
+    "cross_entropy",
+    "cross_entropy_reference",
     "cutmix",
     "cutmix_boxes",
     "cutmix_reference",
@@ -27,9 +34,11 @@ __all__ = [
     "sample_photometric",
     "sample_tps",
     "solve_tps",
+    "stride_of",
     "strong_view",
     "strong_view_reference",
     "tps_displacement",
+    "upsample",
     "valid_mask",
     "warp",
     "warp_reference",

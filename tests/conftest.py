@@ -4,13 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if not torch.cuda.is_available():
+    # Triton reads it when a kernel is decorated, so before the package is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")
 def camvid_root() -> Path:
-    """Folder of the real CamVid (train/, trainannot/, val/, valannot/); skips where there is none."""
+    """Folder of the real CamVid (train/, trainannot/, val/, valannot/), or skip."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "camvid"
     root = Path(os.environ.get("WARPSEG_CAMVID", beside))
     if not (root / "train").is_dir():

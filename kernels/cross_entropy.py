@@ -1,0 +1,48 @@
+"""Cross-entropy of stride-s logits against a full-resolution mask.
+
+    L = sum_i w[y_i] * -log softmax(z_i)[y_i] / D,    z = bilinear upsampling of the logits
+
+over the pixels i whose mask is not `ignore`; D is their number (`kept`), the number of all pixels
+(`all`), the sum of their weights (`weights`) or a given number.
+"""
+
+from torch import Tensor
+
+from .. import IGNORE
+from .pixel_loss import Totals, check_targets, choose_denominator, divide, pixel_terms, totals
+
+
+def cross_entropy_reference(
+    logits: Tensor, mask: Tensor, weight: Tensor | None = None, ignore: int = IGNORE
+) -> Totals:
+    """Sum the weighted cross-entropy in plain PyTorch; counts: kept pixels, sum of weights."""
+    terms = pixel_terms(logits, mask, ignore)
+    scale = terms.kept.to(terms.log_prob.dtype)
+    if weight is not None:
+        scale = scale * weight.to(scale.dtype)[terms.target]
+    return totals(-scale * terms.target_log_prob, terms.kept, scale)
+
+
+def cross_entropy(
+    logits: Tensor,
+    mask: Tensor,
+    *,
+    weight: Tensor | None = None,
+    denominator: str | Tensor = "kept",
+    ignore: int = IGNORE,
+) -> Tensor:
+    """Return the mean cross-entropy, 0-d float32.
+
+    `logits` (N, C, h, w) at stride s of any float dtype and memory format, 1 to 256 classes; `mask`
+    (N, H, W) of integers; `weight` (C,) per class. `denominator`: "kept" (pixels that are not
+    `ignore`), "all" (N * H * W), "weights" (sum of the kept pixels' weights) or a 0-d tensor, by
+    which ranks may share one. Without kept pixels the loss and its gradient are 0. A mask value
+    that is neither a class nor `ignore` makes the loss NaN. Gradient: to the logits.
+
+    Raises ValueError for shapes, dtypes and names that do not fit.
+    """
+    check_targets(logits, mask)
+    if weight is not None and weight.shape != logits.shape[1:2]:
+        raise ValueError(f"weight must be ({logits.shape[1]},); got {tuple(weight.shape)}")
+    loss, counts = cross_entropy_reference(logits, mask, weight, ignore)
+    return divide(loss, choose_denominator(denominator, counts[0], mask, weights=counts[1]))

@@ -1,0 +1,116 @@
+"""What the pixel losses share: checks of their inputs, full-resolution log-softmax, denominators.
+
+Each loss sums over pixels, counts them in the same pass and divides at the end. `Totals` carries
+both, so that a loss is one differentiable number over one that is not.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import IGNORE
+from .upsample import stride_of, upsample
+
+MAX_CLASSES = 256
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+class Totals(NamedTuple):
+    """Sums over the pixels of a batch.
+
+    loss: 0-d float32 (float64 for float64 logits), differentiable. counts: (3,) of the same dtype,
+    without gradient; the first is the number of kept pixels, the others belong to the operation.
+    """
+
+    loss: Tensor
+    counts: Tensor
+
+
+class PixelTerms(NamedTuple):
+    """Full-resolution quantities of a reference; gradients flow through `log_prob` only."""
+
+    log_prob: Tensor
+    """(N, C, H, W) log-softmax of the upsampled logits, float32 or float64."""
+    target: Tensor
+    """(N, H, W) int64, 0 where the pixel is not kept."""
+    kept: Tensor
+    """(N, H, W) bool: not the ignore value."""
+    target_log_prob: Tensor
+    """(N, H, W) log-probability of the target; NaN where it is no class."""
+
+
+def check_targets(logits: Tensor, target: Tensor, *maps: Tensor) -> int:
+    """Check the shapes and dtypes of stride-s logits, a target and further maps; return s.
+
+    Raises ValueError.
+    """
+    if logits.ndim != 4 or not logits.is_floating_point():
+        raise ValueError(
+            f"logits must be floating point (N, C, h, w); got {tuple(logits.shape)} {logits.dtype}"
+        )
+    if not 1 <= logits.shape[1] <= MAX_CLASSES:
+        raise ValueError(f"logits must have 1 to {MAX_CLASSES} classes; got {logits.shape[1]}")
+    if target.ndim != 3 or target.dtype not in _INTEGERS:
+        raise ValueError(
+            f"the target must be (N, H, W) of integers; got {tuple(target.shape)} {target.dtype}"
+        )
+    for other in (logits, *maps):
+        if other.shape[0] != target.shape[0]:
+            raise ValueError(f"batch sizes differ: {other.shape[0]} and {target.shape[0]}")
+    for other in maps:
+        if other.shape != target.shape:
+            raise ValueError(
+                f"maps must have the target's shape {tuple(target.shape)}; got {tuple(other.shape)}"
+            )
+    return stride_of(logits, (target.shape[1], target.shape[2]))
+
+
+def pixel_terms(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> PixelTerms:
+    """Upsample stride-s logits and look the targets up: how every reference begins.
+
+    Half precision is raised to float32 first. A target that is neither a class nor `ignore` gives
+    NaN, as the kernels do: an error there would need a host sync.
+    """
+    full = logits if logits.dtype == torch.float64 else logits.float()
+    log_prob = upsample(full, (target.shape[1], target.shape[2])).log_softmax(1)
+    kept = target != ignore
+    safe = torch.where(kept, target.long(), 0)
+    known = (safe >= 0) & (safe < logits.shape[1])
+    index = safe.clamp(0, logits.shape[1] - 1)
+    picked = log_prob.gather(1, index[:, None])[:, 0]
+    return PixelTerms(log_prob, index, kept, torch.where(known, picked, torch.nan))
+
+
+def totals(loss: Tensor, kept: Tensor, *counts: Tensor) -> Totals:
+    """Sum a (N, H, W) loss where `kept`, and up to three maps of counts."""
+    sums = [count.detach().to(loss.dtype).sum() for count in (kept, *counts)]
+    sums += [loss.new_zeros(())] * (3 - len(sums))
+    return Totals(torch.where(kept, loss, 0).sum(), torch.stack(sums))
+
+
+def divide(total: Tensor, denominator: Tensor) -> Tensor:
+    """Divide a sum over pixels; an empty denominator gives 0 with gradient 0, never NaN."""
+    denominator = denominator.detach().to(total.dtype)
+    return total / torch.where(denominator > 0, denominator, 1)
+
+
+def choose_denominator(
+    denominator: str | Tensor, kept: Tensor, target: Tensor, **others: Tensor
+) -> Tensor:
+    """Return the 0-d denominator: the name of a count (`kept`, `all`, or `others`) or a tensor.
+
+    Raises ValueError for an unknown name or a tensor that is not 0-d.
+    """
+    if not isinstance(denominator, str):
+        if denominator.ndim:
+            raise ValueError(f"a denominator must be 0-d; got {tuple(denominator.shape)}")
+        return denominator
+    if denominator == "all":
+        return kept.new_full((), target.numel())
+    if denominator == "kept":
+        return kept
+    if denominator not in others:
+        names = ", ".join(("kept", "all", *others))
+        raise ValueError(f"denominator must be one of {names} or a 0-d tensor; got {denominator!r}")
+    return others[denominator]

@@ -1,0 +1,44 @@
+"""Bilinear upsampling from stride s, as every pixel operation here understands it.
+
+Logits at stride s are (N, C, h, w) with h = ceil(H / s), w = ceil(W / s) for a map of H x W pixels.
+Half-pixel centres at the exact stride: pixel y lies at (y + 1/2) / s - 1/2 of the coarse grid, with
+clamped borders. The kernels interpolate in registers; this file is the definition that they meet.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+PREFERRED_STRIDES = (1, 2, 4, 8, 16, 32)
+
+
+def stride_of(logits: Tensor, size: tuple[int, int]) -> int:
+    """Return the integer stride s with ceil(H / s) = h and ceil(W / s) = w.
+
+    `logits` is any tensor whose last two dimensions are h, w; `size` is (H, W) in pixels. Where
+    several fit, as on a map of few cells, a power of two up to 32 is preferred, then the smallest.
+    Raises ValueError, naming both sizes, where none fits.
+    """
+    (coarse_height, coarse_width), (height, width) = logits.shape[-2:], size
+    fits = [
+        stride
+        for stride in range(1, max(height, width, 1) + 1)
+        if -(-height // stride) == coarse_height and -(-width // stride) == coarse_width
+    ]
+    if not fits:
+        raise ValueError(
+            f"logits of {coarse_height} x {coarse_width} do not fit a map of {height} x {width} "
+            "pixels: no integer stride s gives ceil(height / s) x ceil(width / s)"
+        )
+    return next((stride for stride in PREFERRED_STRIDES if stride in fits), fits[0])
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample (N, C, h, w) to (N, C, H, W) bilinearly at the exact stride, in the dtype given.
+
+    Equals `F.interpolate(scale_factor=s, mode="bilinear", align_corners=False)` cut to H x W.
+    Differentiable. Raises ValueError where the sizes do not fit (`stride_of`).
+    """
+    stride = stride_of(logits, size)
+    if stride > 1:
+        logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
+    return logits[..., : size[0], : size[1]]

@@ -1,0 +1,6 @@
+"""Put this folder on the path, for `support`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
