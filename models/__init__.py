@@ -2,12 +2,24 @@
 
 from .build import NETWORKS, build_network
 from .network import SegmentationNetwork, count_parameters
-from .norm import batch_norm_policy
+from .norm import (
+    batch_norm_policy,
+    convert_dsbn,
+    dsbn_branch,
+    plain_state_dict,
+    remove_dsbn,
+    set_batch_norm_momentum,
+)
 
 __all__ = [
     "NETWORKS",
     "SegmentationNetwork",
     "batch_norm_policy",
     "build_network",
+    "convert_dsbn",
     "count_parameters",
+    "dsbn_branch",
+    "plain_state_dict",
+    "remove_dsbn",
+    "set_batch_norm_momentum",
 ]

@@ -5,12 +5,20 @@ from functools import partial
 
 import torch
 
+from .deeplabv2 import deeplabv2
+from .deeplabv3plus import deeplabv3plus, deeplabv3plus_xception65
 from .network import SegmentationNetwork
 from .swiftnet import swiftnet
+from .wideresnet import wide_resnet
 
 NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
     "swiftnet-rn18": partial(swiftnet, 18),
     "swiftnet-rn34": partial(swiftnet, 34),
+    "deeplabv2-rn101": partial(deeplabv2, 101),
+    "deeplabv3plus-rn50": partial(deeplabv3plus, 50),
+    "deeplabv3plus-rn101": partial(deeplabv3plus, 101),
+    "deeplabv3plus-xception65": deeplabv3plus_xception65,
+    "wrn-28-2": partial(wide_resnet, 28, 2),
 }
 """Name -> builder(num_classes, **options)."""
 

@@ -6,10 +6,10 @@ An architecture is a choice of these three modules, so what methods ask of a net
 before the classifier, learning-rate groups, transfer cuts) is written once, here.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Protocol, cast
 
-import torch
 from torch import Tensor, nn
 
 
@@ -137,14 +137,15 @@ def initialize(module: nn.Module) -> None:
     """Draw new convolutions from He's normal law by fan-out and set their biases to zero.
 
     The choice of torchvision's ResNet and of SwiftNet's decoder; batch norms start as the identity.
+    The fan-out of a depthwise convolution is that of one group, as in TensorFlow and timm.
     """
     for convolution in convolutions(module):
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        fan_out = convolution.out_channels * math.prod(convolution.kernel_size)
+        nn.init.normal_(convolution.weight, std=math.sqrt(2 * convolution.groups / fan_out))
         if convolution.bias is not None:
             nn.init.zeros_(convolution.bias)
 
 
-@torch.no_grad()
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters())
