@@ -5,6 +5,7 @@ from .consistency_kl import consistency_kl, consistency_kl_reference
 from .cross_entropy import cross_entropy, cross_entropy_reference
 from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
 from .ema import ema_update, ema_update_reference
+from .feature_shift import ClassStatistics, feature_shift, feature_shift_reference, shift_table
 from .photometric import Photometric, photometric, sample_photometric
 from .strong_view import StrongView, normalize, strong_view, strong_view_reference
 from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask
@@ -13,6 +14,7 @@ from .warp import inverse_splat, inverse_splat_reference, warp, warp_reference
 
 __all__ = [
     "TPS",
+    "ClassStatistics",
     "CutMixBoxes",
     "Photometric",
     "StrongView",
@@ -27,12 +29,15 @@ __all__ = [
     "cutmix_reference",
     "ema_update",
     "ema_update_reference",
+    "feature_shift",
+    "feature_shift_reference",
     "inverse_splat",
     "inverse_splat_reference",
     "normalize",
     "photometric",
     "sample_photometric",
     "sample_tps",
+    "shift_table",
     "solve_tps",
     "stride_of",
     "strong_view",

@@ -17,11 +17,22 @@ Moved per element: one read and one write, the floor of a copy.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
+from .dispatch import use_op
+from .nearest import centres
+from .upsample import stride_of
+
+__all__ = ["CutMixBoxes", "cutmix", "cutmix_boxes", "cutmix_reference"]
+
 PRESETS = ("mkd", "gta", "britefury")
+BLOCK = 1024
+BYTE = torch.uint8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +62,14 @@ class CutMixBoxes:
         inverse = torch.argsort(partner)
         return cls(boxes=boxes.int(), partner=partner.long(), inverse=inverse, size=size)
 
-    def to(self, device: torch.device | str) -> "CutMixBoxes":
-        """Copy to `device`, without waiting for the copy."""
-        return CutMixBoxes(
-            boxes=self.boxes.to(device, non_blocking=True),
-            partner=self.partner.to(device, non_blocking=True),
-            inverse=self.inverse.to(device, non_blocking=True),
-            size=self.size,
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "CutMixBoxes":
+        """Return the same boxes on `device`."""
+        moved = (
+            part.to(device, non_blocking=non_blocking)
+            for part in (self.boxes, self.partner, self.inverse)
         )
+        boxes, partner, inverse = moved
+        return CutMixBoxes(boxes=boxes, partner=partner, inverse=inverse, size=self.size)
 
     def mask(self, stride: int = 1) -> Tensor:
         """Return (N, ceil(H/stride), ceil(W/stride)) bool, true where the partner shows.
@@ -66,10 +77,9 @@ class CutMixBoxes:
         A cell of a coarser map follows its centre pixel (y * stride + stride // 2, the nearest
         neighbour under half-pixel centres), so that all maps of a batch are cut alike.
         """
-        rows, columns = (
-            _centres(extent, stride, self.boxes.device).view(shape)
-            for extent, shape in zip(self.size, ((1, 1, -1, 1), (1, 1, 1, -1)), strict=True)
-        )
+        device = self.boxes.device
+        rows = centres(self.size[0], stride, device)[:, None]
+        columns = centres(self.size[1], stride, device)
         top, left, bottom, right = self.boxes[..., None, None].unbind(2)
         inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
         return inside.sum(1) % 2 == 1
@@ -115,9 +125,123 @@ def cutmix_boxes(
 
 def cutmix_reference(map: Tensor, boxes: CutMixBoxes) -> Tensor:
     """Do what `cutmix` does in plain PyTorch: the definition, on any device."""
-    mask = boxes.mask(_stride(map, boxes.size))
+    mask = boxes.mask(stride_of(map, boxes.size))
     mask = mask if map.ndim == 3 else mask[:, None]
     return torch.where(mask, map[boxes.partner], map)
+
+
+@triton.jit
+def _from_partner(box_ptr, n, y, x, BOXES: tl.constexpr):
+    """Tell whether pixels (y, x) of image n lie in an odd number of its boxes."""
+    odd = (y < 0) & (x < 0)
+    for k in tl.static_range(BOXES):
+        box = box_ptr + (n * BOXES + k) * 4
+        rows = (y >= tl.load(box)) & (y < tl.load(box + 2))
+        columns = (x >= tl.load(box + 1)) & (x < tl.load(box + 3))
+        odd = odd ^ (rows & columns)
+    return odd
+
+
+@triton.jit
+def _cutmix_kernel(
+    in_ptr,
+    out_ptr,
+    box_ptr,
+    other_ptr,
+    C,
+    H,
+    W,
+    crop_height,
+    crop_width,
+    stride,
+    BOXES: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Mix one block of one image, in memory order; backward, `other` is who took from it."""
+    n = tl.program_id(1).to(tl.int64)
+    other = tl.load(other_ptr + n)
+    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    live = element < C * H * W
+    pixel = element // C if CHANNELS_LAST else element % (H * W)
+    y = tl.minimum(pixel // W * stride + stride // 2, crop_height - 1)
+    x = tl.minimum(pixel % W * stride + stride // 2, crop_width - 1)
+    given = _from_partner(box_ptr, n, y, x, BOXES)
+    own = n * C * H * W + element
+    theirs = other * C * H * W + element
+    if BACKWARD:
+        taken = _from_partner(box_ptr, other, y, x, BOXES)
+        value = tl.load(in_ptr + own, mask=live & (given == 0), other=0)
+        value += tl.load(in_ptr + theirs, mask=live & taken, other=0)
+    else:
+        value = tl.load(in_ptr + tl.where(given, theirs, own), mask=live)
+    tl.store(out_ptr + own, value, mask=live)
+
+
+def _dense(map: Tensor) -> Tensor:
+    if map.is_contiguous() or map.ndim == 3:
+        return map.contiguous()
+    return map.contiguous(memory_format=torch.channels_last)
+
+
+def _launch(map: Tensor, boxes: Tensor, other: Tensor, size: list[int], backward: bool) -> Tensor:
+    map = _dense(map)
+    out = torch.empty_like(map)
+    channels, (height, width) = map.shape[1] if map.ndim == 4 else 1, map.shape[-2:]
+    grid = (triton.cdiv(channels * height * width, BLOCK), map.shape[0])
+    if out.numel():
+        _cutmix_kernel[grid](
+            *((map, out) if map.dtype != torch.bool else (map.view(BYTE), out.view(BYTE))),
+            boxes,
+            other,
+            channels,
+            height,
+            width,
+            *size,
+            stride_of(map, (size[0], size[1])),
+            BOXES=boxes.shape[1],
+            CHANNELS_LAST=not map.is_contiguous(),
+            BACKWARD=backward,
+            BLOCK=BLOCK,
+        )
+    return out
+
+
+@torch.library.custom_op("warpseg::cutmix", mutates_args=())
+def _cutmix(
+    map: Tensor, boxes: Tensor, partner: Tensor, inverse: Tensor, size: list[int]
+) -> Tensor:
+    return _launch(map, boxes, partner, size, backward=False)
+
+
+@torch.library.custom_op("warpseg::cutmix_backward", mutates_args=())
+def _cutmix_backward(gradient: Tensor, boxes: Tensor, inverse: Tensor, size: list[int]) -> Tensor:
+    return _launch(gradient, boxes, inverse, size, backward=True)
+
+
+@_cutmix.register_fake
+def _(map: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(_dense(map))
+
+
+@_cutmix_backward.register_fake
+def _(gradient: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(_dense(gradient))
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, boxes, _, inverse, size = inputs
+    ctx.save_for_backward(boxes, inverse)
+    ctx.size = size
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    boxes, inverse = ctx.saved_tensors
+    return _cutmix_backward(gradient, boxes, inverse, ctx.size), None, None, None, None
+
+
+_cutmix.register_autograd(_backward, setup_context=_save)
 
 
 def cutmix(map: Tensor, boxes: CutMixBoxes) -> Tensor:
@@ -127,26 +251,18 @@ def cutmix(map: Tensor, boxes: CutMixBoxes) -> Tensor:
     integer stride (ceil(H/s) x ceil(W/s)); the result has its dtype and format. The gradient goes
     where the values came from.
 
-    Raises ValueError when the map's size is none of the crop's strides.
+    Raises ValueError when the batch differs or the map's size is none of the crop's strides.
     """
-    return cutmix_reference(map, boxes)
-
-
-def _centres(extent: int, stride: int, device: torch.device) -> Tensor:
-    cells = torch.arange(-(-extent // stride), device=device)
-    return (cells * stride + stride // 2).clamp(max=extent - 1)
-
-
-def _stride(map: Tensor, size: tuple[int, int]) -> int:
-    if map.ndim not in (3, 4):
-        raise ValueError(f"map must be (N, H, W) or (N, C, H, W); got {tuple(map.shape)}")
-    for stride in range(1, max(size) + 1):
-        if tuple(map.shape[-2:]) == (-(-size[0] // stride), -(-size[1] // stride)):
-            return stride
-    raise ValueError(
-        f"a map of {tuple(map.shape[-2:])} has no integer stride under boxes drawn for {size}; "
-        "draw the boxes for the crop that the map belongs to"
-    )
+    batch = boxes.partner.shape[0]
+    if map.ndim not in (3, 4) or map.shape[0] != batch:
+        raise ValueError(
+            f"map must be ({batch}, H, W) or ({batch}, C, H, W) like the boxes; "
+            f"got {tuple(map.shape)}"
+        )
+    stride_of(map, boxes.size)
+    if not use_op(map, boxes.boxes, boxes.partner):
+        return cutmix_reference(map, boxes)
+    return _cutmix(map, boxes.boxes, boxes.partner, boxes.inverse, list(boxes.size))
 
 
 def _uniform(generator: torch.Generator | None, *shape: int) -> Tensor:
