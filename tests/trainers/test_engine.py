@@ -1,4 +1,4 @@
-"""The engine: stages in order, one optimizer step per group, gradients of several ranks and batches."""
+"""The engine: stages in order, a step per group, gradients over batches."""
 
 import copy
 
@@ -53,7 +53,7 @@ def make_engine(method, **options):
     return Engine(method, runtime, **settings)
 
 
-@pytest.fixture()
+@pytest.fixture
 def network():
     torch.manual_seed(0)
     return Linear(3, 2)

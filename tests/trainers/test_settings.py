@@ -1,0 +1,72 @@
+"""Settings: checked when made, and the same after a journey through JSON and YAML."""
+
+import dataclasses
+import json
+
+import pytest
+from warpseg.trainers.commands import _read_recipe
+from warpseg.trainers.recipes import METHODS, RECIPES, find_recipe
+from warpseg.trainers.settings import first_difference, from_plain, to_plain
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name):
+    settings = RECIPES[name]()
+    plain = json.loads(json.dumps(to_plain(settings)))
+    assert from_plain(type(settings), plain) == settings
+
+
+def test_a_file_changes_a_recipe(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "recipe: consistency-camvid-swiftnet18-tiny\n"
+        "alpha: 1\n"
+        "geometry:\n  crop_size: [64, 96]\n"
+        "optimizer: {lr: 1.0e-4}\n"
+    )
+    recipe, settings, rest = _read_recipe(["--config", str(file), "--data", "D"])
+    base = RECIPES["consistency-camvid-swiftnet18-tiny"]()
+    assert (recipe, rest) == ("mine", ["--data", "D"])
+    assert settings.alpha == 1.0
+    assert settings.geometry == dataclasses.replace(base.geometry, crop_size=(64, 96))
+    assert settings.optimizer == dataclasses.replace(base.optimizer, lr=1e-4)
+    assert settings.strong == base.strong
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alfa": 1.0}, r"no setting alfa; there are: network"),
+        ({"geometry": {"crop": [1, 2]}}, "no setting geometry.crop; there are: geometry.crop_size"),
+        ({"geometry": 3}, "setting geometry is a group of settings; got 3"),
+        ({"geometry": {"crop_size": [1, 2, 3]}}, "setting geometry.crop_size takes 2 values"),
+        ({"blend": "labels"}, "setting blend is one of"),
+        ({"num_steps": "many"}, "setting num_steps takes int; got 'many'"),
+        ({"num_steps": 0}, "--num-steps must be at least 1; got 0"),
+        ({"alpha": -1.0}, "--alpha must be >= 0; got -1.0"),
+    ],
+)
+def test_a_wrong_setting_is_named(changes, message):
+    base = RECIPES["consistency-camvid-swiftnet18-tiny"]()
+    with pytest.raises(ValueError, match=message):
+        from_plain(type(base), changes, base)
+
+
+def test_an_unknown_recipe_lists_those_that_come_close():
+    with pytest.raises(ValueError, match=r"no recipe 'supervised-camvid'.*supervised-camvid-swift"):
+        find_recipe("supervised-camvid")
+
+
+def test_the_first_difference_is_named_with_both_values():
+    old = {"a": 1, "b": {"c": [1, 2], "d": 0}}
+    assert first_difference(old, old) is None
+    assert first_difference(old, {"a": 1, "b": {"c": [1, 3], "d": 0}}) == (
+        "b.c: [1, 2] before, [1, 3] now"
+    )
+
+
+def test_each_method_has_settings_of_its_own_and_its_recipes_name_it():
+    kinds = [kind for kind, _ in METHODS.values()]
+    assert len(set(kinds)) == len(kinds)
+    for name, recipe in RECIPES.items():
+        assert type(recipe()) is METHODS[name.split("-")[0].replace("_", "-")][0]
