@@ -51,16 +51,22 @@ class Photometric:
         if len(shape) != 1 or not same or self.permutation.shape != (*shape, 3):
             raise ValueError(
                 "brightness, saturation, hue and contrast must be (N,) and permutation (N, 3); "
-                f"got {[tuple(p.shape) for p in vars(self).values()]}"
+                f"got {[tuple(p.shape) for p in self.tensors]}"
             )
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The parameters in the order in which they are declared."""
+        return self.brightness, self.saturation, self.hue, self.contrast, self.permutation
 
     def __len__(self) -> int:
         return self.brightness.shape[0]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Photometric":
         """Return the same parameters on `device`."""
-        moved = {k: v.to(device, non_blocking=non_blocking) for k, v in vars(self).items()}
-        return Photometric(**moved)
+        moved = [p.to(device, non_blocking=non_blocking) for p in self.tensors]
+        names = ("brightness", "saturation", "hue", "contrast", "permutation")
+        return Photometric(**dict(zip(names, moved, strict=True)))
 
 
 def sample_photometric(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .dispatch import use_op
 from .photometric import Photometric, check_photometric, photometric
 from .tps import TPS, inside, source_positions, window_mask
 from .warp import sample_bilinear
@@ -51,18 +52,36 @@ def strong_view(
     the part of the crop that shows the image. dtype: float32, float16 or bfloat16.
     space, clamp: see `photometric`. No gradient. Raises ValueError for other shapes or dtypes.
     """
-    return strong_view_reference(
+    first = None if photometric is None else photometric.brightness
+    if not use_op(crop, first, None if tps is None else tps.points, window):
+        return strong_view_reference(
+            crop,
+            photometric=photometric,
+            tps=tps,
+            mean=mean,
+            std=std,
+            window=window,
+            dtype=dtype,
+            with_weak=with_weak,
+            space=space,
+            clamp=clamp,
+        )
+    from .strong_view_triton import strong_view_op
+
+    check_strong_view(crop, photometric, tps, mean, std, window, space)
+    strong, valid, weak = strong_view_op(
         crop,
-        photometric=photometric,
-        tps=tps,
-        mean=mean,
-        std=std,
-        window=window,
-        dtype=dtype,
-        with_weak=with_weak,
-        space=space,
-        clamp=clamp,
+        [] if photometric is None else list(photometric.tensors),
+        [] if tps is None else [tps.points, tps.weights],
+        window,
+        list(mean),
+        list(std),
+        dtype,
+        space == "hsv",
+        clamp,
+        with_weak,
     )
+    return StrongView(strong=strong, valid=valid, weak=weak if with_weak else None)
 
 
 def strong_view_reference(

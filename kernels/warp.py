@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dispatch import use_op
 from .tps import TPS, source_positions
 
 __all__ = ["inverse_splat", "inverse_splat_reference", "warp", "warp_reference"]
@@ -25,7 +26,14 @@ def warp(values: Tensor, tps: TPS, *, mode: str = "bilinear", fill: float = 0) -
     labels). Differentiable in `values` for floating maps; `tps` gets no gradient.
     Raises ValueError for another mode, or integers with "bilinear".
     """
-    return warp_reference(values, tps, mode=mode, fill=fill)
+    if not use_op(values, tps.points):
+        return warp_reference(values, tps, mode=mode, fill=fill)
+    from .warp_triton import warp_op
+
+    check_warp(values, tps, mode)
+    maps = values if values.ndim == 4 else values[:, None]
+    warped = warp_op(maps, tps.points, tps.weights, mode == "nearest", fill)
+    return warped if values.ndim == 4 else warped[:, 0]
 
 
 def warp_reference(values: Tensor, tps: TPS, *, mode: str = "bilinear", fill: float = 0) -> Tensor:
@@ -58,9 +66,16 @@ def inverse_splat(values: Tensor, tps: TPS) -> tuple[Tensor, Tensor]:
     Each pixel q gives its value to the four pixels around q + f(q) with bilinear weights; a pixel
     becomes the weighted mean of what it received. values: (N, C, H, W) or (N, H, W) floating.
     Returns the map (same shape and dtype, 0 in holes) and valid, (N, H, W) bool, false in holes
-    (less than `SPLAT_MINIMUM` received). Differentiable in `values` where the reference runs.
+    (less than `SPLAT_MINIMUM` received). Differentiable in `values`. The same bits every time.
     """
-    return inverse_splat_reference(values, tps)
+    if not use_op(values, tps.points):
+        return inverse_splat_reference(values, tps)
+    from .splat_triton import splat_op
+
+    check_warp(values, tps, "bilinear")
+    maps = values if values.ndim == 4 else values[:, None]
+    mean, received = splat_op(maps, tps.points, tps.weights, False, True, SPLAT_MINIMUM)
+    return mean if values.ndim == 4 else mean[:, 0], received >= SPLAT_MINIMUM
 
 
 def inverse_splat_reference(values: Tensor, tps: TPS) -> tuple[Tensor, Tensor]:
