@@ -7,6 +7,8 @@ from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
 from .ema import ema_update, ema_update_reference
 from .feature_shift import ClassStatistics, feature_shift, feature_shift_reference, shift_table
 from .photometric import Photometric, photometric, sample_photometric
+from .random_crop import random_crop, random_crop_reference
+from .resident import CropPlan, Crops, ResidentImages
 from .strong_view import StrongView, normalize, strong_view, strong_view_reference
 from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask
 from .upsample import stride_of, upsample
@@ -15,8 +17,11 @@ from .warp import inverse_splat, inverse_splat_reference, warp, warp_reference
 __all__ = [
     "TPS",
     "ClassStatistics",
+    "CropPlan",
+    "Crops",
     "CutMixBoxes",
     "Photometric",
+    "ResidentImages",
     "StrongView",
     "confusion",
     "confusion_reference",
@@ -35,6 +40,8 @@ __all__ = [
     "inverse_splat_reference",
     "normalize",
     "photometric",
+    "random_crop",
+    "random_crop_reference",
     "sample_photometric",
     "sample_tps",
     "shift_table",
