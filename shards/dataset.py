@@ -1,0 +1,236 @@
+"""Open a converted data set: subsets, splits and single samples, without decoding anything."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .archive import Parts, read_index
+from .images import IMAGE_EXTENSIONS, read_rgb
+from .manifest import Manifest, ShardRecord, load_manifest
+from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+
+SPLITS = "splits"
+SPLIT_FILE = "split.json"
+SPLIT_SIDES = ("labeled", "unlabeled", "all")
+"""Subsets of a split; "unlabeled" and "all" (both together) list images alone."""
+IMAGES_ONLY = "-images"
+"""Suffix of the subsets that leave masks out, as in "train-images"."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """A tar and the DALI index of those of its samples and members that count."""
+
+    tar: Path
+    index: Path
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: where its members lie, without their contents.
+
+    `parts` maps extensions ("jpg", "seg.png", "cls") to (offset in the tar, size) in bytes; `name`
+    is what the source called the image; `size` is (height, width) of the image in pixels.
+    """
+
+    key: str
+    shard: Path
+    parts: Mapping[str, tuple[int, int]]
+    name: str
+    size: tuple[int, int]
+
+    @property
+    def extension(self) -> str:
+        """Extension of the image member."""
+        return next(ext for ext in IMAGE_EXTENSIONS if ext in self.parts)
+
+    def read(self, extension: str) -> bytes:
+        """Return the bytes of one member; KeyError where the sample lists none such."""
+        offset, size = self.parts[extension]
+        with open(self.shard, "rb") as file:
+            return os.pread(file.fileno(), size, offset)
+
+    def read_image(self) -> np.ndarray:
+        """Decode the image, uint8 RGB (H, W, 3)."""
+        return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
+
+    def read_mask(self) -> np.ndarray:
+        """Decode the mask, uint8 class ids (H, W); a class id alone is a mask of one pixel."""
+        if CLASS_EXTENSION in self.parts:
+            return np.array([[int(self.read(CLASS_EXTENSION))]], np.uint8)
+        return read_mask(self.read(MASK_EXTENSION), f"{self.shard}:{self.key}")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some samples of a data set, in the order of their shards.
+
+    `shards` is what DALI's reader wants; `has_masks` says whether the samples list a mask (or, in a
+    classification data set, a class).
+    """
+
+    dataset: "Dataset"
+    name: str
+    split: str | None
+    shards: tuple[ShardIndex, ...]
+    has_masks: bool
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        samples = []
+        for shard in self.shards:
+            record = self.dataset.records[shard.tar.name]
+            for key, parts in read_index(shard.index):
+                position = int(key) - record.first_key
+                name, size = record.names[position], record.size(position)
+                samples.append(Sample(key, shard.tar, parts, name, size))
+        return samples
+
+    def samples(self) -> list[Sample]:
+        """Return the samples in order (read from the indexes once)."""
+        return list(self._samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of all images, or None where sizes differ or there are none."""
+        sizes = {sample.size for sample in self._samples}
+        return sizes.pop() if len(sizes) == 1 else None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder made by `warpseg convert`: shards, their indexes, the manifest and the splits."""
+
+    root: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, root: str | Path) -> "Dataset":
+        """Open a data set and check, cheaply, that all shards are there with their sizes.
+
+        Raises FileNotFoundError or ValueError naming the shard that is missing or was changed.
+        """
+        root = Path(root)
+        manifest = load_manifest(root)
+        if not manifest.complete:
+            raise ValueError(f"{root} is converted in part: run the same warpseg convert again")
+        dataset = cls(root, manifest)
+        for record in dataset.records.values():
+            for name in (record.tar, record.index):
+                if not (root / name).is_file():
+                    raise FileNotFoundError(
+                        f"{root / name} is missing: run the same warpseg convert again"
+                    )
+            size = (root / record.tar).stat().st_size
+            if size != record.bytes:
+                raise ValueError(
+                    f"{root / record.tar} was changed after conversion ({size} bytes, "
+                    f"{record.bytes} in the manifest): remove it and run the same warpseg convert "
+                    "again"
+                )
+        return dataset
+
+    @property
+    def task(self) -> str:
+        """ "segmentation" or "classification"."""
+        return self.manifest.task
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of their ids."""
+        return self.manifest.classes
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB colour of each class, uint8 range."""
+        return self.manifest.palette
+
+    @property
+    def num_classes(self) -> int:
+        """Count of classes, IGNORE not among them."""
+        return len(self.manifest.classes)
+
+    @cached_property
+    def records(self) -> dict[str, ShardRecord]:
+        """Manifest records of all shards by file name."""
+        return {shard.tar: shard for s in self.manifest.subsets.values() for shard in s.shards}
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """Names of the subsets that were converted."""
+        return tuple(self.manifest.subsets)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits that `warpseg split` made, sorted."""
+        return tuple(
+            sorted(file.parent.name for file in self.root.glob(f"{SPLITS}/*/{SPLIT_FILE}"))
+        )
+
+    def split_record(self, split: str) -> dict[str, Any]:
+        """Return split.json: where the split is from, its counts and the sums of its key sets.
+
+        Raises FileNotFoundError for an unknown split and ValueError for one made for other shards.
+        """
+        path = self.root / SPLITS / split / SPLIT_FILE
+        if not path.is_file():
+            known = f"it has {', '.join(self.splits)}" if self.splits else "it has none yet"
+            raise FileNotFoundError(
+                f"{self.root} has no split {split!r} ({known}): make it with warpseg split"
+            )
+        record = json.loads(path.read_text())
+        for tar, total in record["shards"].items():
+            if tar not in self.records or self.records[tar].sha256 != total:
+                raise ValueError(
+                    f"split {split!r} was made for another conversion ({tar} differs): run warpseg "
+                    f"split {self.root} {split} --replace again"
+                )
+        return record
+
+    def subset(self, name: str, split: str | None = None) -> Subset:
+        """Return a subset of the data set, or with `split` one of its sides (SPLIT_SIDES).
+
+        "train", "val", "unlabeled", ... are as converted; "train-images" leaves masks out. Raises
+        ValueError for an unknown name and what `split_record` raises.
+        """
+        if split is not None:
+            return self._side(name, split)
+        images_only = name.endswith(IMAGES_ONLY)
+        record = self.manifest.subsets.get(name.removesuffix(IMAGES_ONLY))
+        if record is None:
+            hint = f": say which split's {name} is meant" if name in SPLIT_SIDES else ""
+            raise ValueError(f"{self.root} has no {name!r}, only {', '.join(self.subsets)}{hint}")
+        shards = tuple(
+            ShardIndex(
+                self.root / shard.tar,
+                self.root
+                / (shard.image_index if images_only and record.annotated else shard.index),
+            )
+            for shard in record.shards
+        )
+        return Subset(self, name, None, shards, record.annotated and not images_only)
+
+    def _side(self, name: str, split: str) -> Subset:
+        if name not in SPLIT_SIDES:
+            raise ValueError(f"a split has {', '.join(SPLIT_SIDES)}; got {name!r}")
+        self.split_record(split)
+        folder = self.root / SPLITS / split / name
+        shards = tuple(
+            ShardIndex(self.root / f"{index.stem}.tar", index)
+            for index in sorted(folder.glob("*.idx"))
+        )
+        return Subset(self, name, split, shards, name == "labeled")
+
+
+def parts_of_image(parts: Mapping[str, tuple[int, int]]) -> Parts:
+    """Return the image member alone."""
+    return {ext: where for ext, where in parts.items() if ext in IMAGE_EXTENSIONS}

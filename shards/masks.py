@@ -1,0 +1,184 @@
+"""Mask files: their values become class ids, 0 to C - 1, or IGNORE; anything else is refused."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from .. import IGNORE
+from .images import open_image
+
+MASK_EXTENSION = "seg.png"
+"""Extension of the mask member of a sample (an image may be a PNG itself)."""
+CLASS_EXTENSION = "cls"
+"""Extension of the class member of a sample: the class id as text."""
+MAX_CLASSES = 254
+_UNKNOWN = 254
+
+
+class MaskValues:
+    """What the values of a data set's mask files mean.
+
+    `ids` maps raw values of grey and palette masks (palette masks count by their index, 16-bit ones
+    too) to class ids or IGNORE; `colours` maps RGB triples. One of the two is given.
+    """
+
+    def __init__(
+        self,
+        ids: Mapping[int, int] | None = None,
+        colours: Mapping[tuple[int, int, int], int] | None = None,
+    ) -> None:
+        self.ids = dict(ids or {})
+        self.colours = dict(colours or {})
+
+    def record(self) -> dict[str, int]:
+        """Return the mapping as plain values for the manifest."""
+        named = {str(value): id_ for value, id_ in self.ids.items()}
+        return named | {_hex(colour): id_ for colour, id_ in self.colours.items()}
+
+    def read(self, data: bytes, file: str) -> np.ndarray:
+        """Decode a mask file to class ids, uint8 (H, W).
+
+        Raises ValueError naming `file`, the values without a meaning, and the known ones.
+        """
+        image = open_image(data, file)
+        if image.format in ("JPEG", "MPO"):
+            raise ValueError(f"{file} is a JPEG, which alters class ids: save masks as PNG")
+        if self.colours:
+            return self._by_colour(np.asarray(image.convert("RGB")), file)
+        if image.mode == "1" and self.ids.get(255) == IGNORE:
+            raise ValueError(f"{file} has 1 bit a pixel: say --mask-values binary for such masks")
+        raw = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
+        if raw.ndim == 3:
+            if (raw[..., 0] != raw[..., 1]).any() or (raw[..., 0] != raw[..., 2]).any():
+                raise ValueError(
+                    f"{file} is an RGB picture and the colours of the classes are not known: "
+                    "write them into classes.txt (`name R G B`) and say --mask-values palette"
+                )
+            raw = raw[..., 0]
+        return self.map(raw, file)
+
+    def map(self, raw: np.ndarray, file: str) -> np.ndarray:
+        """Map raw integer values (H, W) to class ids, uint8 (H, W); raises as `read`."""
+        raw = raw.astype(np.int64) if raw.dtype != np.uint8 else raw
+        if raw.min() < 0 or raw.max() > 65535:
+            raise ValueError(f"{file} has values outside 0..65535: save class ids as 8-bit PNG")
+        mask = _id_table(tuple(self.ids.items()))[raw]
+        if (mask == _UNKNOWN).any():
+            values = np.unique(raw[mask == _UNKNOWN])
+            raise ValueError(_unknown(file, [str(v) for v in values], _ranges(self.ids)))
+        return mask
+
+    def _by_colour(self, rgb: np.ndarray, file: str) -> np.ndarray:
+        codes = (rgb.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)).sum(
+            2, dtype=np.uint32
+        )
+        mask = _colour_table(tuple(self.colours.items()))[codes]
+        if (mask == _UNKNOWN).any():
+            rare = [f"#{v:06x}" for v in np.unique(codes[mask == _UNKNOWN])]
+            known = ", ".join(_hex(colour) for colour in self.colours)
+            raise ValueError(_unknown(file, rare, known))
+        return mask
+
+
+def id_values(num_classes: int, ignored: Iterable[int] = ()) -> MaskValues:
+    """Masks hold class ids themselves; IGNORE and the `ignored` values mean IGNORE."""
+    ids = {i: i for i in range(num_classes)} | dict.fromkeys([IGNORE, *ignored], IGNORE)
+    return MaskValues(ids)
+
+
+def binary_values(ignored: Iterable[int] = ()) -> MaskValues:
+    """Masks hold 0 for class 0, and 255 (or 1) for class 1; the `ignored` values mean IGNORE."""
+    return MaskValues({0: 0, 1: 1, 255: 1} | dict.fromkeys(ignored, IGNORE))
+
+
+def grey_values(values: Sequence[int], ignored: Iterable[int] = ()) -> MaskValues:
+    """Masks hold one grey value a class, in the order of the classes."""
+    ids = dict.fromkeys([255, *ignored], IGNORE)
+    return MaskValues(ids | {value: i for i, value in enumerate(values)})
+
+
+def colour_values(
+    palette: Sequence[tuple[int, int, int]], ignored: Iterable[tuple[int, int, int]] = ()
+) -> MaskValues:
+    """Masks are RGB pictures with one colour a class, in the order of the classes."""
+    colours = dict.fromkeys(ignored, IGNORE)
+    return MaskValues(colours=colours | {colour: i for i, colour in enumerate(palette)})
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """Encode class ids, uint8 (H, W), as an 8-bit grey PNG (no decoder changes it)."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def read_mask(data: bytes, file: str = "mask") -> np.ndarray:
+    """Decode the mask member of a sample, uint8 (H, W)."""
+    return np.array(open_image(data, file))
+
+
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize class ids to (height, width) by the nearest pixel."""
+    image = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+    return np.asarray(image)
+
+
+def count_classes(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count the pixels of each class, ignored ones last: int64 (C + 1,)."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    return np.append(counts[:num_classes], counts[IGNORE])
+
+
+def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the colours of PASCAL VOC's colour map for classes without colours of their own."""
+    colours = []
+    for index in range(num_classes):
+        rgb = [0, 0, 0]
+        for bit in range(8):
+            for channel in range(3):
+                rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+        colours.append((rgb[0], rgb[1], rgb[2]))
+    return tuple(colours)
+
+
+@lru_cache(maxsize=8)
+def _id_table(ids: tuple[tuple[int, int], ...]) -> np.ndarray:
+    table = np.full(65536, _UNKNOWN, np.uint8)
+    for value, id_ in ids:
+        table[value] = id_
+    return table
+
+
+@lru_cache(maxsize=2)
+def _colour_table(colours: tuple[tuple[tuple[int, int, int], int], ...]) -> np.ndarray:
+    table = np.full(1 << 24, _UNKNOWN, np.uint8)
+    for (red, green, blue), id_ in colours:
+        table[red * 65536 + green * 256 + blue] = id_
+    return table
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#" + bytes(colour).hex()
+
+
+def _unknown(file: str, values: list[str], known: str) -> str:
+    more = f" and {len(values) - 8} more" if len(values) > 8 else ""
+    return (
+        f"{file} has the value{'s' * (len(values) > 1)} {', '.join(values[:8])}{more}, which "
+        f"stand for no class (known: {known}): correct the mask, or add a class or an --ignore "
+        "value"
+    )
+
+
+def _ranges(values: Iterable[int]) -> str:
+    """Write sorted numbers shortly: 0-10, 255."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)

@@ -1,0 +1,255 @@
+"""Choose the labeled images of a data set: index files over its shards, nothing is copied.
+
+splits/NAME/labeled/*.idx      images and masks of the labeled samples
+splits/NAME/unlabeled/*.idx    images alone of the unlabeled ones: no mask can leak
+splits/NAME/all/*.idx          images alone of both
+splits/NAME/split.json         where it is from, counts, and the sums of its sorted id sets
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from .archive import index_text, read_index, sha256_of, write_text
+from .conversion import shuffling_hash
+from .dataset import SPLIT_FILE, SPLITS, Dataset, parts_of_image
+from .lists import NameTable, quoted, read_list, short_ids
+
+TRAINED = ("train", "unlabeled")
+"""Subsets that a split is made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The labeled and unlabeled samples of a split by source name, and how they were chosen."""
+
+    labeled: list[str]
+    unlabeled: list[str]
+    origin: dict[str, Any]
+
+
+def labeled_count(text: str, total: int) -> int:
+    """Turn "1/8", "0.125" or a count into how many of `total` images are labeled, rounded up.
+
+    Published splits round up: 1/8 of 2975 is 372, of 10582 is 1323. Raises ValueError for other
+    words.
+    """
+    try:
+        number = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(0)
+    whole = "/" not in text and "." not in text
+    count = int(number) if whole else math.ceil(number * total)
+    if not 0 < count <= total or (not whole and number > 1):
+        raise ValueError(
+            f"--labeled takes a fraction such as 1/8 or a count up to {total}; got {text!r}"
+        )
+    return count
+
+
+def choose_fraction(
+    dataset: Dataset, labeled: str, seed: int, *, balanced: bool, with_unlabeled: bool
+) -> Choice:
+    """Choose labeled images at random; a smaller fraction of one seed is a part of a larger one.
+
+    `balanced` takes equally many of each class (classification). Images converted without masks
+    join the unlabeled side `with_unlabeled`.
+    """
+    records = dataset.manifest.subsets["train"].shards
+    names = [name for record in records for name in record.names]
+    count = labeled_count(labeled, len(names))
+    ids = short_ids(names)
+    order = sorted(names, key=lambda name: shuffling_hash(ids[name], seed))
+    if balanced:
+        labels = {
+            n: k for record in records for n, k in zip(record.names, record.labels, strict=True)
+        }
+        order = _alternating(order, labels, count, dataset.num_classes)
+    rest = order[count:] + (_without_masks(dataset) if with_unlabeled else [])
+    origin = {"labeled": labeled, "seed": seed, "balanced": balanced}
+    return Choice(labeled=order[:count], unlabeled=rest, origin=origin)
+
+
+def choose_lists(
+    dataset: Dataset,
+    labeled_list: Path,
+    unlabeled_list: Path | None,
+    *,
+    overlap: Literal["error", "drop"],
+    with_unlabeled: bool,
+) -> Choice:
+    """Choose the images that published lists name; without a second list the others are unlabeled.
+
+    An image in both lists is an error, or with `overlap` "drop" stays labeled only.
+    """
+    names = {subset: _names(dataset, subset) for subset in dataset.subsets}
+    trained = [name for subset in TRAINED for name in names.get(subset, [])]
+    table = NameTable(trained)
+    others = NameTable(n for subset in names if subset not in TRAINED for n in names[subset])
+    drop = overlap == "drop"
+    labeled = read_list(labeled_list, table, others, repeats=drop)
+    without = set(labeled) & set(_without_masks(dataset))
+    if without:
+        raise ValueError(
+            f"{labeled_list} names images that have no masks: {quoted(sorted(without))}"
+        )
+    origin: dict[str, Any] = {"labeled_list": _list_record(labeled_list)}
+    chosen = set(labeled)
+    if unlabeled_list is None:
+        pool = trained if with_unlabeled else names["train"]
+        return Choice(
+            labeled=labeled, unlabeled=[n for n in pool if n not in chosen], origin=origin
+        )
+    unlabeled = read_list(unlabeled_list, table, others, repeats=drop)
+    both = [name for name in unlabeled if name in chosen]
+    if both and not drop:
+        raise ValueError(
+            f"{labeled_list} and {unlabeled_list} overlap in {len(both)} images ({quoted(both)}): "
+            "correct them, or say --overlap drop to keep those labeled only"
+        )
+    origin |= {"unlabeled_list": _list_record(unlabeled_list), "dropped": len(both)}
+    return Choice(
+        labeled=labeled, unlabeled=[n for n in unlabeled if n not in chosen], origin=origin
+    )
+
+
+def difference_maximised(choice: Choice, share: float, seed: int) -> tuple[Choice, Choice]:
+    """Return two splits whose labeled sets are each `share` of the given one and differ most.
+
+    Shuffle, take the first and the last `share` (DMT, Eq. 11); the unlabeled images stay the same.
+    Raises ValueError for a share that is not between 0.5 and 1.
+    """
+    if not 0.5 <= share < 1:
+        raise ValueError(f"--pair takes the share of each half, from 0.5 to below 1; got {share}")
+    order = sorted(choice.labeled, key=lambda name: shuffling_hash(f"pair:{name}", seed))
+    count = math.ceil(share * len(order))
+    first, second = (
+        Choice(labeled=part, unlabeled=choice.unlabeled, origin=choice.origin | {"pair": pair})
+        for part, pair in (
+            (order[:count], {"part": "a", "share": share}),
+            (order[-count:], {"part": "b", "share": share}),
+        )
+    )
+    return first, second
+
+
+def write_split(dataset: Dataset, name: str, choice: Choice, *, replace: bool = False) -> bool:
+    """Write a split; return False where it is there already, as it would be written.
+
+    Raises ValueError for a name that is no folder name, and where another split has it (unless
+    `replace`).
+    """
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ValueError(f"a split's name is a plain word such as eighth; got {name!r}")
+    folder = dataset.root / SPLITS / name
+    record = _record(dataset, name, choice)
+    if (folder / SPLIT_FILE).is_file():
+        if json.loads((folder / SPLIT_FILE).read_text()) == record:
+            return False
+        if not replace:
+            raise ValueError(
+                f"{dataset.root} has another split {name!r}: choose another name, or say --replace"
+            )
+    aside = folder.with_name(f".{name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    sides = {"labeled": choice.labeled, "unlabeled": choice.unlabeled}
+    for side, names in (*sides.items(), ("all", [*choice.labeled, *choice.unlabeled])):
+        (aside / side).mkdir(parents=True)
+        _write_side(dataset, aside / side, set(names), masks=side == "labeled")
+    write_text(aside / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    aside.rename(folder)
+    return True
+
+
+def _write_side(dataset: Dataset, folder: Path, names: set[str], *, masks: bool) -> None:
+    for subset in TRAINED:
+        if subset not in dataset.subsets:
+            continue
+        for record in dataset.manifest.subsets[subset].shards:
+            wanted = {
+                key for key, name in zip(record.keys(), record.names, strict=True) if name in names
+            }
+            if wanted:
+                rows = read_index(dataset.root / record.index)
+                rows = [
+                    (key, parts if masks else parts_of_image(parts))
+                    for key, parts in rows
+                    if key in wanted
+                ]
+                (folder / record.index).write_text(index_text(rows))
+
+
+def _record(dataset: Dataset, name: str, choice: Choice) -> dict[str, Any]:
+    names = {"labeled": choice.labeled, "unlabeled": choice.unlabeled}
+    ids = short_ids([n for subset in TRAINED for n in _names(dataset, subset)])
+    groups = {
+        group: {side: len(set(members) & set(names[side])) for side in names}
+        for group, members in dataset.manifest.groups.items()
+    }
+    shards = {
+        shard.tar: shard.sha256
+        for subset in TRAINED
+        if subset in dataset.subsets
+        for shard in dataset.manifest.subsets[subset].shards
+    }
+    return {
+        "name": name,
+        **choice.origin,
+        "counts": {side: len(n) for side, n in names.items()}
+        | {"all": len(choice.labeled) + len(choice.unlabeled)},
+        "sha256": {side: _ids_sum(ids[n] for n in names[side]) for side in names},
+        "groups": groups,
+        "shards": shards,
+    }
+
+
+def _ids_sum(ids: Iterable[str]) -> str:
+    """Hash ids, one a line, sorted: equal for equal sets, whatever their order."""
+    return hashlib.sha256("".join(f"{i}\n" for i in sorted(ids)).encode()).hexdigest()
+
+
+def _list_record(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": sha256_of(path)}
+
+
+def _names(dataset: Dataset, subset: str) -> list[str]:
+    record = dataset.manifest.subsets.get(subset)
+    return [name for shard in record.shards for name in shard.names] if record else []
+
+
+def _without_masks(dataset: Dataset) -> list[str]:
+    return [
+        name
+        for subset in TRAINED
+        if subset in dataset.subsets and not dataset.manifest.subsets[subset].annotated
+        for name in _names(dataset, subset)
+    ]
+
+
+def _alternating(
+    order: list[str], labels: dict[str, int], count: int, num_classes: int
+) -> list[str]:
+    """Put `count` names first that have equally many of each class, one more of some at most.
+
+    Raises ValueError where a class has too few images.
+    """
+    chosen: list[str] = []
+    for class_id in range(num_classes):
+        share = count // num_classes + (class_id < count % num_classes)
+        members = [name for name in order if labels[name] == class_id]
+        if len(members) < share:
+            raise ValueError(
+                f"class {class_id} has {len(members)} images, {share} are asked for: choose fewer "
+                "labeled images, or say --no-balanced"
+            )
+        chosen += members[:share]
+    taken = set(chosen)
+    return chosen + [name for name in order if name not in taken]
