@@ -10,15 +10,18 @@ from .norm import (
     remove_dsbn,
     set_batch_norm_momentum,
 )
+from .weights import WeightsReport, load_weights
 
 __all__ = [
     "NETWORKS",
     "SegmentationNetwork",
+    "WeightsReport",
     "batch_norm_policy",
     "build_network",
     "convert_dsbn",
     "count_parameters",
     "dsbn_branch",
+    "load_weights",
     "plain_state_dict",
     "remove_dsbn",
     "set_batch_norm_momentum",

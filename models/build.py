@@ -1,5 +1,6 @@
 """Build a network by its name."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 
@@ -9,6 +10,7 @@ from .deeplabv2 import deeplabv2
 from .deeplabv3plus import deeplabv3plus, deeplabv3plus_xception65
 from .network import SegmentationNetwork
 from .swiftnet import swiftnet
+from .weights import load_weights
 from .wideresnet import wide_resnet
 
 NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
@@ -31,17 +33,28 @@ def build_network(
     Args:
         name: one of `NETWORKS`.
         num_classes: number of classes, at least 2.
-        weights: "none": random weights, as the papers initialise them.
+        weights: "none" (random, as the papers initialise), "imagenet", a name of torchvision's
+            weights, or a path; see `load_weights`.
         options: options of the architecture's builder.
 
-    Raises ValueError for unknown names or options.
+    Raises ValueError for unknown names or options and for weights that do not fit.
     """
     if name not in NETWORKS:
         raise ValueError(f"no network {name!r}; choose from {', '.join(NETWORKS)}")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2; got {num_classes}")
-    if weights != "none":
-        raise ValueError(f"weights must be 'none'; got {weights!r}")
-    network = NETWORKS[name](num_classes=num_classes, **options)
+    builder = NETWORKS[name]
+    known = [
+        key
+        for key, parameter in inspect.signature(builder).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and key != "num_classes"
+    ]
+    for option in options:
+        if option not in known:
+            listed = ", ".join(known) or "none"
+            raise ValueError(f"{name} has no option {option!r}; its options: {listed}")
+    network = builder(num_classes=num_classes, **options)
     network.name = name
+    if weights != "none":
+        load_weights(network, weights)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -44,6 +44,7 @@ class ResNet(nn.Module):
         zero_init_residual: start each residual branch at zero.
     """
 
+    imagenet_hint = "pass a file with the deep stem (of U2PL, OpenMMLab's v1c or timm's resnet101s)"
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 
     def __init__(
@@ -63,6 +64,7 @@ class ResNet(nn.Module):
             raise ValueError(
                 f"encoder stride {stride} does not exist for ResNet-{depth}; use {allowed}"
             )
+        self.imagenet = "" if stem_width else f"ResNet{depth}_Weights.IMAGENET1K_V1"
         self._width = 2 * stem_width or 64
         self._dilation = 1
         self.preactivation_taps = preactivation_taps

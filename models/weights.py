@@ -1,0 +1,152 @@
+"""Load pretrained weights into a network, and say exactly what was loaded.
+
+    none                                random, as the papers initialise
+    imagenet                            torchvision's ImageNet weights of the backbone
+    ResNet50_Weights.IMAGENET1K_V2      any of torchvision's weights that fit the backbone
+    resnet101.pth, model.safetensors    a file of torchvision, timm, OpenMMLab, U2PL or GTA-Seg
+    caffe:deeplabv2-coco.pth            a conversion from Caffe (recognised without the prefix too,
+                                        unless it was renamed), whose images were BGR
+    RUN, RUN/checkpoint.pt#teacher      a WarpSeg run, checkpoint (and network) or export
+
+The backbone must fit whole: a file that would leave a part of it random is refused. Decoder and
+classifier are taken where they fit.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from . import weight_names as names
+from .network import SegmentationNetwork
+from .norm import plain_state_dict
+from .weight_files import FLAG, read_enum, read_file
+from .xception import Xception65
+
+log = logging.getLogger("warpseg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsReport:
+    """What a source of weights gave a network."""
+
+    source: str
+    loaded: tuple[str, ...]
+    """Parameters and buffers of the network that were loaded."""
+    missing: tuple[str, ...]
+    """Those that the source does not have; they keep their initialisation."""
+    mismatched: tuple[str, ...]
+    """Those that have another shape in the source, with both shapes."""
+    unexpected: tuple[str, ...]
+    """Names in the source that the network has no place for."""
+
+    def summary(self) -> str:
+        """Return one line that names what is missing, mismatched and unexpected."""
+        parts = [f"{self.source}: loaded {len(self.loaded)} tensors"]
+        for what in ("missing", "mismatched", "unexpected"):
+            if getattr(self, what):
+                parts.append(f"{what}: {_some(getattr(self, what))}")
+        return "; ".join(parts)
+
+
+def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
+    """Load weights into a network; set its `pretrained` and, for Caffe files, `normalization`.
+
+    Args:
+        network: a network of this package, before `convert_dsbn`.
+        weights: a source as listed in this module's docstring.
+
+    Raises FileNotFoundError and ValueError for a source that cannot be read or does not fit, and
+    RuntimeError where a download fails.
+    """
+    state, caffe = _read(network, weights)
+    rules = names.XCEPTION if isinstance(network.backbone, Xception65) else names.RESNET
+    state = {names.translate(key, names.COMMON + rules): v for key, v in state.items()}
+    if caffe and "conv1.weight" in state:
+        # Our images are RGB; the first convolution is linear, so turning it round is exact.
+        state["conv1.weight"] = state["conv1.weight"].flip(1)
+    matched, report = _match(network, state, weights)
+    _refuse_misfit(network, report)
+    network.load_state_dict(matched, strict=False)
+    if caffe:
+        network.normalization = "caffe"
+    parameters = {name for name, _ in network.named_parameters()}
+    network.pretrained = frozenset(parameters.intersection(report.loaded))
+    log.info("%s", report.summary())
+    return report
+
+
+def _read(network: SegmentationNetwork, weights: str) -> tuple[dict[str, Tensor], bool]:
+    """Return the source's state under its own names, and whether it comes from Caffe."""
+    if weights == "imagenet":
+        enum = getattr(network.backbone, "imagenet", "")
+        if not enum:
+            hint = getattr(network.backbone, "imagenet_hint", "there are none for it")
+            raise ValueError(f"torchvision has no ImageNet weights for {network.name}: {hint}")
+        return read_enum(enum), False
+    caffe = weights.startswith("caffe:")
+    path, _, inside = weights.removeprefix("caffe:").partition("#")
+    if "/" not in path and "_Weights." in path:
+        return read_enum(path), False
+    state = plain_state_dict(read_file(Path(path).expanduser(), inside or None))
+    return state, caffe or names.is_caffe(state)
+
+
+def _match(
+    network: SegmentationNetwork, state: dict[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], WeightsReport]:
+    """Return the tensors that fit, under the network's names, and the report."""
+    wanted = network.state_dict()
+    matched, mismatched, unexpected = {}, [], []
+    for key, value in state.items():
+        name = f"backbone.{key}" if f"backbone.{key}" in wanted else key
+        if name not in wanted:
+            unexpected.append(key)
+        elif wanted[name].shape != value.shape:
+            shapes = f"{tuple(value.shape)} for {tuple(wanted[name].shape)}"
+            mismatched.append(f"{name} {shapes}")
+        else:
+            matched[name] = value
+    differing = {text.split()[0] for text in mismatched}
+    missing = [
+        name
+        for name in wanted
+        if name not in matched
+        and name not in differing
+        and not name.endswith("num_batches_tracked")
+    ]
+    report = WeightsReport(
+        source=source,
+        loaded=tuple(matched),
+        missing=tuple(missing),
+        mismatched=tuple(mismatched),
+        unexpected=tuple(unexpected),
+    )
+    return matched, report
+
+
+def _refuse_misfit(network: SegmentationNetwork, report: WeightsReport) -> None:
+    """Raise ValueError unless the backbone and the source's backbone are the same."""
+    children = {name for name, _ in network.backbone.named_children()}
+    faults = {
+        "missing": [name for name in report.missing if name.startswith("backbone.")],
+        "of another shape": [n for n in report.mismatched if n.startswith("backbone.")],
+        "in the file only": [
+            name
+            for name in report.unexpected
+            if name.split(".")[0] in children and not names.is_head(name)
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{what}: {_some(found)}" for what, found in faults.items() if found)
+        raise ValueError(
+            f"{report.source} does not fit the backbone of {network.name} ({listed}); pass weights "
+            f"of the same depth and stem as {FLAG}"
+        )
+
+
+def _some(items: tuple[str, ...] | list[str], most: int = 5) -> str:
+    """Return the first items and the number of the others."""
+    text = ", ".join(items[:most])
+    return f"{text} and {len(items) - most} more" if len(items) > most else text
