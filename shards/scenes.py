@@ -29,19 +29,41 @@ def draw_scene(rng: Random, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     unit = min(size) / 128
     canvas = _background(rng, x, y, unit)
     mask = np.zeros(size, np.uint8)
-    shadow = rng.uniform(-4, 4, 2) * unit
     for _ in range(rng.integers(4, 9)):
-        class_id = int(rng.integers(1, len(CLASSES)))
         radius = rng.uniform(11, 26) * unit
         centre = rng.uniform((0, 0), (size[1], size[0]))
-        u, v = _local(rng, x - centre[0], y - centre[1], radius)
-        distance = _OUTLINES[class_id](rng, u, v) * radius
-        cover = np.clip(0.5 - distance, 0, 1)[..., None]
-        soft = np.clip(0.5 - (distance + np.hypot(*shadow)) / (6 * unit), 0, 1)[..., None]
-        canvas *= 1 - 0.35 * np.roll(soft, shadow.astype(int), (1, 0))
-        canvas += cover * (_fill(rng, class_id, u, v, canvas, cover) - canvas)
-        mask[distance < 0] = class_id
+        window = _window(centre, 1.6 * radius, size)
+        offset = x[window] - centre[0], y[window] - centre[1]
+        _draw_object(rng, canvas[window], mask[window], offset, radius)
     return _photograph(rng, canvas, x, y), mask
+
+
+def _draw_object(
+    rng: Random,
+    canvas: np.ndarray,
+    mask: np.ndarray,
+    offset: tuple[np.ndarray, np.ndarray],
+    radius: float,
+) -> None:
+    """Draw an object of a random class, with a shade around it, into a window of the scene."""
+    class_id = int(rng.integers(1, len(CLASSES)))
+    u, v = _local(rng, *offset, radius)
+    distance = _OUTLINES[class_id](rng, u, v) * radius
+    cover = np.clip(0.5 - distance, 0, 1)[..., None]
+    shade = np.clip(1 - distance / (0.3 * radius), 0, 1)[..., None]
+    fill = _fill(rng, class_id, u, v, canvas, cover)
+    canvas *= 1 - rng.uniform(0, 0.4) * shade
+    canvas += cover * (fill - canvas)
+    mask[distance < 0] = class_id
+
+
+def _window(centre: np.ndarray, reach: float, size: tuple[int, int]) -> tuple[slice, slice]:
+    """Return the part of the scene within `reach` pixels of a centre (x, y)."""
+    x, y = (
+        slice(max(0, int(c - reach)), min(limit, int(c + reach) + 1))
+        for c, limit in zip(centre, size[::-1], strict=True)
+    )
+    return y, x
 
 
 def _local(
@@ -126,20 +148,25 @@ def _background(rng: Random, x: np.ndarray, y: np.ndarray, unit: float) -> np.nd
         slope, pitch = rng.uniform(-1, 1), rng.uniform(20, 40) * unit
         blend = 0.6 * blend + 0.4 * (((x + slope * y) / pitch) % 1 > 0.5)
     blend = blend[..., None] * rng.uniform(0.3, 1)
-    canvas = (1 - blend) * first + blend * second
+    canvas = ((1 - blend) * first + blend * second).astype(np.float32)
     for _ in range(rng.integers(3, 10)):
-        canvas += _litter(rng, x, y, unit)[..., None] * (_colour(rng) - canvas)
-    return canvas.astype(np.float32)
+        _draw_litter(rng, canvas, x, y, unit)
+    return canvas
 
 
-def _litter(rng: Random, x: np.ndarray, y: np.ndarray, unit: float) -> np.ndarray:
-    """Cover of a thin bent line."""
+def _draw_litter(
+    rng: Random, canvas: np.ndarray, x: np.ndarray, y: np.ndarray, unit: float
+) -> None:
+    """Draw a thin bent line."""
     angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-0.02, 0.02) / unit
-    px, py = rng.uniform(0, x.shape[1]), rng.uniform(0, x.shape[0])
-    u = (x - px) * np.cos(angle) + (y - py) * np.sin(angle)
-    v = (y - py) * np.cos(angle) - (x - px) * np.sin(angle) + bend * u * u
     length, width = rng.uniform(5, 30) * unit, rng.uniform(0.5, 1.5) * unit
-    return np.clip(width + 0.5 - np.abs(v), 0, 1) * (np.abs(u) < length)
+    centre = rng.uniform((0, 0), (x.shape[1], x.shape[0]))
+    part = _window(centre, 1.3 * length, x.shape)
+    px, py = x[part] - centre[0], y[part] - centre[1]
+    u = px * np.cos(angle) + py * np.sin(angle)
+    v = py * np.cos(angle) - px * np.sin(angle) + bend * u * u
+    cover = np.clip(width + 0.5 - np.abs(v), 0, 1) * (np.abs(u) < length)
+    canvas[part] += cover[..., None] * (_colour(rng) - canvas[part])
 
 
 def _photograph(rng: Random, canvas: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -148,10 +175,10 @@ def _photograph(rng: Random, canvas: np.ndarray, x: np.ndarray, y: np.ndarray) -
     slope = rng.uniform(-0.6, 0.6, 2)
     lamp = 1 + slope[0] * (x / width - 0.5) + slope[1] * (y / height - 0.5)
     lamp *= 0.7 + 0.3 * _clouds(rng, x.shape, 3)
-    image = canvas * lamp[..., None] * rng.uniform(0.7, 1.3, 3)
+    image = canvas * lamp[..., None] * rng.uniform(0.7, 1.3, 3).astype(np.float32)
     image = np.clip(image, 0, 1) ** rng.uniform(0.6, 1.6)
     image = (image - 0.5) * rng.uniform(0.6, 1.1) + rng.uniform(0.35, 0.65)
-    image += rng.normal(0, rng.uniform(0.005, 0.05), image.shape)
+    image += rng.uniform(0.005, 0.05) * rng.standard_normal(image.shape, np.float32)
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
