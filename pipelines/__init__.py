@@ -1,1 +1,27 @@
 """Shards to batches of weak and strong views on the device."""
+
+from .batches import LabeledBatch, PairedBatch, PlainBatch
+from .labeled import labeled
+from .paired import paired
+from .settings import (
+    NORMALIZATIONS,
+    GeometrySettings,
+    LoaderSettings,
+    NormalizationSettings,
+    StrongSettings,
+    normalization_of,
+)
+
+__all__ = [
+    "NORMALIZATIONS",
+    "GeometrySettings",
+    "LabeledBatch",
+    "LoaderSettings",
+    "NormalizationSettings",
+    "PairedBatch",
+    "PlainBatch",
+    "StrongSettings",
+    "labeled",
+    "normalization_of",
+    "paired",
+]

@@ -45,6 +45,10 @@ class GeometrySettings:
         _check_share("flip", self.flip)
         if self.padding < 0:
             raise ValueError(f"padding must be 0 or more pixels; got {self.padding}")
+        if self.padding >= min(self.crop_size):
+            raise ValueError(
+                f"padding must be less than the crop {self.crop_size}; got {self.padding}"
+            )
         if self.fill is not None and not all(0 <= level <= 255 for level in self.fill):
             raise ValueError(f"fill must be three levels from 0 to 255; got {self.fill}")
 
@@ -62,10 +66,14 @@ class StrongSettings:
     """Strength s_G of the warp (0: none, 1: the paper's)."""
     tps: Literal["paper", "official"] = "paper"
     """Control points and spread of the warp: as the paper states, or as its code had them."""
+    tps_sigma: float | None = None
+    """Standard deviation of the control points in place of the preset's (CIFAR-10: 0.1)."""
     photometric_space: Literal["hsv", "rgb"] = "hsv"
     """Space in which brightness and contrast act."""
     permute: Literal["image", "batch"] = "image"
     """Draw the order of the colour channels per image or once per batch."""
+    clamp: bool = False
+    """Clip the photometric change to [0, 1]; the paper's code does not."""
     jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25)
     """colour: greatest change of brightness, contrast, saturation (factors) and hue (turns)."""
     jitter_probability: float = 0.8
@@ -161,10 +169,18 @@ class LoaderSettings:
     """0 draws a full permutation per epoch; a number keeps reads near the order of the tars, each
     sample at most so many places late (for disks that are slow at random reads)."""
     window_decode: bool = True
-    """Decode only the part of an image that the crop shows, where decoding is on the CPU."""
+    """dali: decode only the part of an image that the crop shows, where decoding is on the CPU."""
+    mask_cache: int = 1024
+    """MiB per rank in which decoded masks are kept, run-length coded (decoding a mask costs as much
+    as decoding its image)."""
 
     def __post_init__(self) -> None:
-        for name, least in (("threads", 1), ("prefetch", 1), ("shuffle_buffer", 0)):
+        for name, least in (
+            ("threads", 1),
+            ("prefetch", 1),
+            ("shuffle_buffer", 0),
+            ("mask_cache", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)}")
 

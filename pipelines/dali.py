@@ -1,0 +1,209 @@
+"""The DALI loader: one graph, on the CPU or on the GPU, fed by the plan.
+
+The graph decodes, resamples the window (`roi_start`, `roi_end`; swapped to mirror) and pads. It
+draws nothing and remembers nothing: samples and windows come in, so that the stream's position is
+its whole state, and the portable loader shows the same crops.
+
+On the CPU only the window is decoded. On the GPU whole images are: region decoding on the GPU is
+broken in nvImageCodec 0.9, which DALI 2.4 requires (nvImageCodec issue 55).
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..shards import Sample
+from .geometry import Window
+from .loading import DAMAGED, Crops, Loader, Plan, damaged
+from .settings import LoaderSettings
+
+INSTALL = 'pip install "warpseg[dali]" (CUDA 12: "warpseg[dali-cuda12]")'
+
+
+def has_dali() -> bool:
+    """Tell whether DALI can be imported."""
+    try:
+        import nvidia.dali  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+class DaliLoader(Loader):
+    """Feeds the graph with encoded images and windows, and takes crops out without a copy."""
+
+    def __init__(
+        self, plan: Plan, settings: LoaderSettings, stride: int, device: torch.device
+    ) -> None:
+        if not has_dali():
+            raise RuntimeError(
+                f"the dali loader needs NVIDIA DALI: {INSTALL}; or --loader portable"
+            )
+        super().__init__(plan, settings, stride)
+        self._device = device
+        # Arrays of numbers need no decoder; one of them in a data set sends all through NumPy.
+        self._encoded = all(sample.extension != "npy" for sample in plan.samples)
+        self._partial = device.type == "cpu" and (settings.window_decode or not self._encoded)
+        self._pipeline: Any = None
+        self._fed = self._next = 0
+        self._running: deque[tuple[Crops, list[Any]]] = deque()
+
+    def load(self, position: int) -> Crops:
+        """Return the batch at `position`; the image is on the loader's device."""
+        if self._pipeline is None or position != self._next:
+            self._pipeline = self._start(position)
+        try:
+            (images,) = self._pipeline.run()
+        except RuntimeError as error:
+            raise self._diagnosis(error) from error
+        crops, _ = self._running.popleft()
+        self._next = position + self._stride
+        image = torch.from_dlpack(images.as_tensor())
+        return Crops(request=crops.request, image=image, maps=crops.maps)
+
+    def close(self) -> None:
+        """Stop reading ahead and release the graph."""
+        self._pipeline = None
+        super().close()
+
+    def _start(self, position: int) -> Any:
+        self._forget()
+        self._running.clear()
+        self._fed = self._next = position
+        return build_pipeline(
+            self._feed,
+            batch_size=self.plan.batch_size,
+            threads=self.settings.threads,
+            prefetch=self.settings.prefetch,
+            device=self._device,
+            crop_size=self.plan.geometry.crop_size,
+            fill=self.plan.fill,
+            encoded=self._encoded,
+            partial=self._partial,
+        )
+
+    def _feed(self) -> tuple[Any, ...]:
+        """Return the inputs of the next iteration; DALI calls this while it runs ahead."""
+        crops, payloads = self._collect(self._fed)
+        self._fed += self._stride
+        # The graph reads this memory in place: keep it until the batch has come out.
+        self._running.append((crops, payloads))
+        numbers = np.array([self._numbers(window) for window in crops.request.windows])
+        columns = np.split(numbers, 6, axis=1)
+        types = (np.int32, np.int32, np.float32, np.float32, np.float32, np.int32)
+        return payloads, *(c.astype(t) for c, t in zip(columns, types, strict=True))
+
+    def _payload(self, sample: Sample, window: Window, canvas: Any, row: int) -> np.ndarray:
+        data = sample.read(sample.extension)
+        if self._encoded:
+            return np.frombuffer(data, np.uint8)
+        if sample.extension != "npy":
+            image = sample.read_image()
+        else:
+            image = np.load(io.BytesIO(data), allow_pickle=False)
+        if self._partial:
+            top, left, bottom, right = window.needed
+            image = image[top:bottom, left:right]
+        return np.ascontiguousarray(image)
+
+    def _numbers(self, window: Window) -> tuple[float, ...]:
+        """Return six pairs: start and size of the decoded part; size, start and end of the
+        resampled one; start of the padded crop.
+        """
+        first_row, first_column, last_row, last_column = window.region
+        if window.flip:
+            first_column, last_column = last_column, first_column
+        top, left, bottom, right = window.needed
+        down, along = (top, left) if self._partial else (0, 0)
+        shown = window.shown
+        return (
+            *(top, left, bottom - top, right - left, *window.shown_size),
+            *(first_row - down, first_column - along, last_row - down, last_column - along),
+            *(-shown[0], -shown[1]),
+        )
+
+    def _diagnosis(self, error: RuntimeError) -> Exception:
+        """Find the sample that broke the graph by decoding those that were in it."""
+        self._pipeline = None
+        for crops, _ in self._running:
+            for sample in crops.request.samples:
+                try:
+                    sample.read_image()
+                except DAMAGED as reason:
+                    return damaged(sample, reason)
+        return RuntimeError(f"DALI failed: {error}")
+
+
+def build_pipeline(
+    source: Any,
+    *,
+    batch_size: int,
+    threads: int,
+    prefetch: int,
+    device: torch.device,
+    crop_size: tuple[int, int],
+    fill: tuple[int, int, int],
+    encoded: bool,
+    partial: bool,
+) -> Any:
+    """Build the graph (a DALI pipeline with one output, (N, H, W, 3) uint8).
+
+    source: called per batch, returns images (encoded bytes, or arrays (h, w, 3)) and, per sample,
+    two numbers each: start and size of the part to decode; size, start and end of the resampling;
+    start of the padded crop.
+    """
+    from nvidia.dali import fn, pipeline_def, types
+
+    on_gpu = device.type == "cuda"
+    where = "gpu" if on_gpu else "cpu"
+
+    @pipeline_def(
+        batch_size=batch_size,
+        num_threads=threads,
+        device_id=(device.index or 0) if on_gpu else None,
+        prefetch_queue_depth=prefetch,
+        exec_dynamic=True,
+    )
+    def graph() -> Any:
+        data, start, shape, size, first, last, pad = fn.external_source(
+            source=source,
+            num_outputs=7,
+            batch=True,
+            no_copy=True,
+            dtype=[types.UINT8, types.INT32, types.INT32] + [types.FLOAT] * 3 + [types.INT32],
+            ndim=[1 if encoded else 3, 1, 1, 1, 1, 1, 1],
+            layout=["" if encoded else "HWC", "", "", "", "", "", ""],
+        )
+        if not encoded:
+            image = data.gpu() if on_gpu else data
+        elif partial:
+            image = fn.decoders.image_slice(data, start=start, shape=shape, axes=(0, 1))
+        else:
+            image = fn.decoders.image(data, device="mixed" if on_gpu else "cpu")
+        image = fn.resize(
+            image,
+            device=where,
+            size=size,
+            roi_start=first,
+            roi_end=last,
+            interp_type=types.INTERP_LINEAR,
+            antialias=True,
+        )
+        return fn.slice(
+            image,
+            device=where,
+            start=pad,
+            shape=crop_size,
+            axes=(0, 1),
+            out_of_bounds_policy="pad",
+            fill_values=list(fill),
+        )
+
+    pipeline = graph()
+    pipeline.build()
+    return pipeline

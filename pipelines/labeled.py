@@ -1,0 +1,122 @@
+"""The stream of weak views with their masks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import IGNORE
+from ..kernels import TPS, normalize, strong_view, warp
+from ..shards import Subset
+from .batches import LabeledBatch
+from .colour import colour_views
+from .loading import Crops, MapSource
+from .settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
+from .streams import Pseudo, Stream, pseudo_maps
+
+
+class LabeledStream(Stream[LabeledBatch]):
+    """Weak views with their masks; a share of them perturbed, if asked."""
+
+    def __init__(self, subset: Subset, *, strong_share: float, **options: Any) -> None:
+        super().__init__(subset, **options)
+        self._rows: list[int] = []
+        if self.strong is not None and self.strong.view != "none":
+            # Spread evenly over the rows of the joined batch of all ranks.
+            first = self.rank * self.batch_size
+            self._rows = [
+                row
+                for row in range(self.batch_size)
+                if int((first + row + 1) * strong_share) > int((first + row) * strong_share)
+            ]
+
+    def _make(self, crops: Crops) -> LabeledBatch:
+        pixels = self._to_device(crops.image)
+        mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
+        confidence = self._confidence(crops)
+        image = normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
+        if self._rows and self.strong is not None:
+            rows = self._to_device(torch.tensor(self._rows))
+            views, tps = self._perturbed(crops, pixels[rows], self.strong)
+            image[rows] = views
+            if tps is not None and mask.shape[1:] == image.shape[2:]:
+                mask[rows] = warp(mask[rows], tps, mode="nearest", fill=IGNORE)
+                if confidence is not None:
+                    confidence[rows] = warp(confidence[rows], tps, mode="nearest")
+        return LabeledBatch(image=image, mask=mask, keys=crops.keys, confidence=confidence)
+
+    def _perturbed(
+        self, crops: Crops, pixels: Tensor, settings: StrongSettings
+    ) -> tuple[Tensor, TPS | None]:
+        """Return the strong views of the perturbed rows, and their warp."""
+        if settings.view == "colour":
+            colours = self._colours(crops, settings)
+            chosen = [colours[row] for row in self._rows]
+            return colour_views(pixels, chosen, self.normalization, self.dtype)[1], None
+        changed, tps = self._perturbation(settings, self._rows)
+        view = strong_view(
+            pixels,
+            photometric=changed,
+            tps=tps,
+            mean=self.normalization.mean,
+            std=self.normalization.std,
+            dtype=self.dtype,
+            space=settings.photometric_space,
+            clamp=settings.clamp,
+        )
+        return view.strong, tps
+
+
+def labeled(
+    subset: Subset,
+    *,
+    geometry: GeometrySettings,
+    batch_size: int,
+    normalization: NormalizationSettings | str = "imagenet",
+    loader: LoaderSettings | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    strong: StrongSettings | None = None,
+    strong_share: float = 0.5,
+    pseudo: Pseudo | None = None,
+    stream: str = "labeled",
+) -> LabeledStream:
+    """Open the stream of weak views and masks.
+
+    batch_size: samples per rank and step. device: where the batches lie; on CUDA the loader works
+    there too. seed, stream: together they decide all that is random. strong: perturb the share
+    `strong_share` of the samples, masks warped alike (nearest, IGNORE outside). pseudo: take
+    pseudo-labels and their confidences in place of the masks.
+    Raises ValueError for a subset without masks or without samples.
+    """
+    if pseudo is None and not subset.has_masks:
+        raise ValueError(
+            f"subset {subset.name!r} of {subset.dataset.root} lists no masks: "
+            "train on a labeled one, or give pseudo-labels"
+        )
+    if not 0 <= strong_share <= 1:
+        raise ValueError(f"strong_share must lie in [0, 1]; got {strong_share}")
+    classes = pseudo is None and subset.dataset.task == "classification"
+    maps = {} if classes else {"mask": MapSource(extension="seg.png")}
+    if pseudo is not None:
+        maps = pseudo_maps("mask", pseudo)
+    return LabeledStream(
+        subset,
+        maps=maps,
+        classes=classes,
+        geometry=geometry,
+        normalization=normalization,
+        strong=strong,
+        strong_share=strong_share,
+        loader=loader or LoaderSettings(),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        stream=stream,
+    )

@@ -1,0 +1,51 @@
+"""The portable loader: Pillow in threads, wherever DALI is not.
+
+Pillow resamples a window of the source with fractional borders and antialiasing, reading beyond the
+window's border where there is image; that is what DALI does with `roi_start` and `roi_end`.
+"""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..shards import Sample
+from ..shards.images import open_image
+from .geometry import Window
+from .loading import Crops, Loader, Request
+
+
+class PortableLoader(Loader):
+    """Decodes and resamples with Pillow, which lets go of the interpreter's lock while it does."""
+
+    def load(self, position: int) -> Crops:
+        """Return the batch at `position`; the image is on the CPU."""
+        if position not in self._pending:
+            self._forget()
+        return self._collect(position)[0]
+
+    def _canvas(self, request: Request) -> np.ndarray:
+        height, width = self.plan.geometry.crop_size
+        canvas = np.empty((len(request.samples), height, width, 3), np.uint8)
+        canvas[:] = self.plan.fill
+        return canvas
+
+    def _payload(self, sample: Sample, window: Window, canvas: Any, row: int) -> None:
+        image = decode(sample)
+        top, left, bottom, right = window.region
+        height, width = window.shown_size
+        image = image.resize(
+            (width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
+        )
+        if window.flip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        top, left, bottom, right = window.shown
+        canvas[row, top:bottom, left:right] = np.asarray(image)
+
+
+def decode(sample: Sample) -> Image.Image:
+    """Decode the image of a sample to RGB; raises ValueError where it is damaged."""
+    data, extension = sample.read(sample.extension), sample.extension
+    if extension == "npy":
+        return Image.fromarray(sample.read_image())
+    return open_image(data, extension).convert("RGB")

@@ -1,0 +1,222 @@
+"""What the endless streams of training share: order, state, ranks, the way to the device.
+
+The loader delivers uint8 crops; the device half here makes network inputs of them. All randomness
+is a function of (seed, stream, position), so that a stream's state is its position: a resumed
+stream continues bit for bit, under either loader and with any number of ranks.
+"""
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..kernels import (
+    TPS,
+    Photometric,
+    sample_photometric,
+    sample_tps,
+)
+from ..shards import Sample, Subset
+from .batches import LabeledBatch, PairedBatch
+from .colour import Colour, draw_colour
+from .dali import DaliLoader, has_dali
+from .loading import Crops, Loader, MapSource, Plan
+from .portable import PortableLoader
+from .sampling import COLOUR, Sampler
+from .settings import (
+    GeometrySettings,
+    LoaderSettings,
+    NormalizationSettings,
+    StrongSettings,
+    normalization_of,
+)
+
+Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
+Pseudo = Mapping[str, Sample]
+"""Pseudo-labels: key of an image -> sample that holds `label.png` and `confidence.png`."""
+
+_PHOTOMETRIC, _TPS = 0, 1
+_PSEUDO_MAPS = ("label.png", "confidence.png")
+_log = logging.getLogger(__name__)
+
+
+class Stream(ABC, Generic[Batch]):
+    """An endless iterator of batches, the same on every run and under every loader."""
+
+    def __init__(
+        self,
+        subset: Subset,
+        *,
+        maps: dict[str, MapSource],
+        geometry: GeometrySettings,
+        normalization: NormalizationSettings | str,
+        strong: StrongSettings | None,
+        loader: LoaderSettings,
+        batch_size: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        seed: int,
+        rank: int,
+        world_size: int,
+        stream: str,
+        classes: bool,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in [0, {world_size}); got {rank}")
+        samples = subset.samples()
+        self.geometry, self.strong = geometry, strong
+        self.normalization = normalization_of(normalization)
+        self.device, self.dtype = torch.device(device), dtype
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.epoch_size = len(samples)
+        self._sampler = Sampler(
+            seed=seed,
+            stream=stream,
+            samples=len(samples),
+            shuffle_buffer=loader.shuffle_buffer,
+        )
+        self._identity = {"stream": stream, "seed": seed, "samples": _digest(samples)}
+        self._position = 0
+        plan = Plan(
+            samples=samples,
+            sampler=self._sampler,
+            geometry=geometry,
+            batch_size=batch_size,
+            fill=geometry.fill or _levels(self.normalization),
+            maps=maps,
+            classes=classes,
+        )
+        self._loader = build_loader(plan, loader, batch_size * world_size, self.device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        crops = self._loader.load(self._position + self.rank * self.batch_size)
+        batch = self._make(crops)
+        self._position += self.batch_size * self.world_size
+        return batch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs seen so far by all ranks together."""
+        return self._position / self.epoch_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state: plain values, the same on every rank."""
+        return {**self._identity, "position": self._position}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where the state was taken.
+
+        Raises ValueError where it was taken from other samples, another seed or another stream.
+        """
+        for name, value in self._identity.items():
+            if state.get(name) != value:
+                raise ValueError(
+                    f"the state of the {self._identity['stream']} stream has another {name} "
+                    f"({state.get(name)}, now {value}): resume with the data and the seed it had"
+                )
+        self._position = int(state["position"])
+
+    def close(self) -> None:
+        """Stop the loader's threads."""
+        self._loader.close()
+
+    @abstractmethod
+    def _make(self, crops: Crops) -> Batch:
+        """Turn crops into the batch."""
+
+    def _perturbation(
+        self, settings: StrongSettings, rows: Sequence[int] | None = None
+    ) -> tuple[Photometric | None, TPS | None]:
+        """Draw the strong view's parameters for this rank's rows of the step.
+
+        They are drawn for the batches of all ranks at once, so that N ranks draw together what one
+        rank draws with N times the batch.
+        """
+        first = self.rank * self.batch_size
+        own = torch.tensor([first + row for row in rows or range(self.batch_size)])
+        total = self.batch_size * self.world_size
+        changed = warped = None
+        if settings.photometric:
+            drawn = sample_photometric(
+                total,
+                strength=settings.photometric_strength,
+                permute=settings.permute,
+                generator=self._generator(_PHOTOMETRIC),
+            )
+            changed = Photometric(**{name: value[own] for name, value in vars(drawn).items()})
+            changed = changed.to(self.device, non_blocking=True)
+        if settings.warped:
+            spline = sample_tps(
+                total,
+                self.geometry.crop_size,
+                sigma=settings.tps_sigma,
+                preset=settings.tps,
+                strength=settings.geometric_strength,
+                generator=self._generator(_TPS),
+            )
+            warped = TPS(points=spline.points[own], weights=spline.weights[own])
+            warped = warped.to(self.device, non_blocking=True)
+        return changed, warped
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self._sampler.seed_at(self._position, purpose))
+
+    def _colours(self, crops: Crops, settings: StrongSettings) -> list[Colour]:
+        return [draw_colour(settings, row[COLOUR]) for row in crops.request.draws]
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        if self.device.type == "cuda" and not values.is_cuda:
+            values = values.pin_memory()
+        return values.to(self.device, non_blocking=True)
+
+    def _confidence(self, crops: Crops) -> Tensor | None:
+        if "confidence" not in crops.maps:
+            return None
+        return self._to_device(crops.maps["confidence"]).float().div_(255)
+
+
+def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torch.device) -> Loader:
+    """Build the loader that the settings name; RuntimeError where it is DALI and not installed."""
+    name = choose_loader() if settings.loader == "auto" else settings.loader
+    if name == "dali":
+        return DaliLoader(plan, settings, stride, device)
+    return PortableLoader(plan, settings, stride)
+
+
+@cache
+def choose_loader() -> str:
+    """Return "dali" where it is installed, else "portable"; says so once in the log."""
+    name = "dali" if has_dali() else "portable"
+    _log.info("loader: %s%s", name, "" if name == "dali" else " (NVIDIA DALI is not installed)")
+    return name
+
+
+def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
+    """Return the maps of pseudo-labels, the label under `name`."""
+    label, confidence = _PSEUDO_MAPS
+    return {
+        name: MapSource(extension=label, samples=pseudo),
+        "confidence": MapSource(extension=confidence, fill=0, samples=pseudo),
+    }
+
+
+def _levels(normalization: NormalizationSettings) -> tuple[int, int, int]:
+    """Return the mean colour as 8-bit levels."""
+    red, green, blue = (round(255 * value) for value in normalization.mean)
+    return red, green, blue
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Return a short hash of which samples there are, in order."""
+    names = "\n".join(f"{sample.shard.name} {sample.key}" for sample in samples)
+    return hashlib.sha256(names.encode()).hexdigest()[:16]
