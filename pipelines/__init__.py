@@ -3,6 +3,7 @@
 from .batches import LabeledBatch, PairedBatch, PlainBatch
 from .labeled import labeled
 from .paired import paired
+from .plain import plain
 from .settings import (
     NORMALIZATIONS,
     GeometrySettings,
@@ -24,4 +25,5 @@ __all__ = [
     "labeled",
     "normalization_of",
     "paired",
+    "plain",
 ]
