@@ -23,8 +23,8 @@ from torch import Tensor
 from ..kernels import consistency_kl, ema_update
 from ..models.norm import batch_norm_policy
 from ..pipelines.settings import StrongSettings
-from .data import StreamSpec
-from .engine import Batches, Method, Stage
+from .data import Batches, StreamSpec
+from .engine import Method, Stage
 from .losses import supervised_loss
 from .runtime import Runtime, unwrap
 from .settings import RunSettings

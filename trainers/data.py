@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from .. import pipelines
 from ..pipelines.settings import StrongSettings
 from ..shards import Dataset, Subset
-from .engine import Batches
 from .runtime import Runtime
 from .settings import RunSettings
+
+Batches = Mapping[str, Any]
+"""One batch of each stream that a method asked for, by the stream's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,3 @@ def open_streams(
 def next_batches(streams: Mapping[str, Any]) -> Batches:
     """Take one batch of every stream."""
     return {name: next(stream) for name, stream in streams.items()}
-
-
-def class_task(data: Path) -> Literal["segmentation", "classification"]:
-    """Tell what a data set is for."""
-    return Dataset.open(data).task  # pyright: ignore[reportReturnType]

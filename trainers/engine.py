@@ -10,17 +10,16 @@ the next stage runs, so the peak memory of a step is that of its largest stage.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from .data import Batches, StreamSpec
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
-
-Batches = Mapping[str, Any]
-"""One batch of each stream that a method asked for, by the stream's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +27,13 @@ class Stage:
     """One part of a training step.
 
     `loss(batches, step)` returns named 0-d tensors; "loss" is differentiated, the others are
-    logged. With an `optimizer`, the gradients gathered so far make one step of it; then
-    `after(step)` runs, without gradients.
+    logged. None skips the stage at this step, on all ranks alike, with all that follows it. With
+    an `optimizer`, the gradients gathered so far make one step of it; then `after(step)` runs,
+    without gradients.
     """
 
     name: str
-    loss: Callable[[Batches, int], dict[str, Tensor]]
+    loss: Callable[[Batches, int], dict[str, Tensor] | None]
     optimizer: str | None = None
     after: Callable[[int], None] | None = None
 
@@ -43,12 +43,16 @@ class Method:
 
     networks:   all modules whose state belongs to the run, by name; checkpoints hold each.
     optimized:  optimizer name -> the names of the networks that it trains.
+    schedules:  optimizer name -> its schedule, where it is not the run's.
+    streams:    the streams it reads, by name.
     evaluated:  the name of the network that is scored, exported and used for prediction.
     stages:     in the order of the paper.
     """
 
     networks: dict[str, nn.Module]
     optimized: dict[str, tuple[str, ...]]
+    schedules: Mapping[str, ScheduleSettings] = MappingProxyType({})
+    streams: dict[str, StreamSpec]
     evaluated: str
     stages: Sequence[Stage]
 
@@ -70,7 +74,7 @@ class Engine:
     ) -> None:
         self.method = method
         self.runtime = runtime
-        self.schedule = schedule
+        self.schedules = dict.fromkeys(method.optimized, schedule) | dict(method.schedules)
         self.num_steps = num_steps
         self.epoch_steps = epoch_steps
         self.accumulate = accumulate
@@ -87,47 +91,51 @@ class Engine:
             for name, built in self.optimizers.items()
         }
         self.sums: dict[str, Tensor] = {}
-        self.summed = 0
+        self.counts: dict[str, int] = {}
 
-    @property
-    def lr_factor(self) -> float:
-        """Learning rate of the coming step as a fraction of its base value."""
-        return lr_factor(self.schedule, self.step, self.num_steps, self.epoch_steps)
+    def lr(self, optimizer: str) -> list[float]:
+        """Learning rates of the coming step of an optimizer, one for each parameter group."""
+        schedule = self.schedules[optimizer]
+        factor = lr_factor(schedule, self.step, self.num_steps, self.epoch_steps)
+        return [base * factor for base in self.base_lr[optimizer]]
 
     def run_step(self, micro_batches: Sequence[Batches]) -> None:
-        """Run one training step on `accumulate` batches: every stage, and the optimizer steps they
-        ask for."""
+        """Run every stage, and the optimizer steps they ask for, on `accumulate` batches."""
         self.runtime.seed(self.seed, self.step)
-        factor = self.lr_factor
         for group in self.groups:
+            ran = False
             for number, batches in enumerate(micro_batches):
                 last_batch = number == len(micro_batches) - 1
                 for stage in group:
-                    self._backward(stage, batches, sync=last_batch and stage is group[-1])
-            self._optimize(group[-1], factor)
+                    ran = self._backward(stage, batches, last_batch and stage is group[-1])
+            if ran:
+                self._optimize(group[-1])
         self.scaler.update()
         self.step += 1
-        self.summed += 1
 
-    def _backward(self, stage: Stage, batches: Batches, sync: bool) -> None:
+    def _backward(self, stage: Stage, batches: Batches, sync: bool) -> bool:
+        """Run a stage forward and backward; tell whether it took part in this step."""
         with nullcontext() if sync else self.runtime.without_sync():
             with record_function(f"{stage.name}: forward"), self.runtime.autocast():
                 terms = stage.loss(batches, self.step)
+            if terms is None:
+                return False
             with record_function(f"{stage.name}: backward"):
                 self.scaler.scale(terms["loss"] / self.accumulate).backward()
         for name, value in terms.items():
             key = stage.name if name == "loss" else f"{stage.name}/{name}"
-            value = value.detach().float() / self.accumulate
+            value = value.detach().float()
             self.sums[key] = self.sums[key] + value if key in self.sums else value
+            self.counts[key] = self.counts.get(key, 0) + 1
+        return True
 
-    def _optimize(self, stage: Stage, factor: float) -> None:
+    def _optimize(self, stage: Stage) -> None:
         assert stage.optimizer is not None
         optimizer = self.optimizers[stage.optimizer]
         with record_function(f"{stage.name}: optimizer"):
-            for group, lr in zip(
-                optimizer.param_groups, self.base_lr[stage.optimizer], strict=True
-            ):
-                group["lr"] = lr * factor
+            rates = self.lr(stage.optimizer)
+            for group, lr in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = lr
             self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         if stage.after is not None:
@@ -135,16 +143,17 @@ class Engine:
                 stage.after(self.step)
 
     def means(self) -> dict[str, float]:
-        """Return the mean of every logged term since the last call, over steps and ranks.
+        """Return the mean of every logged term since the last call, over batches and ranks.
 
         A synchronisation point of host and device.
         """
-        if not self.summed:
+        if not self.sums:
             return {}
-        stacked = torch.stack(list(self.sums.values())) / self.summed
-        values = self.runtime.average(stacked).tolist()
-        means = dict(zip(self.sums, values, strict=True))
-        self.sums, self.summed = {}, 0
+        sums = self.runtime.average(torch.stack(list(self.sums.values()))).tolist()
+        means = {
+            name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)
+        }
+        self.sums, self.counts = {}, {}
         return means
 
     def finite(self) -> bool:
@@ -160,7 +169,7 @@ class Engine:
             "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
             "sums": dict(self.sums),
-            "summed": self.summed,
+            "counts": dict(self.counts),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -173,7 +182,7 @@ class Engine:
             self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         self.sums = {name: value.to(self.runtime.device) for name, value in state["sums"].items()}
-        self.summed = state["summed"]
+        self.counts = dict(state["counts"])
 
 
 def group_stages(stages: Sequence[Stage]) -> list[list[Stage]]:

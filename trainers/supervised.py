@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..pipelines.settings import StrongSettings
-from .data import StreamSpec
-from .engine import Batches, Method, Stage
+from .data import Batches, StreamSpec
+from .engine import Method, Stage
 from .losses import supervised_loss
 from .runtime import Runtime
 from .settings import RunSettings

@@ -131,7 +131,7 @@ class Run:
     def _log(self) -> None:
         """Write a row of the mean losses; stop the run when one is no number."""
         engine = self.engine
-        lr = {name: base[0] * engine.lr_factor for name, base in engine.base_lr.items()}
+        lr = {name: engine.lr(name)[0] for name in engine.optimizers}
         means = engine.means()
         if not means:
             return
