@@ -1,0 +1,50 @@
+"""Networks that are small enough to be computed by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+
+class Pooled(nn.Module):
+    """Mean over s x s pixels, then a linear map of the three channels: logits at stride s."""
+
+    def __init__(self, num_classes, stride, weight=None):
+        super().__init__()
+        self.output_stride = stride
+        self.pool = nn.AvgPool2d(stride, ceil_mode=True)
+        self.classifier = nn.Conv2d(3, num_classes, 1)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            drawn = torch.randn(num_classes, 3, generator=generator) if weight is None else weight
+            self.classifier.weight.copy_(drawn[:, :, None, None])
+            self.classifier.bias.zero_()
+
+    def forward(self, image):
+        return self.classifier(self.pool(image))
+
+
+@pytest.fixture
+def pooled():
+    """Return a builder of networks: pooled(num_classes=4, stride=1, weight=None)."""
+
+    def build(num_classes=4, stride=1, weight=None):
+        return Pooled(num_classes, stride, weight).eval()
+
+    return build
+
+
+@pytest.fixture
+def copying(pooled):
+    """Return a network of three classes whose logits are the image's channels."""
+    return pooled(3, 1, torch.eye(3))
+
+
+@pytest.fixture
+def draw():
+    """Return a function that draws a normalised image: draw(height, width, seed=0)."""
+
+    def image(height, width, seed=0, images=1):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(images, 3, height, width, generator=generator)
+
+    return image
