@@ -12,6 +12,7 @@ from .settings import (
     StrongSettings,
     normalization_of,
 )
+from .show import contact_sheet
 
 __all__ = [
     "NORMALIZATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "PairedBatch",
     "PlainBatch",
     "StrongSettings",
+    "contact_sheet",
     "labeled",
     "normalization_of",
     "paired",
