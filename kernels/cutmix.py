@@ -17,13 +17,11 @@ Moved per element: one read and one write, the floor of a copy.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from .cutmix_triton import cutmix_op
 from .dispatch import use_op
 from .nearest import centres
 from .upsample import stride_of
@@ -31,8 +29,6 @@ from .upsample import stride_of
 __all__ = ["CutMixBoxes", "cutmix", "cutmix_boxes", "cutmix_reference"]
 
 PRESETS = ("mkd", "gta", "britefury")
-BLOCK = 1024
-BYTE = torch.uint8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,120 +126,6 @@ def cutmix_reference(map: Tensor, boxes: CutMixBoxes) -> Tensor:
     return torch.where(mask, map[boxes.partner], map)
 
 
-@triton.jit
-def _from_partner(box_ptr, n, y, x, BOXES: tl.constexpr):
-    """Tell whether pixels (y, x) of image n lie in an odd number of its boxes."""
-    odd = (y < 0) & (x < 0)
-    for k in tl.static_range(BOXES):
-        box = box_ptr + (n * BOXES + k) * 4
-        rows = (y >= tl.load(box)) & (y < tl.load(box + 2))
-        columns = (x >= tl.load(box + 1)) & (x < tl.load(box + 3))
-        odd = odd ^ (rows & columns)
-    return odd
-
-
-@triton.jit
-def _cutmix_kernel(
-    in_ptr,
-    out_ptr,
-    box_ptr,
-    other_ptr,
-    C,
-    H,
-    W,
-    crop_height,
-    crop_width,
-    stride,
-    BOXES: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
-    BACKWARD: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Mix one block of one image, in memory order; backward, `other` is who took from it."""
-    n = tl.program_id(1).to(tl.int64)
-    other = tl.load(other_ptr + n)
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    live = element < C * H * W
-    pixel = element // C if CHANNELS_LAST else element % (H * W)
-    y = tl.minimum(pixel // W * stride + stride // 2, crop_height - 1)
-    x = tl.minimum(pixel % W * stride + stride // 2, crop_width - 1)
-    given = _from_partner(box_ptr, n, y, x, BOXES)
-    own = n * C * H * W + element
-    theirs = other * C * H * W + element
-    if BACKWARD:
-        taken = _from_partner(box_ptr, other, y, x, BOXES)
-        value = tl.load(in_ptr + own, mask=live & (given == 0), other=0)
-        value += tl.load(in_ptr + theirs, mask=live & taken, other=0)
-    else:
-        value = tl.load(in_ptr + tl.where(given, theirs, own), mask=live)
-    tl.store(out_ptr + own, value, mask=live)
-
-
-def _dense(map: Tensor) -> Tensor:
-    if map.is_contiguous() or map.ndim == 3:
-        return map.contiguous()
-    return map.contiguous(memory_format=torch.channels_last)
-
-
-def _launch(map: Tensor, boxes: Tensor, other: Tensor, size: list[int], backward: bool) -> Tensor:
-    map = _dense(map)
-    out = torch.empty_like(map)
-    channels, (height, width) = map.shape[1] if map.ndim == 4 else 1, map.shape[-2:]
-    grid = (triton.cdiv(channels * height * width, BLOCK), map.shape[0])
-    if out.numel():
-        _cutmix_kernel[grid](
-            *((map, out) if map.dtype != torch.bool else (map.view(BYTE), out.view(BYTE))),
-            boxes,
-            other,
-            channels,
-            height,
-            width,
-            *size,
-            stride_of(map, (size[0], size[1])),
-            BOXES=boxes.shape[1],
-            CHANNELS_LAST=not map.is_contiguous(),
-            BACKWARD=backward,
-            BLOCK=BLOCK,
-        )
-    return out
-
-
-@torch.library.custom_op("warpseg::cutmix", mutates_args=())
-def _cutmix(
-    map: Tensor, boxes: Tensor, partner: Tensor, inverse: Tensor, size: list[int]
-) -> Tensor:
-    return _launch(map, boxes, partner, size, backward=False)
-
-
-@torch.library.custom_op("warpseg::cutmix_backward", mutates_args=())
-def _cutmix_backward(gradient: Tensor, boxes: Tensor, inverse: Tensor, size: list[int]) -> Tensor:
-    return _launch(gradient, boxes, inverse, size, backward=True)
-
-
-@_cutmix.register_fake
-def _(map: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(_dense(map))
-
-
-@_cutmix_backward.register_fake
-def _(gradient: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(_dense(gradient))
-
-
-def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    _, boxes, _, inverse, size = inputs
-    ctx.save_for_backward(boxes, inverse)
-    ctx.size = size
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-    boxes, inverse = ctx.saved_tensors
-    return _cutmix_backward(gradient, boxes, inverse, ctx.size), None, None, None, None
-
-
-_cutmix.register_autograd(_backward, setup_context=_save)
-
-
 def cutmix(map: Tensor, boxes: CutMixBoxes) -> Tensor:
     """Mix a batch of maps by its boxes.
 
@@ -262,7 +144,7 @@ def cutmix(map: Tensor, boxes: CutMixBoxes) -> Tensor:
     stride_of(map, boxes.size)
     if not use_op(map, boxes.boxes, boxes.partner):
         return cutmix_reference(map, boxes)
-    return _cutmix(map, boxes.boxes, boxes.partner, boxes.inverse, list(boxes.size))
+    return cutmix_op(map, boxes.boxes, boxes.partner, boxes.inverse, list(boxes.size))
 
 
 def _uniform(generator: torch.Generator | None, *shape: int) -> Tensor:

@@ -7,6 +7,8 @@ Two reads and one write of each float32 parameter, 12 bytes, are the floor; `tor
 reaches it in a handful of launches, so there is no Triton kernel here.
 """
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Iterable
 
 import torch
@@ -108,7 +110,9 @@ def _pairs(teacher: Weights, student: Weights, buffers: bool) -> list[tuple[Tens
 def _named(weights: Weights, buffers: bool) -> dict[str, Tensor]:
     if not isinstance(weights, nn.Module):
         return {str(position): tensor for position, tensor in enumerate(weights)}
-    named = dict(weights.named_parameters())
-    if buffers:
-        named.update(weights.named_buffers())
+    named: dict[str, Tensor] = {}
+    for name, tensor in weights.named_parameters():
+        named[name] = tensor
+    for name, tensor in weights.named_buffers() if buffers else ():
+        named[name] = tensor
     return named

@@ -18,16 +18,13 @@ Moved per stride-s pixel: the shift reads and writes the logits and one label (4
 bfloat16); the moments read the features once (2 A bytes in bfloat16).
 """
 
-from typing import Any
-
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor, nn
 
 from .. import IGNORE
-from .class_moments import check_map, class_index, class_moments, dense, grid_of, label_of
+from .class_moments import check_map, class_index, class_moments
 from .dispatch import use_op
+from .feature_shift_triton import feature_shift_op
 
 __all__ = [
     "ClassStatistics",
@@ -35,8 +32,6 @@ __all__ = [
     "feature_shift_reference",
     "shift_table",
 ]
-
-SHIFT_TILE = 2048
 
 
 class ClassStatistics(nn.Module):
@@ -100,74 +95,6 @@ def feature_shift_reference(
     return (logits.to(torch.promote_types(logits.dtype, torch.float32)) + shift).to(logits.dtype)
 
 
-@triton.jit
-def _feature_shift_kernel(
-    logits_ptr,
-    label_ptr,
-    table_ptr,
-    out_ptr,
-    pixels,
-    H,
-    W,
-    h,
-    w,
-    stride,
-    stride_n,
-    stride_c,
-    stride_p,
-    IGNORED: tl.constexpr,
-    C: tl.constexpr,
-    CLASSES: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Add the label's row of the table to BLOCK pixels of the flat (N, h, w) grid."""
-    pixel = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    live = pixel < pixels
-    label = label_of(label_ptr, pixel, live, stride, H, W, h, w)
-    k = tl.arange(0, CLASSES)
-    known = (label >= 0) & (label < C) & (label != IGNORED)
-    here = live[:, None] & (k < C)[None, :]
-    at = (pixel // (h * w) * stride_n + pixel % (h * w) * stride_p)[:, None] + k[None, :] * stride_c
-    value = tl.load(logits_ptr + at, mask=here).to(tl.float32)
-    row = table_ptr + tl.where(known, label, 0)[:, None] * C + k[None, :]
-    value += tl.load(row, mask=here & known[:, None], other=0.0)
-    tl.store(out_ptr + at, value, mask=here)
-
-
-@torch.library.custom_op("warpseg::feature_shift", mutates_args=())
-def _feature_shift(logits: Tensor, label: Tensor, table: Tensor, ignore: int) -> Tensor:
-    logits, classes = dense(logits), logits.shape[1]
-    out = torch.empty_like(logits)
-    padded = triton.next_power_of_2(classes)
-    block = max(1, SHIFT_TILE // padded)
-    grid = grid_of(logits, label)
-    if out.numel():
-        _feature_shift_kernel[(triton.cdiv(grid[0], block),)](
-            logits,
-            label.contiguous(),
-            table.contiguous(),
-            out,
-            *grid,
-            IGNORED=ignore,
-            C=classes,
-            CLASSES=padded,
-            BLOCK=block,
-        )
-    return out
-
-
-@_feature_shift.register_fake
-def _(logits: Tensor, label: Tensor, table: Tensor, ignore: int) -> Tensor:
-    return torch.empty_like(dense(logits))
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-    return gradient, None, None, None
-
-
-_feature_shift.register_autograd(_backward)
-
-
 def feature_shift(logits: Tensor, label: Tensor, table: Tensor, ignore: int = IGNORE) -> Tensor:
     """Add to each pixel's logits the table's row of its label (MKD section 3.4).
 
@@ -184,4 +111,4 @@ def feature_shift(logits: Tensor, label: Tensor, table: Tensor, ignore: int = IG
     table = table.detach()
     if not use_op(logits, label, table):
         return feature_shift_reference(logits, label, table, ignore)
-    return _feature_shift(logits, label, table.float(), ignore)
+    return feature_shift_op(logits, label, table.float(), ignore)

@@ -1,4 +1,4 @@
-"""The resident cache's data: images in flat buffers, plans of crops, and the crops cut from them."""
+"""The resident cache: images in flat buffers, plans of crops, and the crops cut from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
