@@ -1,5 +1,6 @@
 """The commands `warpseg convert`, `warpseg split` and `warpseg check`."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Annotated, Literal
 
 import tyro
 
+from .cifar10 import Cifar10Settings
+from .cityscapes import CityscapesSettings
 from .conversion import convert as convert_source
 from .dataset import Dataset
 from .folder import MaskSettings
 from .packing import PackSettings
 from .source import Source
 from .synthetic import SyntheticSettings
+from .voc import VocSettings
 
 Root = Annotated[Path, tyro.conf.arg(metavar="ROOT")]
 Data = Annotated[Path, tyro.conf.arg(metavar="DATA")]
@@ -41,6 +45,74 @@ def _camvid(root: Root, data: Data, /, *, packing: PackSettings, replace: bool =
     from .camvid import load_camvid
 
     return _convert(load_camvid(root), data, packing, replace)
+
+
+def _voc(
+    root: Root, data: Data, /, *, voc: VocSettings, packing: PackSettings, replace: bool = False
+) -> int:
+    """Convert PASCAL VOC 2012, with SBD's masks where they are.
+
+    Args:
+        root: Folder with VOCdevkit/VOC2012, or VOC2012 itself.
+        data: Folder to write.
+        voc: Which images and masks are taken.
+        packing: How images are packed.
+        replace: Overwrite another conversion in DATA.
+    """
+    from .voc import load_voc
+
+    return _convert(load_voc(root, voc), data, packing, replace)
+
+
+def _cityscapes(
+    root: Root,
+    data: Data,
+    /,
+    *,
+    cityscapes: CityscapesSettings,
+    packing: PackSettings,
+    replace: bool = False,
+) -> int:
+    """Convert Cityscapes (leftImg8bit/, gtFine/), raw label ids to the 19 train ids.
+
+    Args:
+        root: Folder with leftImg8bit and gtFine.
+        data: Folder to write.
+        cityscapes: Which images and masks are taken.
+        packing: How images are packed.
+        replace: Overwrite another conversion in DATA.
+    """
+    from .cityscapes import half_size, load_cityscapes
+
+    source = load_cityscapes(root, cityscapes)
+    if cityscapes.half:
+        if packing.size is not None:
+            raise ValueError("--half and --size exclude each other: say one of them")
+        packing = dataclasses.replace(packing, size=half_size(source))
+    return _convert(source, data, packing, replace)
+
+
+def _cifar10(
+    root: Root,
+    data: Data,
+    /,
+    *,
+    cifar10: Cifar10Settings,
+    packing: PackSettings,
+    replace: bool = False,
+) -> int:
+    """Convert CIFAR-10 (its archives or batches), or images in folders by class.
+
+    Args:
+        root: Archive, or folder of the archives, the batches or the images.
+        data: Folder to write.
+        cifar10: What is put aside.
+        packing: How images are packed.
+        replace: Overwrite another conversion in DATA.
+    """
+    from .cifar10 import load_cifar10
+
+    return _convert(load_cifar10(root, cifar10), data, packing, replace)
 
 
 def _folder(
@@ -89,6 +161,9 @@ def _synthetic(
 
 SOURCES: dict[str, Callable[..., int]] = {
     "camvid": _camvid,
+    "voc": _voc,
+    "cityscapes": _cityscapes,
+    "cifar10": _cifar10,
     "folder": _folder,
     "synthetic": _synthetic,
 }
@@ -178,3 +253,31 @@ def _split(
         counts = f"{len(chosen.labeled)} labeled, {len(chosen.unlabeled)} unlabeled"
         print(f"{split_name}: {counts}{state}")
     return 0
+
+
+def check(arguments: list[str]) -> int:
+    """Check a converted data set: `warpseg check DATA`."""
+    return tyro.cli(_check, args=arguments, prog="warpseg check")
+
+
+def _check(data: Data, /, *, workers: int = 0) -> int:
+    """Decode everything, verify sums and splits, and count the classes.
+
+    Args:
+        data: Folder made by warpseg convert.
+        workers: Processes; 0 is one for each core.
+    """
+    from .checking import check as check_dataset
+    from .checking import check_splits, class_table
+
+    dataset = Dataset.open(data)
+    results = check_dataset(dataset, workers)
+    problems = [problem for result in results.values() for problem in result.problems]
+    problems += check_splits(dataset)
+    print(class_table(dataset, results))
+    for problem in problems:
+        print(f"warpseg check: {problem}", file=sys.stderr)
+    counts = ", ".join(f"{result.samples} {name}" for name, result in results.items())
+    splits = f", {len(dataset.splits)} splits" if dataset.splits else ""
+    print(f"{data}: {counts}{splits}: {f'{len(problems)} problems' if problems else 'all is well'}")
+    return 1 if problems else 0

@@ -1,7 +1,6 @@
 """Convert a source into shards: restartable, with the same bytes for the same input."""
 
 import fcntl
-import hashlib
 import json
 import os
 import sys
@@ -17,8 +16,9 @@ import numpy as np
 from .archive import TarWriter, index_text, replacing, verify_index, write_text
 from .dataset import parts_of_image
 from .manifest import FILE, Manifest, ShardRecord, SubsetRecord, load_manifest
-from .packing import Packed, PackSettings, pack_sample, packed_in_order
-from .source import Entry, Source
+from .packing import Packed, PackSettings, pack_sample
+from .parallel import mapped
+from .source import Entry, Source, shuffling_hash
 
 PROBED = 16
 """Samples of a subset that are packed beforehand to learn how many fill a shard."""
@@ -77,11 +77,6 @@ def convert(
         _remove_strays(root, planned)
     samples = {name: len(entries) for name, entries in source.subsets.items()}
     return Report(len(todo), len(planned) - len(todo), samples)
-
-
-def shuffling_hash(name: str, seed: int | str) -> bytes:
-    """Return a sort key that puts names into a random order, always the same one."""
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
 def _plan(
@@ -200,11 +195,16 @@ def _write_shards(
     if not entries:
         return
     with (
-        packed_in_order(source, entries, settings) as samples,
+        mapped(_pack, (source, settings), entries, workers=settings.workers) as samples,
         tqdm(total=len(entries), unit="image", disable=None, file=sys.stderr) as progress,
     ):
         for shard in todo:
             yield _write_shard(root, shard, islice(samples, len(shard.entries)), progress.update)
+
+
+def _pack(shared: tuple[Source, PackSettings], entry: Entry) -> Packed:
+    source, settings = shared
+    return pack_sample(source, entry, settings)
 
 
 def _write_shard(

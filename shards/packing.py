@@ -1,13 +1,6 @@
-"""Encode the samples of a source, on all cores."""
+"""How samples are packed, and the packing of one."""
 
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,9 +8,6 @@ import numpy as np
 from .images import Encoding, Exif, pack_image
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes, encode_mask, resize_mask
 from .source import Entry, Source
-
-CHUNK = 8
-"""Samples that a worker packs at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,52 +74,3 @@ def pack_sample(source: Source, entry: Entry, settings: PackSettings) -> Packed:
         members.append((CLASS_EXTENSION, str(entry.label).encode()))
         counts = np.bincount([entry.label], minlength=len(source.classes) + 1)
     return Packed(members, size, counts)
-
-
-@contextmanager
-def packed_in_order(
-    source: Source, entries: list[Entry], settings: PackSettings
-) -> Iterator[Iterator[Packed]]:
-    """Give the packed samples of entries in order, made by worker processes ahead of their use.
-
-    What goes wrong in a worker is raised here; RuntimeError where a worker was killed.
-    """
-    workers = settings.workers or len(os.sched_getaffinity(0))
-    workers = min(workers, -(-len(entries) // CHUNK))
-    if workers == 1:
-        yield (pack_sample(source, entry, settings) for entry in entries)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker, (source, settings))
-    try:
-        yield _in_order(pool, entries, ahead=4 * workers)
-    except BrokenProcessPool:
-        raise RuntimeError(
-            "a packing process died, probably for want of memory: run the same command with fewer "
-            "--workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _in_order(pool: ProcessPoolExecutor, entries: list[Entry], ahead: int) -> Iterator[Packed]:
-    chunks = (entries[i : i + CHUNK] for i in range(0, len(entries), CHUNK))
-    waiting: list[Future[list[Packed]]] = [
-        pool.submit(_pack_chunk, chunk) for chunk in islice(chunks, ahead)
-    ]
-    while waiting:
-        samples = waiting.pop(0).result()
-        waiting += [pool.submit(_pack_chunk, chunk) for chunk in islice(chunks, 1)]
-        yield from samples
-
-
-_worker_state: list = []
-
-
-def _start_worker(source: Source, settings: PackSettings) -> None:
-    _worker_state[:] = [source, settings]
-
-
-def _pack_chunk(entries: list[Entry]) -> list[Packed]:
-    source, settings = _worker_state
-    return [pack_sample(source, entry, settings) for entry in entries]

@@ -1,5 +1,6 @@
 """What every source of images must tell the packer; the sources themselves have a module each."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ class Source:
 
 
 def list_images(root: Path, folder: str) -> list[str]:
-    """List image files below `root / folder`, as sorted paths below `root`; hidden files are left out.
+    """List image files of a folder, sorted, as paths below `root`; hidden files are left out.
 
     Raises FileNotFoundError where the folder is missing and ValueError where it holds no image.
     """
@@ -130,3 +131,8 @@ def pair_with_masks(
             "the image to where images without masks lie"
         )
     return entries
+
+
+def shuffling_hash(name: str, seed: int | str) -> bytes:
+    """Return a sort key that puts names into a random order, always the same one."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

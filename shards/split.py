@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .archive import index_text, read_index, sha256_of, write_text
-from .conversion import shuffling_hash
 from .dataset import SPLIT_FILE, SPLITS, Dataset, parts_of_image
 from .lists import NameTable, quoted, read_list, short_ids
+from .source import shuffling_hash
 
 TRAINED = ("train", "unlabeled")
 """Subsets that a split is made from."""

@@ -1,0 +1,71 @@
+"""Apply a function to many items on all cores, results in order."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TypeVar
+
+Shared = TypeVar("Shared")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def mapped(
+    function: Callable[[Shared, Item], Result],
+    shared: Shared,
+    items: Sequence[Item],
+    *,
+    workers: int = 0,
+    chunk: int = 8,
+) -> Iterator[Iterator[Result]]:
+    """Give `function(shared, item)` for all items, in order, computed ahead of their use.
+
+    `shared` travels to each process once, items by `chunk`; `workers` 0 is one for each core. What
+    goes wrong in a process is raised here; RuntimeError where one was killed.
+    """
+    count = min(workers or len(os.sched_getaffinity(0)), -(-len(items) // chunk))
+    if count <= 1:
+        yield (function(shared, item) for item in items)
+        return
+    # spawn: the caller may run threads (torch, DALI), with which a fork can deadlock
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, context, _start_worker, (function, shared))
+    try:
+        yield _in_order(
+            pool, [items[i : i + chunk] for i in range(0, len(items), chunk)], 4 * count
+        )
+    except BrokenProcessPool:
+        raise RuntimeError(
+            "a worker process was killed, probably for want of memory: run the same command with "
+            "fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(pool: ProcessPoolExecutor, chunks: list[Sequence[Any]], ahead: int) -> Iterator[Any]:
+    remaining = iter(chunks)
+    waiting: list[Future[list[Any]]] = [
+        pool.submit(_apply, chunk) for chunk in islice(remaining, ahead)
+    ]
+    while waiting:
+        results = waiting.pop(0).result()
+        waiting += [pool.submit(_apply, chunk) for chunk in islice(remaining, 1)]
+        yield from results
+
+
+_worker_state: list[Any] = []
+
+
+def _start_worker(function: Callable[..., Any], shared: Any) -> None:
+    _worker_state[:] = [function, shared]
+
+
+def _apply(items: Sequence[Any]) -> list[Any]:
+    function, shared = _worker_state
+    return [function(shared, item) for item in items]
