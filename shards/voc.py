@@ -53,11 +53,11 @@ class VocSettings:
     sbd: Path | None = None
     """Folder of SBD (benchmark_RELEASE, or its dataset): the masks cls/*.mat join VOC's own."""
     train_masks: str = "auto"
-    """Folder of the training masks; auto is SegmentationClassAug, if it is there."""
+    """Folder of the training masks; auto is SegmentationClassAug where it is, if not --sbd."""
     val_masks: str = "SegmentationClass"
     """Folder of the validation masks."""
     images: Literal["auto", "train", "aug"] = "auto"
-    """Training images: train is the 1464 of train.txt, aug all that have masks but those of val.txt;
+    """Training images: train is the 1464 of train.txt, aug all with masks but those of val.txt;
     auto is aug where there are masks of SBD."""
     rest: bool = False
     """Convert all other images but val's without masks, as unlabeled."""
