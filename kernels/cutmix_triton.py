@@ -102,7 +102,8 @@ def cutmix_op(
 
 
 @torch.library.custom_op("warpseg::cutmix_backward", mutates_args=())
-def _cutmix_backward(gradient: Tensor, boxes: Tensor, inverse: Tensor, size: list[int]) -> Tensor:
+def cutmix_backward_op(gradient: Tensor, boxes: Tensor, inverse: Tensor, size: list[int]) -> Tensor:
+    """Return the gradient of the maps: what was kept, and what the taker got."""
     return _launch(gradient, boxes, inverse, size, backward=True)
 
 
@@ -111,7 +112,7 @@ def _(map: Tensor, *_: object) -> Tensor:
     return torch.empty_like(dense(map))
 
 
-@_cutmix_backward.register_fake
+@cutmix_backward_op.register_fake
 def _(gradient: Tensor, *_: object) -> Tensor:
     return torch.empty_like(dense(gradient))
 
@@ -124,7 +125,7 @@ def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
     boxes, inverse = ctx.saved_tensors
-    return _cutmix_backward(gradient, boxes, inverse, ctx.size), None, None, None, None
+    return cutmix_backward_op(gradient, boxes, inverse, ctx.size), None, None, None, None
 
 
 cutmix_op.register_autograd(_backward, setup_context=_save)
