@@ -24,7 +24,9 @@ def label_of(label_ptr, n, pixel, live, stride, H, W, w):
     """Load the label at the centre of each live cell `pixel` of image n's stride-s map."""
     y = tl.minimum(pixel // w * stride + stride // 2, H - 1)
     x = tl.minimum(pixel % w * stride + stride // 2, W - 1)
-    return tl.load(label_ptr + n * H * W + y * W + x, mask=live, other=0)
+    label = tl.load(label_ptr + n * H * W + y * W + x, mask=live, other=0)
+    # A byte cannot be compared with 256 classes.
+    return label.to(tl.int32) if label.dtype.primitive_bitwidth < 32 else label
 
 
 @triton.jit
@@ -73,9 +75,8 @@ def _class_moments_kernel(
 ):
     """Reduce one chunk of pixels to count, mean and squared deviations of each class.
 
-    Deviations are taken from the block's mean rounded to bfloat16 (exact in the product that
-    spreads it to the pixels), and blocks are merged by Chan's formula, so that no square of a mean
-    is ever subtracted.
+    Deviations are taken from the block's mean, and blocks are merged by Chan's formula, so that no
+    square of a mean is ever subtracted.
     """
     chunk = tl.program_id(0)
     a = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
@@ -99,10 +100,8 @@ def _class_moments_kernel(
         new = tl.sum(hit.to(tl.float32), 1)
         each = tl.maximum(new, 1.0)[:, None]
         centre = _sum_members(member, value, PARTS, UPCAST) / each
-        near = centre.to(tl.bfloat16).to(tl.float32)
-        value -= _sum_members(tl.trans(member), near, 1, UPCAST)
+        value -= _sum_members(tl.trans(member), centre, 3, UPCAST)
         spread = _sum_members(member, value * value, 3, UPCAST)
-        spread = tl.maximum(spread - (centre - near) * (centre - near) * new[:, None], 0.0)
         share = (new / tl.maximum(count + new, 1.0))[:, None]
         away = centre - mean
         squares += spread + away * away * share * count[:, None]
