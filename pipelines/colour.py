@@ -17,7 +17,8 @@ from torch import Tensor
 from .settings import NormalizationSettings, StrongSettings
 
 LUMA = (0.299, 0.587, 0.114)
-_YIQ = np.array([LUMA, (0.596, -0.274, -0.321), (0.211, -0.523, 0.311)])
+_YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
+"""Luma and two chromas whose weights sum to 0, so that grey has none."""
 _RGB = np.linalg.inv(_YIQ)
 _GROUP = 4
 """Pixels of one row of the matrix product: 12 x 12 fills vector registers, 3 x 3 does not."""

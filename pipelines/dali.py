@@ -49,6 +49,7 @@ class DaliLoader(Loader):
         # Arrays of numbers need no decoder; one of them in a data set sends all through NumPy.
         self._encoded = all(sample.extension != "npy" for sample in plan.samples)
         self._partial = device.type == "cpu" and (settings.window_decode or not self._encoded)
+        self._slicing = self._encoded and self._partial
         self._pipeline: Any = None
         self._fed = self._next = 0
         self._running: deque[tuple[Crops, list[Any]]] = deque()
@@ -84,7 +85,7 @@ class DaliLoader(Loader):
             crop_size=self.plan.geometry.crop_size,
             fill=self.plan.fill,
             encoded=self._encoded,
-            partial=self._partial,
+            slicing=self._slicing,
         )
 
     def _feed(self) -> tuple[Any, ...]:
@@ -95,8 +96,9 @@ class DaliLoader(Loader):
         self._running.append((crops, payloads))
         numbers = np.array([self._numbers(window) for window in crops.request.windows])
         columns = np.split(numbers, 6, axis=1)
-        types = (np.int32, np.int32, np.float32, np.float32, np.float32, np.int32)
-        return payloads, *(c.astype(t) for c, t in zip(columns, types, strict=True))
+        types = (np.float32, np.float32, np.float32, np.int32, np.int32, np.int32)
+        inputs = [column.astype(kind) for column, kind in zip(columns, types, strict=True)]
+        return payloads, *(inputs if self._slicing else inputs[:4])
 
     def _payload(self, sample: Sample, window: Window, canvas: Any, row: int) -> np.ndarray:
         data = sample.read(sample.extension)
@@ -112,19 +114,20 @@ class DaliLoader(Loader):
         return np.ascontiguousarray(image)
 
     def _numbers(self, window: Window) -> tuple[float, ...]:
-        """Return six pairs: start and size of the decoded part; size, start and end of the
-        resampled one; start of the padded crop.
+        """Return six pairs: size, start and end of the resampled part; start of the padded crop;
+        start and size of the decoded part.
         """
         first_row, first_column, last_row, last_column = window.region
         if window.flip:
             first_column, last_column = last_column, first_column
         top, left, bottom, right = window.needed
         down, along = (top, left) if self._partial else (0, 0)
-        shown = window.shown
+        pad_top, pad_left, _, _ = window.shown
         return (
-            *(top, left, bottom - top, right - left, *window.shown_size),
+            *window.shown_size,
             *(first_row - down, first_column - along, last_row - down, last_column - along),
-            *(-shown[0], -shown[1]),
+            *(-pad_top, -pad_left),
+            *(top, left, bottom - top, right - left),
         )
 
     def _diagnosis(self, error: RuntimeError) -> Exception:
@@ -149,18 +152,19 @@ def build_pipeline(
     crop_size: tuple[int, int],
     fill: tuple[int, int, int],
     encoded: bool,
-    partial: bool,
+    slicing: bool,
 ) -> Any:
     """Build the graph (a DALI pipeline with one output, (N, H, W, 3) uint8).
 
-    source: called per batch, returns images (encoded bytes, or arrays (h, w, 3)) and, per sample,
-    two numbers each: start and size of the part to decode; size, start and end of the resampling;
-    start of the padded crop.
+    source: called per batch, returns the images (encoded bytes, or arrays (h, w, 3)) and, for each
+    sample, pairs of numbers: size, start and end of the part to resample; start of the padded crop;
+    where `slicing` decodes a part only, its start and size.
     """
     from nvidia.dali import fn, pipeline_def, types
 
     on_gpu = device.type == "cuda"
     where = "gpu" if on_gpu else "cpu"
+    kinds = [types.FLOAT] * 3 + [types.INT32] * (3 if slicing else 1)
 
     @pipeline_def(
         batch_size=batch_size,
@@ -170,21 +174,25 @@ def build_pipeline(
         exec_dynamic=True,
     )
     def graph() -> Any:
-        data, start, shape, size, first, last, pad = fn.external_source(
+        data, size, first, last, pad, *part = fn.external_source(
             source=source,
-            num_outputs=7,
+            num_outputs=1 + len(kinds),
             batch=True,
             no_copy=True,
-            dtype=[types.UINT8, types.INT32, types.INT32] + [types.FLOAT] * 3 + [types.INT32],
-            ndim=[1 if encoded else 3, 1, 1, 1, 1, 1, 1],
-            layout=["" if encoded else "HWC", "", "", "", "", "", ""],
+            dtype=[types.UINT8, *kinds],
+            ndim=[1 if encoded else 3, *(1 for _ in kinds)],
+            layout=["" if encoded else "HWC", *("" for _ in kinds)],
         )
         if not encoded:
             image = data.gpu() if on_gpu else data
-        elif partial:
-            image = fn.decoders.image_slice(data, start=start, shape=shape, axes=(0, 1))
+        elif slicing:
+            image = fn.decoders.image_slice(
+                data, start=part[0], shape=part[1], axes=(0, 1), adjust_orientation=False
+            )
         else:
-            image = fn.decoders.image(data, device="mixed" if on_gpu else "cpu")
+            image = fn.decoders.image(
+                data, device="mixed" if on_gpu else "cpu", adjust_orientation=False
+            )
         image = fn.resize(
             image,
             device=where,

@@ -74,10 +74,9 @@ class Window:
 
     def nearest(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the source row of each shown row and the source column of each shown column."""
+        # (i + .5) source / scaled, rounded down, in integers: floats would err at the borders.
         rows, columns = (
-            np.minimum(
-                ((np.arange(count) + (max(start, 0) + 0.5)) * (s / t)).astype(np.int64), s - 1
-            )
+            (2 * (np.arange(count) + max(start, 0)) + 1) * s // (2 * t)
             for count, start, s, t in zip(
                 self.shown_size, self.origin, self.source, self.scaled, strict=True
             )

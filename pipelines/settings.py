@@ -89,6 +89,8 @@ class StrongSettings:
         for name in ("photometric_strength", "geometric_strength"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        if self.tps_sigma is not None and self.tps_sigma < 0:
+            raise ValueError(f"tps_sigma must be 0 or more; got {self.tps_sigma}")
         for name in ("jitter_probability", "grayscale_probability", "blur_probability"):
             _check_share(name, getattr(self, name))
         if (
