@@ -1,4 +1,4 @@
-"""MKD's feature augmentation against the naive N x C x A form, class statistics against one shot."""
+"""Feature augmentation against the naive N x C x A form, class statistics against one shot."""
 
 import pytest
 import torch
