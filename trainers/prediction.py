@@ -67,25 +67,13 @@ class Prediction:
         """Yield (rows, logits, covered size); their softmax are the rows' probabilities.
 
         A single view at the image's own size yields once: all rows and the network's own stride-s
-        logits, which cover `size` or, with padding, more. Otherwise the logits are float32 (N, C,
-        rows, W) at stride 1.
+        logits, which cover `size` or, with padding, more. Otherwise the logits are float32
+        (N, C, rows, W), channels-last, at stride 1.
         """
-        part = self.views[0].parts[0]
-        if self._is_direct():
-            yield slice(0, self.size[0]), part.logits, (part.height, part.width)
-            return
-        images, classes = part.logits.shape[:2]
-        height, width = self.size
-        rows = max(1, BAND_ELEMENTS // (images * classes * width))
-        for start in range(0, height, rows):
-            band = slice(start, min(start + rows, height))
-            mean = self._combine(self.views[0], band)
-            for view in self.views[1:]:
-                mean += self._combine(view, band)
-            mean /= len(self.views)
-            if self.average == "softmax":
-                mean = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
-            yield band, mean, (band.stop - band.start, width)
+        for rows, values, covered in self._ranked():
+            if self._several and self.average == "softmax":
+                values = values.clamp_min(torch.finfo(values.dtype).tiny).log()
+            yield rows, values, covered
 
     def label(self) -> tuple[Tensor, Tensor]:
         """Return the most probable class, uint8 (N, H, W), and its probability, float32."""
@@ -104,9 +92,9 @@ class Prediction:
         are not counted. The counts are added to `out`, if given.
         """
         mask = place(mask, self.size, self.offset, IGNORE)
-        for rows, logits, covered in self.bands():
+        for rows, values, covered in self._ranked():
             part = place(mask[:, rows], covered, (0, 0), IGNORE)
-            out = kernels.confusion(logits, part.contiguous(), num_classes, out=out)
+            out = kernels.confusion(values, part.contiguous(), num_classes, out=out)
         assert out is not None
         return out
 
@@ -115,23 +103,42 @@ class Prediction:
         parts = [part.logits for view in self.views for part in view.parts]
         return torch.stack([logits.isfinite().flatten(1).all(1) for logits in parts]).all(0)
 
+    @property
+    def _several(self) -> bool:
+        return len(self.views) > 1 or len(self.views[0].parts) > 1
+
     def _is_direct(self) -> bool:
         view = self.views[0]
         part = view.parts[0]
-        single = len(self.views) == 1 and len(view.parts) == 1
-        return (
-            single and view.size == self.size and not view.flip and (part.top, part.left) == (0, 0)
-        )
+        plain = view.size == self.size and not view.flip and (part.top, part.left) == (0, 0)
+        return plain and not self._several
+
+    def _ranked(self) -> Iterator[tuple[slice, Tensor, Size]]:
+        """Yield what `bands` does, but mean probabilities are left as such: enough for argmax."""
+        part = self.views[0].parts[0]
+        if self._is_direct():
+            yield slice(0, self.size[0]), part.logits, (part.height, part.width)
+            return
+        images, classes = part.logits.shape[:2]
+        height, width = self.size
+        rows = max(1, BAND_ELEMENTS // (images * classes * width))
+        for start in range(0, height, rows):
+            band = slice(start, min(start + rows, height))
+            mean = self._combine(self.views[0], band)
+            for view in self.views[1:]:
+                mean += self._combine(view, band)
+            mean = (mean / len(self.views)).permute(0, 3, 1, 2)
+            yield band, mean, (band.stop - band.start, width)
 
     def _combine(self, view: View, band: slice) -> Tensor:
-        """Return the mean over a view's parts in a band: float32 (N, C, rows, W)."""
+        """Return the mean over a view's parts in a band: float32 (N, rows, W, C)."""
         scaled = (view.size[0] / self.size[0], view.size[1] / self.size[1])
         if len(view.parts) == 1:
             return self._values(view.parts[0], view, band, slice(0, self.size[1]), scaled)
         first = view.parts[0].logits
-        shape = (band.stop - band.start, self.size[1])
-        total = first.new_zeros(*first.shape[:2], *shape, dtype=torch.float32)
-        count = first.new_zeros(shape, dtype=torch.float32)
+        images, classes, area = *first.shape[:2], (band.stop - band.start, self.size[1])
+        total = first.new_zeros(images, *area, classes, dtype=torch.float32)
+        count = first.new_zeros(*area, 1, dtype=torch.float32)
         for part in view.parts:
             rows = _covered(part.top, part.height, scaled[0], band)
             columns = _covered(part.left, part.width, scaled[1], slice(0, self.size[1]))
@@ -140,21 +147,25 @@ class Prediction:
             if rows.stop <= rows.start or columns.stop <= columns.start:
                 continue
             inner = slice(rows.start - band.start, rows.stop - band.start)
-            total[:, :, inner, columns] += self._values(part, view, rows, columns, scaled)
+            total[:, inner, columns] += self._values(part, view, rows, columns, scaled)
             count[inner, columns] += 1
         return total / count
 
     def _values(
         self, part: Part, view: View, rows: slice, columns: slice, scaled: tuple[float, float]
     ) -> Tensor:
-        """Interpolate one part at the centres of the image's pixels in rows and columns."""
+        """Interpolate one part at the centres of the image's pixels in rows and columns.
+
+        The classes of a pixel lie side by side, (N, rows, columns, C), where gathers are cheap.
+        """
         device = part.logits.device
         y = (torch.arange(rows.start, rows.stop, device=device) + 0.5) * scaled[0]
         x = (torch.arange(columns.start, columns.stop, device=device) + 0.5) * scaled[1]
         x = view.size[1] - x if view.flip else x
-        values = _sample(part.logits.float(), (y - part.top) / self.stride - 0.5, 2)
-        values = _sample(values, (x - part.left) / self.stride - 0.5, 3)
-        return values.softmax(1) if self.average == "softmax" else values
+        values = part.logits.permute(0, 2, 3, 1).float()
+        values = _sample(values, (y - part.top) / self.stride - 0.5, 1)
+        values = _sample(values, (x - part.left) / self.stride - 0.5, 2)
+        return values.softmax(-1) if self._several and self.average == "softmax" else values
 
 
 def place(plane: Tensor, size: Size, offset: tuple[int, int], fill: float) -> Tensor:

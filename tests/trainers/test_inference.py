@@ -251,6 +251,14 @@ def test_half_precision_runs_under_autocast(pooled, draw):
     assert logits.dtype == torch.bfloat16
 
 
+def test_images_are_shrunk_without_aliasing():
+    # Stripes of one pixel become grey; sampling alone would hit the light ones.
+    stripes = torch.zeros(1, 3, 9, 30)
+    stripes[..., ::2] = 1
+    shrunk = resize_image(stripes, (9, 10))
+    assert (shrunk - 0.5).abs().max() < 0.1
+
+
 def test_evaluating_gives_each_module_its_mode_back():
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout())
     network.train()

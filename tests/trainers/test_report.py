@@ -165,7 +165,8 @@ def test_points_of_a_curve_lie_where_their_values_say(tmp_path):
     points = [tuple(map(float, pair.split(","))) for pair in line.attrib["points"].split()]
     (x1, y1), (x2, y2), (x3, y3) = points
     assert x2 - x1 == pytest.approx(x3 - x2, abs=0.2)
-    # Down is less: a quarter of the way up at the second point.
+    # SVG counts downwards; a quarter of the way up at the second point.
+    assert y1 > y2 > y3
     assert (y1 - y2) / (y1 - y3) == pytest.approx(0.25, abs=0.01)
 
 
