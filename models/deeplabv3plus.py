@@ -16,7 +16,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .layers import conv_bn_relu, resize_like, separable_conv
+from .layers import (
+    conv_bn_relu,
+    global_average,
+    resize_like,
+    separable_conv,
+    spread_like,
+)
 from .network import SegmentationNetwork, initialize
 from .resnet import ResNet
 from .xception import Xception65
@@ -74,7 +80,7 @@ class ImagePooling(nn.Module):
             raise ValueError(
                 "image pooling has no batch statistics with batch_size 1; use batch_size 2 or more"
             )
-        return resize_like(self.mix(x.mean((2, 3), keepdim=True)), x)
+        return spread_like(self.mix(global_average(x)), x)
 
 
 class AtrousPyramid(nn.Module):

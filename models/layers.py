@@ -1,5 +1,6 @@
 """Building blocks that several networks share."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
@@ -29,3 +30,22 @@ def separable_conv(inputs: int, outputs: int, *, dilation: int = 1) -> nn.Sequen
 def resize_like(feature: Tensor, target: Tensor) -> Tensor:
     """Interpolate (N,C,h,w) to the height and width of `target`, bilinear, half-pixel centres."""
     return F.interpolate(feature, size=target.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def global_average(feature: Tensor) -> Tensor:
+    """Return the averages (N,C,1,1) of (N,C,h,w) over the image.
+
+    Averaged with the channels last in order as well as in memory, so that the gradient, which
+    PyTorch spreads in the order of dimensions, is laid out as the feature is.
+    """
+    return feature.permute(0, 2, 3, 1).flatten(1, 2).mean(1)[:, :, None, None]
+
+
+def spread_like(feature: Tensor, target: Tensor) -> Tensor:
+    """Repeat (N,C,1,1) over the height and width of `target`, channels-last.
+
+    The layout of a repeated pixel is ambiguous, and one map in the other layout would turn round
+    a whole concatenation.
+    """
+    spread = feature.expand(-1, -1, *target.shape[-2:])
+    return spread.contiguous(memory_format=torch.channels_last)

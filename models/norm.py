@@ -9,9 +9,10 @@
 
 Policies and branches are plain attributes of the norm layers that a context sets and restores, so
 they cost microseconds, nest, and work inside DistributedDataParallel, with SyncBatchNorm and with
-torch.compile (which compiles one variant for each and then switches between them). Wrap with
-`broadcast_buffers=False`, or DistributedDataParallel copies rank 0's buffers over the others' at
-every forward pass, the frozen ones too.
+torch.compile (which compiles one variant for each and then switches between them). Unless
+told otherwise (`broadcast_buffers` or, in newer PyTorch, `forward_sync_buffers`),
+DistributedDataParallel copies rank 0's buffers to the other ranks before forward passes, the frozen
+ones too.
 """
 
 import copy

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import conv1x1, conv3x3
 
+from .layers import global_average
 from .network import SegmentationNetwork, initialize
 
 
@@ -65,7 +66,7 @@ class GlobalPooling(nn.Module):
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return (N,C,1,1)."""
-        return F.relu(self.bn(features[-1])).mean((2, 3), keepdim=True)
+        return global_average(F.relu(self.bn(features[-1])))
 
 
 def wide_resnet(depth: int, factor: int, num_classes: int) -> SegmentationNetwork:

@@ -1,0 +1,45 @@
+"""Small copies of every architecture, built once."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from warpseg.models import build_network
+
+VARIANTS = {
+    "swiftnet": ("swiftnet-rn18", {}),
+    "deeplabv2": ("deeplabv2-rn101", {}),
+    "plain": ("deeplabv3plus-rn50", {}),
+    "mkd": ("deeplabv3plus-rn50", {"head": "mkd"}),
+    "gta": ("deeplabv3plus-rn50", {"head": "gta"}),
+    "xception": ("deeplabv3plus-xception65", {}),
+    "wrn": ("wrn-28-2", {}),
+}
+"""One of each code path; the deeper ResNets differ from these by a number only."""
+
+
+@functools.cache
+def _built(variant):
+    torch.manual_seed(0)
+    name, options = VARIANTS[variant]
+    return build_network(name, 5, **options)
+
+
+@pytest.fixture(params=VARIANTS)
+def network(request):
+    """A copy of each network in turn, 5 classes, training mode."""
+    return copy.deepcopy(_built(request.param))
+
+
+@pytest.fixture
+def swiftnet():
+    return copy.deepcopy(_built("swiftnet"))
+
+
+@pytest.fixture
+def image():
+    """Two normalised images of an awkward size."""
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(2, 3, 41, 67, generator=generator)
+    return image.to(memory_format=torch.channels_last)
