@@ -11,7 +11,7 @@ VERBS = {
     "convert": ("shards.commands", "turn a data set on disk into tar shards"),
     "split": ("shards.commands", "choose the labeled images of a data set"),
     "check": ("shards.commands", "decode everything, verify sums, count the classes"),
-    "show": ("pipelines.commands", "draw the weak and strong views a recipe trains on"),
+    "show": ("trainers.commands", "draw the weak and strong views a recipe trains on"),
     "models": ("models.commands", "list the networks with their size and cost"),
     "train": ("trainers.commands", "train a network by a recipe"),
     "evaluate": ("trainers.commands", "score a trained network"),

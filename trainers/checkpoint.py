@@ -50,7 +50,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is damaged or no checkpoint ({error})") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is damaged or no checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no WarpSeg checkpoint of format {FORMAT}")
     return state

@@ -66,6 +66,10 @@ class ConsistencySettings(RunSettings):
         if not 0 <= self.ema_decay <= 1:
             raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
 
+    def strong_view(self) -> StrongSettings:
+        """Return the perturbation of the student's unlabeled input."""
+        return self.strong
+
 
 class Consistency(Method):
     """Supervised cross-entropy, then the divergence between the warped clean teacher and the

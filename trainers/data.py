@@ -45,7 +45,7 @@ def open_streams(
 ) -> dict[str, Any]:
     """Open the endless streams of a run, by name, for this rank."""
     streams: dict[str, Any] = {}
-    for number, (name, spec) in enumerate(specs.items()):
+    for name, spec in specs.items():
         shared: dict[str, Any] = {
             "geometry": settings.geometry,
             "normalization": settings.normalization,
@@ -53,7 +53,8 @@ def open_streams(
             "batch_size": spec.batch_size,
             "device": runtime.device,
             "dtype": runtime.dtype,
-            "seed": settings.seed * 64 + number,
+            "seed": settings.seed,
+            "stream": name,
             "rank": runtime.rank,
             "world_size": runtime.world_size,
         }

@@ -8,18 +8,21 @@ RUN/checkpoints/      each step's checkpoint, if asked to keep them
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from .. import __version__, pipelines
 from ..models import build_network
+from ..pipelines.settings import LoaderSettings, NormalizationSettings
 from ..shards import Dataset, Subset
 from .checkpoint import load_checkpoint
-from .evaluate import Score, evaluate_network
+from .evaluate import Score, Task, evaluate_network
+from .export import CONFIG as EXPORT_CONFIG
+from .export import TrainedNetwork, load_exported
+from .inference import EvaluationSettings
 from .recipes import method_name, settings_kind
 from .runtime import Runtime
 from .settings import RunSettings, first_difference, from_plain, to_plain
@@ -31,7 +34,7 @@ def describe_run(
     """Return all that defines a run, as plain values."""
     return {
         "warpseg": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "recipe": recipe,
         "method": method_name(settings),
         "data": str(Path(dataset.root).resolve()),
@@ -70,12 +73,20 @@ def claim_folder(out: Path, run: dict[str, Any], *, resume: bool) -> None:
     os.replace(aside, path)
 
 
-def score(network: nn.Module, subset: Subset, settings: RunSettings, runtime: Runtime) -> Score:
-    """Score a network on the images and masks of a subset, by the settings' protocol, on all ranks."""
+def score(
+    network: nn.Module,
+    subset: Subset,
+    runtime: Runtime,
+    *,
+    normalization: NormalizationSettings,
+    evaluation: EvaluationSettings,
+    loader: LoaderSettings,
+) -> Score:
+    """Score a network on the images and masks of a subset, on all ranks."""
     batches = pipelines.plain(
         subset,
-        normalization=settings.normalization,
-        loader=settings.loader,
+        normalization=normalization,
+        loader=loader,
         device=runtime.device,
         rank=runtime.rank,
         world_size=runtime.world_size,
@@ -83,35 +94,39 @@ def score(network: nn.Module, subset: Subset, settings: RunSettings, runtime: Ru
     return evaluate_network(
         network,
         batches,
-        settings.evaluation,
+        evaluation,
         class_names=subset.dataset.classes,
         device=runtime.device,
-        task=subset.dataset.task,
+        task=cast(Task, subset.dataset.task),
         dtype=runtime.dtype,
         expected_images=len(subset),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedRun:
-    """A network out of a run's checkpoint, with what is needed to use it."""
+def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
+    """Load a trained network, on the CPU, out of a run folder, a checkpoint or an export.
 
-    network: nn.Module
-    settings: RunSettings
-    run: dict[str, Any]
-    step: int
-
-
-def load_run(path: Path, *, network: str | None = None) -> TrainedRun:
-    """Load the evaluated network of a run folder or checkpoint file, or another of its networks by
-    name."""
+    `network` names another of a checkpoint's networks than the one its method evaluates, such as
+    "teacher". Raise FileNotFoundError and ValueError for what is none of these.
+    """
+    if (path / EXPORT_CONFIG).is_file():
+        return load_exported(path)
     state = load_checkpoint(path)
-    run = state["run"]
-    settings = from_plain(settings_kind(run["method"]), run["settings"])
-    states = state["engine"]["networks"]
+    run, networks = state["run"], state["engine"]["networks"]
     name = network or run["evaluated"]
-    if name not in states:
-        raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(states)}")
+    if name not in networks:
+        raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(networks)}")
+    settings = from_plain(settings_kind(run["method"]), run["settings"])
     built = build_network(settings.network.name, len(run["classes"]), "none")
-    built.load_state_dict(states[name])
-    return TrainedRun(network=built, settings=settings, run=run, step=state["engine"]["step"])
+    built.load_state_dict(networks[name])
+    origin = {key: run[key] for key in ("recipe", "method", "split", "data", "warpseg")}
+    return TrainedNetwork(
+        network=built,
+        name=settings.network.name,
+        classes=tuple(run["classes"]),
+        palette=tuple((r, g, b) for r, g, b in run["palette"]),
+        normalization=settings.normalization,
+        evaluation=settings.evaluation,
+        task=run["task"],
+        origin={**origin, "network": name, "step": state["engine"]["step"]},
+    )

@@ -15,6 +15,7 @@ from ..pipelines.settings import (
     GeometrySettings,
     LoaderSettings,
     NormalizationSettings,
+    StrongSettings,
 )
 from .inference import EvaluationSettings
 from .networks import NetworkSettings
@@ -62,6 +63,10 @@ class RunSettings:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
+
+    def strong_view(self) -> StrongSettings:
+        """Return the perturbation that the method trains with, for drawing it."""
+        return StrongSettings(view="none")
 
 
 def to_plain(value: Any) -> Any:

@@ -26,6 +26,10 @@ class SupervisedSettings(RunSettings):
     augmentation_share: float = 0.5
     """share of each batch that is perturbed"""
 
+    def strong_view(self) -> StrongSettings:
+        """Return the augmentation."""
+        return self.augmentation
+
 
 class Supervised(Method):
     """Cross-entropy on labeled pixels."""

@@ -131,7 +131,7 @@ class Run:
     def _log(self) -> None:
         """Write a row of the mean losses; stop the run when one is no number."""
         engine = self.engine
-        lr = {name: engine.lr(name)[0] for name in engine.optimizers}
+        lr = {name: o.param_groups[0]["lr"] for name, o in engine.optimizers.items()}
         means = engine.means()
         if not means:
             return
@@ -139,9 +139,9 @@ class Run:
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise ValueError(
-                f"loss {bad[0]} became {means[bad[0]]} before step {engine.step}; start anew with a "
-                f"lower --optimizer.lr or --precision fp32; {self.out} still holds the last good "
-                "checkpoint"
+                f"loss {bad[0]} became {means[bad[0]]} before step {engine.step}; start anew "
+                "with a lower --optimizer.lr or --precision fp32; the last good checkpoint is "
+                f"still in {self.out}"
             )
 
     def _agreed_to_stop(self) -> bool:
@@ -189,5 +189,12 @@ class Run:
         if scored or step == 0 or "val" not in self.dataset.subsets:
             return
         network = unwrap(self.method.networks[self.method.evaluated])
-        result = score(network, self.dataset.subset("val"), self.settings, self.runtime)
+        result = score(
+            network,
+            self.dataset.subset("val"),
+            self.runtime,
+            normalization=self.settings.normalization,
+            evaluation=self.settings.evaluation,
+            loader=self.settings.loader,
+        )
         self.journal.evaluation(step, result.to_json())
