@@ -77,7 +77,7 @@ def read_file(path: Path, network: str | None = None) -> dict[str, Tensor]:
             "torch.save(network.state_dict(), file)"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is damaged ({reason}); fetch it again") from error
     return _unwrap(content, path, network)
 

@@ -1,0 +1,64 @@
+"""The verb `models`: costs against a count by hand, and the table."""
+
+import pytest
+import torch
+from warpseg.__main__ import main
+from warpseg.models import build_network
+from warpseg.models.commands import VARIANTS, measure, models
+
+
+def test_flops_equal_a_count_by_hand():
+    network = build_network("wrn-28-2", 10).eval()
+    counted = []
+
+    def count(module, args, out):
+        taps = module.weight[0].numel()
+        counted.append(2 * out[0].numel() * taps)
+
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network(torch.randn(1, 3, 32, 32))
+    assert measure("wrn-28-2", 10, (32, 32)).flops == sum(counted)
+
+
+def test_activations_equal_what_a_real_pass_keeps():
+    network = build_network("wrn-28-2", 10)
+    image = torch.randn(2, 3, 32, 32).to(memory_format=torch.channels_last)
+    own = {p.data_ptr() for p in (*network.parameters(), *network.buffers())}
+    saved = {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in own:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = network(image)
+    assert logits.requires_grad
+    real = sum(storage.nbytes() for storage in saved.values()) / 2
+    cost = measure("wrn-28-2", 10, (32, 32))
+    # The meta device keeps no reserve buffers, a few bytes a layer.
+    assert cost.activations == pytest.approx(real, rel=0.01)
+    half = measure("wrn-28-2", 10, (32, 32), torch.bfloat16)
+    assert half.activations == pytest.approx(cost.activations / 2, rel=0.05)
+    assert half.flops == cost.flops
+
+
+def test_table_lists_every_network(capsys):
+    assert models(["--size", "64", "96", "--num-classes", "19"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[0] == "network"
+    assert len(rows) == len(VARIANTS)
+    assert "swiftnet-rn18" in rows[0]
+    assert "11,797,071" in rows[0]
+    assert "64 x 96" in rows[0]
+    assert rows[-1].startswith("deeplabv3plus-rn101 head=gta")
+
+
+def test_bad_sizes_are_one_line(capsys):
+    assert main(["models", "--size", "8", "8"]) == 1
+    error = capsys.readouterr().err
+    assert "needs at least 16 x 16" in error
+    assert error.count("\n") == 1
