@@ -179,7 +179,8 @@ def _write_weights(trained: TrainedNetwork, folder: Path, half: bool) -> None:
         "dtype": "float16" if half else "float32",
         "origin": dict(trained.origin),
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in config.items()]
+    (folder / CONFIG).write_text("{\n" + ",\n".join(lines) + "\n}\n")
     state = {name: _stored(value, half) for name, value in trained.network.state_dict().items()}
     # The empty metadata of format "pt" is what model hubs look for.
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
