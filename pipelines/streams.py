@@ -38,7 +38,7 @@ from .settings import (
 
 Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 Pseudo = Mapping[str, Sample]
-"""Pseudo-labels: key of an image -> sample that holds `label.png` and `confidence.png`."""
+"""Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
 
 _PHOTOMETRIC, _TPS = 0, 1
 _PSEUDO_MAPS = ("label.png", "confidence.png")
@@ -93,13 +93,13 @@ class Stream(ABC, Generic[Batch]):
             maps=maps,
             classes=classes,
         )
-        self._loader = build_loader(plan, loader, batch_size * world_size, self.device)
+        self.loader = build_loader(plan, loader, batch_size * world_size, self.device)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        crops = self._loader.load(self._position + self.rank * self.batch_size)
+        crops = self.loader.load(self._position + self.rank * self.batch_size)
         batch = self._make(crops)
         self._position += self.batch_size * self.world_size
         return batch
@@ -128,7 +128,7 @@ class Stream(ABC, Generic[Batch]):
 
     def close(self) -> None:
         """Stop the loader's threads."""
-        self._loader.close()
+        self.loader.close()
 
     @abstractmethod
     def _make(self, crops: Crops) -> Batch:
@@ -202,12 +202,12 @@ def choose_loader() -> str:
 
 
 def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
-    """Return the maps of pseudo-labels, the label under `name`."""
+    """Return the maps of pseudo-labels: the label under `name`, confidences where there are any."""
     label, confidence = _PSEUDO_MAPS
-    return {
-        name: MapSource(extension=label, samples=pseudo),
-        "confidence": MapSource(extension=confidence, fill=0, samples=pseudo),
-    }
+    maps = {name: MapSource(extension=label, samples=pseudo)}
+    if any(confidence in sample.parts for sample in pseudo.values()):
+        maps["confidence"] = MapSource(extension=confidence, fill=0, samples=pseudo)
+    return maps
 
 
 def _levels(normalization: NormalizationSettings) -> tuple[int, int, int]:

@@ -1,0 +1,26 @@
+"""The command `warpseg bench kernels | pipeline | step`."""
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "kernels": "fused operations against their references, eager and compiled",
+    "pipeline": "the loaders against those of the field",
+    "step": "training steps: where their time goes",
+}
+
+
+def bench(arguments: list[str]) -> int:
+    """Run one benchmark: `warpseg bench NAME [options]`."""
+    if not arguments or arguments[0] not in BENCHMARKS:
+        asked = bool(arguments) and arguments[0] in ("-h", "--help")
+        print(_usage(), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    name, *rest = arguments
+    module = importlib.import_module(f".{name}", __package__)
+    return getattr(module, name)(rest)
+
+
+def _usage() -> str:
+    lines = [f"  {name:<10} {text}" for name, text in BENCHMARKS.items()]
+    return "usage: warpseg bench NAME [options]\n\n" + "\n".join(lines)

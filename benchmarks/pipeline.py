@@ -1,0 +1,362 @@
+"""Our loaders against those of the field, side by side in one process.
+
+    warpseg bench pipeline DATA [--out FILE.json] [--seconds 6] [--rounds 3] [--threads 2]
+
+DATA is a converted data set, CamVid for the published figures. Every loader makes the same pairs
+(weak view, colour-jittered strong view, both normalised float32, and mask) from the same tars:
+first at 256 x 256 from the images as they are, then at 512 x 512 from the same images brought to
+2048 x 1024 (JPEG quality 90), which are written to a temporary folder.
+
+Loaders take turns in windows of some seconds; the medians over the rounds count, and the processor
+time of all of a loader's processes stands beside them, which other work on the machine does not
+change. The gate comes first: both of our loaders must deliver the same masks and, within a few
+levels, the same images.
+"""
+
+import io
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib import import_module, metadata
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from ..pipelines import GeometrySettings, LoaderSettings, StrongSettings, labeled
+from ..pipelines.dali import has_dali
+from ..pipelines.paired import PairedStream, paired
+from ..shards import Dataset, Sample, Subset
+from ..shards.conversion import convert
+from ..shards.packing import PackSettings
+from ..shards.source import Entry, Source
+from .peers import Recipe, albumentations_recipe, peer_loader, pil_recipe, torchvision_recipe
+
+LARGE = (1024, 2048)
+LARGE_IMAGES = 60
+LARGE_QUALITY = 90
+NOISE = 1.5
+"""Levels of noise on the enlarged images, which else would be smoother than photographs."""
+PEERS = {
+    "PIL (UniMatch)": pil_recipe,
+    "torchvision.v2": torchvision_recipe,
+    "albumentations": albumentations_recipe,
+}
+BASELINE = "PIL (UniMatch)"
+PAIRS, CROPS = "weak, strong, mask", "uint8 crop, mask"
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class Row:
+    """A loader's measurements: pairs/s and CPU ms per pair of each round, and what it delivers."""
+
+    loader: str
+    delivers: str
+    pairs_per_second: list[float] = field(default_factory=list)
+    cpu_ms_per_pair: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Median pairs/s."""
+        return statistics.median(self.pairs_per_second)
+
+    @property
+    def cpu_ms(self) -> float:
+        """Median CPU ms per pair."""
+        return statistics.median(self.cpu_ms_per_pair)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A running loader: an endless iterator, the ids of its worker processes, how to stop it."""
+
+    row: Row
+    batches: Iterator[Any]
+    pids: Callable[[], list[int]]
+    close: Callable[[], None]
+
+
+def pipeline(arguments: list[str]) -> int:
+    """Run `warpseg bench pipeline`."""
+
+    def run(
+        data: Annotated[Path, tyro.conf.Positional],
+        /,
+        *,
+        out: Path | None = None,
+        seconds: float = 6.0,
+        rounds: int = 3,
+        threads: int = 2,
+        large: bool = True,
+    ) -> None:
+        """Measure the loaders.
+
+        Args:
+            data: a converted data set with masks
+            out: write the results to this file as well (JSON)
+            seconds: length of one measurement
+            rounds: measurements of each loader, in turns
+            threads: threads of ours, worker processes of the peers
+            large: measure 2048 x 1024 images too
+        """
+        subset = Dataset.open(data).subset("train")
+        results = {"machine": machine(threads), "cases": {}}
+        cases = results["cases"]
+        cases["256x256"] = measure(subset, 256, 16, seconds, rounds, threads)
+        print(table("256 x 256 from the data set's images", cases["256x256"]))
+        if large:
+            with tempfile.TemporaryDirectory(prefix="warpseg-bench-") as folder:
+                enlarged = enlarge(subset, Path(folder))
+                case = measure(enlarged, 512, 8, 2 * seconds, rounds, threads)
+            cases["2048x1024 to 512x512"] = case
+            print(table("512 x 512 from 2048 x 1024 JPEG", case))
+        if out is not None:
+            plain = {name: [asdict(row) for row in rows] for name, rows in cases.items()}
+            out.write_text(json.dumps({**results, "cases": plain}, indent=1) + "\n")
+
+    tyro.cli(run, args=arguments, prog="warpseg bench pipeline")
+    return 0
+
+
+def measure(
+    subset: Subset, crop: int, batch_size: int, seconds: float, rounds: int, threads: int
+) -> list[Row]:
+    """Measure all loaders in turns; RuntimeError where ours do not agree."""
+    check_agreement(subset, crop)
+    contenders = []
+    try:
+        for make in _makers(subset, crop, batch_size, threads):
+            contenders.append(make())
+            # The first pass fills the page cache (everyone's) and our cache of masks.
+            warm = max(4, len(subset) // batch_size + 1)
+            _take(contenders[-1].batches, warm)
+        for _ in range(rounds):
+            for contender in contenders:
+                _window(contender, batch_size, seconds)
+    finally:
+        for contender in contenders:
+            contender.close()
+    return [contender.row for contender in contenders]
+
+
+def check_agreement(subset: Subset, crop: int) -> None:
+    """Check that DALI and the portable loader deliver the same; RuntimeError where they do not."""
+    if not has_dali():
+        return
+    geometry = GeometrySettings(crop_size=(crop, crop))
+    batches = []
+    for settings in (LoaderSettings(loader="dali"), LoaderSettings(loader="portable")):
+        stream = labeled(
+            subset, geometry=geometry, batch_size=4, normalization="none", loader=settings
+        )
+        batches.append(next(stream))
+        stream.close()
+    first, second = batches
+    difference = (first.image - second.image).abs().mean().item() * 255
+    if first.keys != second.keys or not torch.equal(first.mask, second.mask) or difference > 2:
+        raise RuntimeError(
+            f"the loaders do not agree (images differ by {difference:.2f} levels): no figures"
+        )
+
+
+def _makers(
+    subset: Subset, crop: int, batch_size: int, threads: int
+) -> list[Callable[[], Contender]]:
+    makers: list[Callable[[], Contender]] = []
+    ours = [LoaderSettings(loader="portable", threads=threads)]
+    if has_dali():
+        dali = LoaderSettings(loader="dali", threads=threads)
+        ours = [dali, replace(dali, mask_cache=0), *ours]
+        makers.append(partial(_ours, subset, crop, batch_size, dali, CROPS))
+    for loader in ours:
+        makers.append(partial(_ours, subset, crop, batch_size, loader, PAIRS))
+    for name, recipe in PEERS.items():
+        if name == "albumentations" and not _importable("albumentations", "cv2"):
+            print(f"left out: {name} (pip install albumentations opencv-python-headless)")
+            continue
+
+        makers.append(partial(_peer, subset, name, recipe, crop, batch_size, threads))
+    return makers
+
+
+def _peer(
+    subset: Subset, name: str, recipe: Recipe, crop: int, batch_size: int, workers: int
+) -> Contender:
+    batches, pids = peer_loader(
+        subset.samples(), crop, recipe, batch_size=batch_size, workers=workers
+    )
+    return Contender(Row(name, PAIRS), batches, pids, lambda: None)
+
+
+def _ours(
+    subset: Subset, crop: int, batch_size: int, loader: LoaderSettings, delivers: str
+) -> Contender:
+    """Open our stream; its pseudo-labels are the masks, as a paired stream never reads those."""
+    stream = paired(
+        subset,
+        geometry=GeometrySettings(crop_size=(crop, crop)),
+        strong=StrongSettings(view="colour"),
+        loader=loader,
+        batch_size=batch_size,
+        pseudo={s.key: _as_label(s) for s in subset.samples()},
+    )
+    name = f"warpseg {loader.loader}" + ("" if loader.mask_cache else ", no cache")
+    batches = stream if delivers == PAIRS else _crops_alone(stream)
+    return Contender(Row(name, delivers), batches, list, stream.close)
+
+
+def _as_label(sample: Sample) -> Sample:
+    parts = {"label.png": sample.parts["seg.png"]}
+    return Sample(sample.key, sample.shard, parts, sample.name, sample.size)
+
+
+def _crops_alone(stream: PairedStream) -> Iterator[Any]:
+    """Yield what the loader delivers, as where the views are made on a GPU."""
+    position = 0
+    while True:
+        yield stream.loader.load(position)
+        position += stream.batch_size
+
+
+def _window(contender: Contender, batch_size: int, seconds: float) -> None:
+    """Measure for some seconds, after the batches that lay ready are gone."""
+    _take(contender.batches, 6)
+    pids = contender.pids()
+    used, start, count = _cpu_seconds(pids), time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        next(contender.batches)
+        count += batch_size
+    elapsed, used = time.perf_counter() - start, _cpu_seconds(pids) - used
+    contender.row.pairs_per_second.append(count / elapsed)
+    contender.row.cpu_ms_per_pair.append(1000 * used / count)
+
+
+def _take(batches: Iterator[Any], count: int) -> None:
+    for _ in islice(batches, count):
+        pass
+
+
+def _cpu_seconds(pids: list[int]) -> float:
+    """Return the processor time of this process and of worker processes."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / TICK
+
+
+@dataclass(kw_only=True)
+class _Enlarged(Source):
+    """Images and masks of a subset, brought to 2048 x 1024."""
+
+    samples: dict[str, Sample]
+
+    def read(self, entry: Entry) -> tuple[bytes, np.ndarray]:
+        sample = self.samples[entry.name]
+        size = LARGE[::-1]
+        image = Image.fromarray(sample.read_image()).resize(size, Image.Resampling.BICUBIC)
+        noise = np.random.default_rng(int(sample.key)).normal(0, NOISE, (*LARGE, 3))
+        pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=LARGE_QUALITY)
+        mask = Image.fromarray(sample.read_mask()).resize(size, Image.Resampling.NEAREST)
+        return buffer.getvalue(), np.asarray(mask)
+
+    def files(self, entry: Entry) -> list[Path]:
+        return []
+
+
+def enlarge(subset: Subset, folder: Path, count: int = LARGE_IMAGES) -> Subset:
+    """Write `count` images of a subset, evenly spread, as a data set of 2048 x 1024 JPEGs."""
+    every = subset.samples()
+    chosen = every[:: max(1, len(every) // count)][:count]
+    source = _Enlarged(
+        kind="enlarged",
+        root=folder,
+        classes=subset.dataset.classes,
+        palette=subset.dataset.palette,
+        subsets={"train": [Entry(name=s.name, image=s.name, mask=s.name) for s in chosen]},
+        samples={s.name: s for s in chosen},
+    )
+    convert(source, folder / "data", PackSettings())
+    return Dataset.open(folder / "data").subset("train")
+
+
+def table(title: str, rows: list[Row]) -> str:
+    """Return the results of one case as text, with what bounds our loader."""
+    base = next(row for row in rows if row.loader == BASELINE)
+    lines = [
+        title,
+        f"{'loader':<22} {'delivers':<18} {'pairs/s':>8} {'x PIL':>6} {'CPU ms':>7} {'x PIL':>6}",
+    ]
+    for row in rows:
+        ratios = [
+            own / other
+            for own, other in zip(row.pairs_per_second, base.pairs_per_second, strict=True)
+        ]
+        lines.append(
+            f"{row.loader:<22} {row.delivers:<18} {row.rate:8.1f} {statistics.median(ratios):6.2f} "
+            f"{row.cpu_ms:7.2f} {base.cpu_ms / row.cpu_ms:6.2f}"
+        )
+    return "\n".join([*lines, _bound(rows), ""])
+
+
+def _bound(rows: list[Row]) -> str:
+    """Say where our loader's time goes."""
+    ours = {row.delivers: row for row in rows if row.loader == "warpseg dali"}
+    if not ours:
+        return "DALI is not installed"
+    whole, crops = ours[PAIRS], ours[CROPS]
+    busy = whole.rate * whole.cpu_ms / 1000
+    return (
+        f"bound: the processor ({busy:.1f} of {os.cpu_count()} cores busy); of {whole.cpu_ms:.2f} "
+        f"CPU ms a pair, {crops.cpu_ms:.2f} for decoding, geometry and mask, the rest for the views"
+    )
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Describe where and with what was measured, as plain values."""
+    packages = ("torch", "torchvision", "pillow", "nvidia-dali-cuda130", "albumentations")
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _importable(*names: str) -> bool:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    try:
+        for name in names:
+            import_module(name)
+    except ImportError:
+        return False
+    return True
