@@ -1,26 +1,26 @@
-"""Draw the scenes of the synthetic data set: shape and texture decide the class, colour never does.
+"""Draw the scenes of the synthetic data set: texture and shape decide the class, colour never does.
 
-Discs, boxes, stars, rings and crosses carry the same fills, so that only their outline tells them
-apart; striped and spotted blobs share their outlines and differ in texture alone. Objects overlap;
-hues, light, shadows, contrast and noise change from scene to scene far more than from class to
-class.
+Striped, spotted, checkered and ringed things share their outlines and differ in texture alone;
+balls and boxes are plain and differ in outline alone. Things overlap; hues, light, contrast and
+noise change from scene to scene far more than from class to class.
 """
+
+import colorsys
 
 import numpy as np
 from PIL import Image
 
 CLASSES = {
     "background": (40, 40, 40),
-    "disc": (228, 26, 28),
-    "box": (55, 126, 184),
-    "star": (77, 175, 74),
-    "ring": (152, 78, 163),
-    "cross": (255, 127, 0),
-    "striped": (255, 255, 51),
-    "spotted": (141, 211, 199),
+    "striped": (228, 26, 28),
+    "spotted": (55, 126, 184),
+    "checkered": (77, 175, 74),
+    "ringed": (152, 78, 163),
+    "ball": (255, 127, 0),
+    "box": (255, 255, 51),
 }
 Random = np.random.Generator
-_STRIPED, _SPOTTED = 6, 7
+_STRIPED, _SPOTTED, _CHECKERED, _RINGED, _BALL, _BOX = range(1, 7)
 
 
 def draw_scene(rng: Random, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def draw_scene(rng: Random, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
     canvas = _background(rng, x, y, unit)
     mask = np.zeros(size, np.uint8)
     for _ in range(rng.integers(4, 9)):
-        radius = rng.uniform(11, 26) * unit
+        radius = rng.uniform(13, 28) * unit
         centre = rng.uniform((0, 0), (size[1], size[0]))
         window = _window(centre, 1.6 * radius, size)
         offset = x[window] - centre[0], y[window] - centre[1]
@@ -48,7 +48,8 @@ def _draw_object(
     """Draw an object of a random class, with a shade around it, into a window of the scene."""
     class_id = int(rng.integers(1, len(CLASSES)))
     u, v = _local(rng, *offset, radius)
-    distance = _OUTLINES[class_id](rng, u, v) * radius
+    outline = _OUTLINES.get(class_id, _ANY_OUTLINE[rng.integers(3)])
+    distance = outline(rng, u, v) * radius
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     shade = np.clip(1 - distance / (0.3 * radius), 0, 1)[..., None]
     fill = _fill(rng, class_id, u, v, canvas, cover)
@@ -86,24 +87,6 @@ def _box(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.maximum(np.abs(u) - side, np.abs(v) - side)
 
 
-def _star(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    points = int(rng.integers(4, 7))
-    angle = np.arctan2(v, u)
-    tooth = np.abs((angle * points / (2 * np.pi)) % 1 - 0.5) * 2
-    return (np.hypot(u, v) - (0.5 + 0.75 * tooth)) * 0.6
-
-
-def _ring(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    width = rng.uniform(0.17, 0.25)
-    return np.abs(np.hypot(u, v) - (1.05 - width)) - width
-
-
-def _cross(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    width, length = rng.uniform(0.22, 0.34), 1.1
-    bars = [np.maximum(np.abs(a) - length, np.abs(b) - width) for a, b in ((u, v), (v, u))]
-    return np.minimum(*bars)
-
-
 def _blob(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     angle = np.arctan2(v, u)
     outline = np.full_like(u, 0.95)
@@ -112,27 +95,51 @@ def _blob(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (np.hypot(u, v) - outline) * 0.8
 
 
-_OUTLINES = {1: _disc, 2: _box, 3: _star, 4: _ring, 5: _cross, _STRIPED: _blob, _SPOTTED: _blob}
+_OUTLINES = {_BALL: _disc, _BOX: _box}
+_HUES = {_STRIPED: 0.02, _BALL: 0.02, _SPOTTED: 0.6, _BOX: 0.6, _CHECKERED: 0.33, _RINGED: 0.33}
+"""Hue of each class, in turns: three hues for six classes."""
+_ANY_OUTLINE = (_disc, _box, _blob)
 
 
 def _fill(
     rng: Random, class_id: int, u: np.ndarray, v: np.ndarray, canvas: np.ndarray, cover: np.ndarray
 ) -> np.ndarray:
-    """Colour an object: two hues blended by a texture, unlike what lies behind."""
-    behind = (canvas * cover).sum((0, 1)) / max(float(cover.sum()), 1.0)
-    first, second = _colour_away_from(rng, behind), _colour(rng)
-    if class_id == _STRIPED:
-        second = _colour_away_from(rng, first)
-        texture = _steps(np.sin(u * rng.uniform(9, 14) + rng.uniform(0, 7)))
-    elif class_id == _SPOTTED:
-        second = _colour_away_from(rng, first)
-        pitch = rng.uniform(6, 9)
-        texture = _steps(np.cos(u * pitch) + np.cos(v * pitch) - rng.uniform(0.4, 0.9))
+    """Colour a thing: its hue is shared by two classes, its texture or outline tells which."""
+    hue = _HUES[class_id] + rng.normal(0, 0.04)
+    first = _hsv(hue, rng.uniform(0.5, 0.9), rng.uniform(0.5, 0.95))
+    if class_id in (_BALL, _BOX):
+        second = first * rng.uniform(0.5, 0.8)
+        blend = rng.uniform(0, 0.8) * (0.5 + 0.5 * np.clip(u * rng.uniform(-1, 1) + v, -1, 1))
     else:
-        texture = rng.uniform(0, 0.6) * (0.5 + 0.5 * np.clip(u * rng.uniform(-1, 1) + v, -1, 1))
+        dark = rng.random() < 0.5
+        second = (
+            first * rng.uniform(0.15, 0.35) if dark else 1 - (1 - first) * rng.uniform(0.1, 0.4)
+        )
+        blend = _steps(_WAVES[class_id](rng, u, v))
     light = 1 + rng.uniform(0, 0.35) * (u * rng.uniform(-1, 1) + v * rng.uniform(-1, 1))
-    blend = texture[..., None]
+    blend = blend[..., None]
     return ((1 - blend) * first + blend * second) * light[..., None]
+
+
+def _stripes(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sin(u * rng.uniform(7, 12) + rng.uniform(0, 7))
+
+
+def _spots(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    pitch = rng.uniform(6, 9)
+    return np.cos(u * pitch) + np.cos(v * pitch) - rng.uniform(0.4, 0.9)
+
+
+def _checks(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    pitch, phase = rng.uniform(5, 8), rng.uniform(0, 7, 2)
+    return 2 * np.sin(u * pitch + phase[0]) * np.sin(v * pitch + phase[1])
+
+
+def _rings(rng: Random, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.sin(np.hypot(u, v) * rng.uniform(8, 13) + rng.uniform(0, 7))
+
+
+_WAVES = {_STRIPED: _stripes, _SPOTTED: _spots, _CHECKERED: _checks, _RINGED: _rings}
 
 
 def _steps(wave: np.ndarray) -> np.ndarray:
@@ -142,11 +149,11 @@ def _steps(wave: np.ndarray) -> np.ndarray:
 
 def _background(rng: Random, x: np.ndarray, y: np.ndarray, unit: float) -> np.ndarray:
     """Paint clouds of two colours, sometimes boards, and thin litter that belongs to no class."""
-    first, second = _colour(rng), _colour(rng)
+    first, second = _dull(rng), _dull(rng)
     blend = _clouds(rng, x.shape, int(rng.integers(2, 7)))
     if rng.random() < 0.3:
         slope, pitch = rng.uniform(-1, 1), rng.uniform(20, 40) * unit
-        blend = 0.6 * blend + 0.4 * (((x + slope * y) / pitch) % 1 > 0.5)
+        blend = 0.75 * blend + 0.25 * (((x + slope * y) / pitch) % 1 > 0.5)
     blend = blend[..., None] * rng.uniform(0.3, 1)
     canvas = ((1 - blend) * first + blend * second).astype(np.float32)
     for _ in range(rng.integers(3, 10)):
@@ -166,7 +173,7 @@ def _draw_litter(
     u = px * np.cos(angle) + py * np.sin(angle)
     v = py * np.cos(angle) - px * np.sin(angle) + bend * u * u
     cover = np.clip(width + 0.5 - np.abs(v), 0, 1) * (np.abs(u) < length)
-    canvas[part] += cover[..., None] * (_colour(rng) - canvas[part])
+    canvas[part] += cover[..., None] * (_dull(rng) - canvas[part])
 
 
 def _photograph(rng: Random, canvas: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -189,13 +196,10 @@ def _clouds(rng: Random, shape: tuple[int, ...], cells: int) -> np.ndarray:
     return np.clip(noise, 0, 1)
 
 
-def _colour(rng: Random) -> np.ndarray:
-    return rng.uniform(0.05, 0.95, 3).astype(np.float32)
+def _dull(rng: Random) -> np.ndarray:
+    return _hsv(rng.random(), rng.uniform(0, 0.35), rng.uniform(0.2, 0.8))
 
 
-def _colour_away_from(rng: Random, other: np.ndarray) -> np.ndarray:
-    """Draw a colour whose brightness or hue is visibly another than `other`'s."""
-    while True:
-        colour = _colour(rng)
-        if np.abs(colour - other).sum() > 0.7:
-            return colour
+def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:
+    """Turn hue (in turns), saturation and value, in [0, 1], into RGB."""
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float32)

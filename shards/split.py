@@ -64,6 +64,10 @@ def choose_fraction(
     records = dataset.manifest.subsets["train"].shards
     names = [name for record in records for name in record.names]
     count = labeled_count(labeled, len(names))
+    if balanced and dataset.task != "classification":
+        raise ValueError(
+            f"--balanced yes is for classification, but {dataset.root} has masks: leave it out"
+        )
     ids = short_ids(names)
     order = sorted(names, key=lambda name: shuffling_hash(ids[name], seed))
     if balanced:
@@ -248,7 +252,7 @@ def _alternating(
         if len(members) < share:
             raise ValueError(
                 f"class {class_id} has {len(members)} images, {share} are asked for: choose fewer "
-                "labeled images, or say --no-balanced"
+                "labeled images, or say --balanced no"
             )
         chosen += members[:share]
     taken = set(chosen)

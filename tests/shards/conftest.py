@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from warpseg.shards import Dataset
 from warpseg.shards.camvid import load_camvid
 from warpseg.shards.conversion import convert
@@ -52,6 +51,28 @@ def camvid_tree(tmp_path: Path) -> Path:
         subset = "train" if i < 10 else "val"
         save_image(root / subset / f"shot_{i:03d}.jpg", i, quality=90)
         save_mask(root / f"{subset}annot" / f"shot_{i:03d}.png", i, (0, 3, 10, 11))
+    return root
+
+
+@pytest.fixture
+def cityscapes_tree(tmp_path: Path) -> Path:
+    """Cityscapes' layout with 5 + 2 small images, raw label ids, and 3 images of train_extra."""
+    root = tmp_path / "cityscapes"
+    raw = np.arange(24 * 32).reshape(24, 32) % 35
+    raw[raw == 34] = 255
+    for subset, city, count in (("train", "ulm", 3), ("train", "bremen", 2), ("val", "lindau", 2)):
+        for i in range(count):
+            stem = f"{city}_{i:06d}_000019"
+            save_image(root / "leftImg8bit" / subset / city / f"{stem}_leftImg8bit.png", i)
+            folder = root / "gtFine" / subset / city
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(raw.astype(np.uint8)).save(folder / f"{stem}_gtFine_labelIds.png")
+            Image.fromarray(raw.astype(np.uint8)).save(folder / f"{stem}_gtFine_instanceIds.png")
+    for i in range(3):
+        stem = f"erlangen_{i:06d}_000019"
+        save_image(
+            root / "leftImg8bit" / "train_extra" / "erlangen" / f"{stem}_leftImg8bit.png", 50 + i
+        )
     return root
 
 

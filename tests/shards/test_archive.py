@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import webdataset
 from PIL import Image
-
 from warpseg.shards import Dataset
 from warpseg.shards.archive import (
     TarWriter,
@@ -71,12 +71,14 @@ def test_wrong_offset_is_found(tmp_path: Path) -> None:
         verify_index(tmp_path / "a.tar", tmp_path / "a.idx")
 
 
-def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     write_text(tmp_path / "a.txt", "old")
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match=r"disk is full: .*a\.txt.*run the same command again"):
-        with replacing(tmp_path / "a.txt") as file:
-            file.write(b"new")
-            raise OSError(errno.ENOSPC, "No space left on device")
+        write_text(tmp_path / "a.txt", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.txt", "old")]
 
 

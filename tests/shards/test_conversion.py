@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from warpseg.shards import Dataset, archive, conversion
 from warpseg.shards.camvid import load_camvid
 from warpseg.shards.conversion import Report, convert
@@ -73,7 +72,10 @@ def test_training_images_are_shuffled(camvid_tree: Path, tmp_path: Path) -> None
     run(camvid_tree, tmp_path / "a", PackSettings(workers=1))
     run(camvid_tree, tmp_path / "b", PackSettings(workers=1, shuffle=False))
     shuffled, listed = (
-        {n: [s.name for s in Dataset.open(tmp_path / d).subset(n).samples()] for n in ("train", "val")}
+        {
+            n: [s.name for s in Dataset.open(tmp_path / d).subset(n).samples()]
+            for n in ("train", "val")
+        }
         for d in "ab"
     )
     assert listed["train"] == sorted(listed["train"])
@@ -82,7 +84,9 @@ def test_training_images_are_shuffled(camvid_tree: Path, tmp_path: Path) -> None
     assert shuffled["val"] == listed["val"]
 
 
-def test_keys_are_unique_over_subsets(camvid_tree: Path, tmp_path: Path, small: PackSettings) -> None:
+def test_keys_are_unique_over_subsets(
+    camvid_tree: Path, tmp_path: Path, small: PackSettings
+) -> None:
     run(camvid_tree, tmp_path / "data", small)
     dataset = Dataset.open(tmp_path / "data")
     keys = [s.key for name in dataset.subsets for s in dataset.subset(name).samples()]
@@ -223,7 +227,11 @@ def test_two_conversions_at_once_are_refused(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"size": (0, 4)}, "size must be"), ({"shard_size": 0}, "MiB; got 0"), ({"workers": -1}, "-1")],
+    [
+        ({"size": (0, 4)}, "size must be"),
+        ({"shard_size": 0}, "MiB; got 0"),
+        ({"workers": -1}, "-1"),
+    ],
 )
 def test_wrong_settings(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

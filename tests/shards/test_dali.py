@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from warpseg.shards import Dataset, Subset
 from warpseg.shards.split import choose_fraction, write_split
 

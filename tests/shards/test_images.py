@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
 from warpseg.shards.images import pack_image, read_rgb
 
 ORIENTATION = 0x0112
@@ -31,9 +30,7 @@ def turned(orientation: int, size: tuple[int, int] = (16, 24)) -> bytes:
     return encoded(picture(size=size), "JPEG", exif=exif, quality=95, subsampling=0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "extension"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")]
-)
+@pytest.mark.parametrize(("kind", "extension"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_kept_byte_for_byte(kind: str, extension: str, mode: str) -> None:
     data = encoded(picture(mode), kind)
@@ -98,9 +95,7 @@ def test_images_without_masks_stand_upright(orientation: int) -> None:
 
 
 @pytest.mark.parametrize(("mask_size", "size"), [((24, 16), (24, 16)), ((16, 24), (16, 24))])
-def test_a_turned_image_follows_its_mask(
-    mask_size: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_a_turned_image_follows_its_mask(mask_size: tuple[int, int], size: tuple[int, int]) -> None:
     _, packed, found = pack_image(turned(6), "a", mask_size=mask_size)
     assert found == size
     assert Image.open(io.BytesIO(packed)).getexif().get(ORIENTATION, 1) == 1
@@ -127,7 +122,9 @@ def test_sizes_of_image_and_mask_must_agree() -> None:
 def test_truncated_files_are_named(kind: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = encoded(Image.fromarray(noise), kind)
-    with pytest.raises(ValueError, match=r"^dir/c\.img cannot be decoded \(.+\): replace or remove"):
+    with pytest.raises(
+        ValueError, match=r"^dir/c\.img cannot be decoded \(.+\): replace or remove"
+    ):
         pack_image(data[: int(len(data) * share)], "dir/c.img")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 from PIL import Image
-
 from warpseg import IGNORE
 from warpseg.shards.masks import (
     MaskValues,
@@ -87,7 +86,11 @@ def test_sixteen_bit_id_map() -> None:
         (id_values(3), png([[254]]), r"m\.png has the value 254, which stands? "),
         (id_values(3), png([[300]], "I;16"), r"m\.png has the value 300"),
         (binary_values(), png([[0, 2]]), r"value 2.*known: 0-1, 255"),
-        (colour_values([(0, 0, 0), (1, 2, 3)]), rgb([(1, 2, 4)]), r"#010204.*known: #000000, #010203"),
+        (
+            colour_values([(0, 0, 0), (1, 2, 3)]),
+            rgb([(1, 2, 4)]),
+            r"#010204.*known: #000000, #010203",
+        ),
         (id_values(3), rgb([(9, 0, 0)]), r"m\.png is an RGB picture .*--mask-values palette"),
         (id_values(3), png([[0, 1]], "1"), r"1 bit a pixel: say --mask-values binary"),
         (id_values(3), png([[0, 1]], kind="JPEG"), r"m\.png is a JPEG.*save masks as PNG"),

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-
 from warpseg import IGNORE
 from warpseg.shards import Dataset
 from warpseg.shards.camvid import load_camvid
@@ -157,9 +156,7 @@ def test_voc_list_of_augmented_images(voc_tree: Path, tmp_path: Path) -> None:
     assert names == [voc_name(0), voc_name(5)]
 
 
-def test_voc_errors(
-    voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_voc_errors(voc_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no VOCdevkit/VOC2012/JPEGImages"):
         load_voc(tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages", VocSettings())
     with pytest.raises(FileNotFoundError, match=r"correct --sbd"):
@@ -185,25 +182,6 @@ def test_voc_errors(
 
 
 # Cityscapes
-
-
-@pytest.fixture
-def cityscapes_tree(tmp_path: Path, image: Maker) -> Path:
-    root = tmp_path / "cityscapes"
-    raw = np.arange(24 * 32).reshape(24, 32) % 35
-    raw[raw == 34] = 255
-    for subset, city, count in (("train", "ulm", 3), ("train", "bremen", 2), ("val", "lindau", 2)):
-        for i in range(count):
-            stem = f"{city}_{i:06d}_000019"
-            image(root / "leftImg8bit" / subset / city / f"{stem}_leftImg8bit.png", i)
-            folder = root / "gtFine" / subset / city
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(raw.astype(np.uint8)).save(folder / f"{stem}_gtFine_labelIds.png")
-            Image.fromarray(raw.astype(np.uint8)).save(folder / f"{stem}_gtFine_instanceIds.png")
-    for i in range(3):
-        stem = f"erlangen_{i:06d}_000019"
-        image(root / "leftImg8bit" / "train_extra" / "erlangen" / f"{stem}_leftImg8bit.png", 50 + i)
-    return root
 
 
 RAW_TO_TRAIN = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10}
@@ -240,9 +218,13 @@ def test_cityscapes_train_ids_at_half_size(
 
 
 def test_cityscapes_without_a_mask(cityscapes_tree: Path) -> None:
-    file = cityscapes_tree / "gtFine" / "val" / "lindau" / "lindau_000001_000019_gtFine_labelIds.png"
+    file = (
+        cityscapes_tree / "gtFine" / "val" / "lindau" / "lindau_000001_000019_gtFine_labelIds.png"
+    )
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"lindau_000001_000019_leftImg8bit\.png has no mask"):
+    with pytest.raises(
+        FileNotFoundError, match=r"lindau_000001_000019_leftImg8bit\.png has no mask"
+    ):
         load_cityscapes(cityscapes_tree, CityscapesSettings())
 
 
@@ -251,7 +233,9 @@ def test_cityscapes_without_a_mask(cityscapes_tree: Path) -> None:
 
 def batch(seed: int, count: int) -> tuple[np.ndarray, list[int]]:
     rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, 3072), np.uint8), [int(v) for v in rng.integers(0, 10, count)]
+    return rng.integers(0, 256, (count, 3072), np.uint8), [
+        int(v) for v in rng.integers(0, 10, count)
+    ]
 
 
 @pytest.fixture(params=["python", "python.tar.gz", "binary", "binary.tar.gz"])
@@ -259,7 +243,10 @@ def cifar_batches(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     form, *packed = request.param.split(".", 1)
     folder = tmp_path / "cifar" / f"cifar-10-batches-{'py' if form == 'python' else 'bin'}"
     folder.mkdir(parents=True)
-    for name, seed, count in [*((f"data_batch_{i}", i, 4) for i in range(1, 6)), ("test_batch", 9, 6)]:
+    for name, seed, count in [
+        *((f"data_batch_{i}", i, 4) for i in range(1, 6)),
+        ("test_batch", 9, 6),
+    ]:
         pixels, labels = batch(seed, count)
         if form == "python":
             content = {b"data": pixels, b"labels": labels, b"batch_label": b"x"}
