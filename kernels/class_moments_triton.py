@@ -188,7 +188,7 @@ def compile_cases() -> list[CompileCase]:
         blocks = 256 // features
         cases.append(
             CompileCase(
-                name=f"class_moments C={classes} A=256 s=4 bf16",
+                name=f"class_moments/C{classes}-A256-s4",
                 kernel=_class_moments_kernel,
                 signature={**pointers, **sizes, "stride_p": "i32"},
                 constexprs={

@@ -135,15 +135,15 @@ def compile_cases() -> list[CompileCase]:
     """List the kernel on the maps of the recipes: images, labels, logits and their gradient."""
     rows = [
         # name, type, boxes, channels-last, backward, bytes per pixel
-        ("images u8", "*u8", 4, True, False, 6.0),
-        ("labels u8", "*u8", 1, False, False, 2.0),
-        ("logits C=19 s=4 bf16", "*bf16", 4, True, False, 4 * 19 / 16),
-        ("gradient C=19 s=4 bf16", "*bf16", 4, True, True, 4 * 19 / 16),
+        ("images", "*u8", 4, True, False, 6.0),
+        ("labels", "*u8", 1, False, False, 2.0),
+        ("logits-C19-s4", "*bf16", 4, True, False, 4 * 19 / 16),
+        ("gradient-C19-s4", "*bf16", 4, True, True, 4 * 19 / 16),
     ]
     sizes = ("C", "H", "W", "crop_height", "crop_width", "stride")
     return [
         CompileCase(
-            name=f"cutmix {name}",
+            name=f"cutmix/{name}",
             kernel=_cutmix_kernel,
             signature={
                 "in_ptr": pointer,

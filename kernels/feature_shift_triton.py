@@ -99,7 +99,7 @@ def compile_cases() -> list[CompileCase]:
         moved = 4 * classes / 16 + 1 / 4
         cases.append(
             CompileCase(
-                name=f"feature_shift C={classes} s=4 bf16",
+                name=f"feature_shift/C{classes}-s4",
                 kernel=_feature_shift_kernel,
                 signature={**pointers, "out_ptr": "*bf16", **dict.fromkeys(sizes, "i32")},
                 constexprs={

@@ -206,14 +206,17 @@ def compile_cases() -> list[CompileCase]:
     pointers |= {f"{name}_ptr": "*i32" for name in ("size", "scaled", "origin")}
     pointers |= {f"{name}_ptr": "*i64" for name in ("offset", "index")}
     cases = []
-    for antialias, confidence in ((True, False), (False, False), (True, True)):
+    rows = [
+        ("antialias", True, False),
+        ("bilinear", False, False),
+        ("confidence", True, True),
+    ]
+    for name, antialias, confidence in rows:
         filled = dict.fromkeys(("confidence_ptr", "confidence_out_ptr"), "*fp16")
         moved = 8.0 + 4.0 * confidence
         cases.append(
             CompileCase(
-                name="random_crop"
-                + (" antialias" if antialias else "")
-                + (" confidence" if confidence else ""),
+                name=f"random_crop/{name}",
                 kernel=_random_crop_kernel,
                 signature={
                     **pointers,

@@ -1,0 +1,414 @@
+"""What `warpseg bench kernels` measures: each operation at a size of the recipes, with its target.
+
+A case calls the public function. Its baselines are the same call on the plain PyTorch reference,
+eager and under torch.compile: the full-resolution formula as one would write it. Its expectation is
+the reference in float64.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import IGNORE
+from .. import kernels as ops
+from ..kernels.class_moments import class_moments
+
+Outputs = dict[str, Tensor]
+
+CLASSES = 19
+STRIDE = 4
+MEAN, STD = (0.287, 0.325, 0.283), (0.187, 0.190, 0.187)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What an operation promises on an A100 or H200, at its own size; None promises nothing."""
+
+    speedup: float | None = None
+    """Times faster than torch.compile of the reference, forward and backward."""
+    memory: float | None = None
+    """Most of the compiled reference's peak memory."""
+    milliseconds: float | None = None
+    """Median time at most."""
+    asynchronous: bool = False
+    """The host never waits for the device."""
+
+
+LOSS = Target(speedup=5.0, memory=1 / 20, asynchronous=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One operation with its inputs on the device.
+
+    function: (*inputs) -> tensor, tuple or mapping of tensors. gradient: the input whose gradient
+    is taken of the first output, if any. exact: inputs that the expectation raises to float64.
+    floor_bytes: the least that the operation can move, each input and output once. mismatch: share
+    of an integer output that may differ (ties that rounding decides), and by how much at most.
+    mutated: the input, a list of tensors, that the function writes to. baseline: what stands for
+    the reference where the operation has another one.
+    """
+
+    op: str
+    size: str
+    function: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    floor_bytes: float
+    gradient: int | None = None
+    exact: tuple[int, ...] = ()
+    mismatch: tuple[float, float] = (1e-5, 255.0)
+    mutated: int | None = None
+    target: Target = field(default_factory=Target)
+    baseline: Callable[..., Any] | None = None
+
+    def run(
+        self, function: Callable[..., Any], *, exact: bool = False, aside: bool = False
+    ) -> Outputs:
+        """Call `function` on the inputs, backward too, and name the outputs.
+
+        exact: in float64. aside: what is mutated is a copy.
+        """
+        inputs = list(self.inputs)
+        if aside and self.mutated is not None:
+            inputs[self.mutated] = [tensor.clone() for tensor in inputs[self.mutated]]
+        for position in self.exact if exact else ():
+            inputs[position] = inputs[position].double()
+        if self.gradient is not None:
+            inputs[self.gradient] = inputs[self.gradient].detach().requires_grad_()
+        outputs = _named(function(*inputs))
+        if self.gradient is not None:
+            first = next(iter(outputs.values()))
+            outputs["gradient"] = torch.autograd.grad(first.sum(), inputs[self.gradient])[0]
+        return outputs
+
+
+def _named(result: Any) -> Outputs:
+    if isinstance(result, Tensor):
+        return {"output": result}
+    if hasattr(result, "__dataclass_fields__"):
+        result = {name: getattr(result, name) for name in result.__dataclass_fields__}
+    elif hasattr(result, "_fields"):
+        result = result._asdict()
+    pairs = result.items() if isinstance(result, Mapping) else enumerate(result)
+    return {str(name): value for name, value in pairs if isinstance(value, Tensor)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Seeded inputs on a device: `size` is (N, H, W) in pixels."""
+
+    device: torch.device
+    size: tuple[int, int, int]
+
+    def logits(self, classes: int = CLASSES, seed: int = 0) -> Tensor:
+        """(N, C, H / 4, W / 4) bfloat16, channels-last, as a network under autocast gives them."""
+        batch, height, width = self.size
+        shape = (batch, classes, -(-height // STRIDE), -(-width // STRIDE))
+        values = torch.randn(shape, generator=self._generator(seed), device=self.device) * 3
+        return values.bfloat16().contiguous(memory_format=torch.channels_last)
+
+    def labels(self, seed: int = 1) -> Tensor:
+        """(N, H, W) uint8 in patches of 16 x 16, a tenth of them ignored."""
+        batch, height, width = self.size
+        patches = (batch, -(-height // 16), -(-width // 16))
+        generator = self._generator(seed)
+        drawn = torch.randint(0, CLASSES, patches, generator=generator, device=self.device)
+        ignored = torch.rand(patches, generator=generator, device=self.device) < 0.1
+        labels = drawn.masked_fill(ignored, IGNORE).byte()
+        labels = labels.repeat_interleave(16, 1).repeat_interleave(16, 2)
+        return labels[:, :height, :width].contiguous()
+
+    def confidences(self, seed: int = 2) -> Tensor:
+        """(N, H, W) float32 in [0, 1], most of them near 1, as a teacher's are."""
+        values = torch.rand(self.size, generator=self._generator(seed), device=self.device)
+        return 1 - values.square() * 0.6
+
+    def images(self, seed: int = 3) -> Tensor:
+        """(N, H, W, 3) uint8."""
+        return torch.randint(
+            0,
+            256,
+            (*self.size, 3),
+            dtype=torch.uint8,
+            generator=self._generator(seed),
+            device=self.device,
+        )
+
+    def spline(self) -> Any:
+        """Return one warp per image."""
+        batch, height, width = self.size
+        generator = torch.Generator().manual_seed(4)
+        return ops.sample_tps(batch, (height, width), generator=generator).to(self.device)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the batch."""
+        return self.size[0] * self.size[1] * self.size[2]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.size[1], self.size[2]
+
+    def described(self, *more: str) -> str:
+        """Return the size in words."""
+        return " ".join(["x".join(str(extent) for extent in self.size), *more])
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed)
+
+
+COARSE = CLASSES / STRIDE**2
+"""Logits per pixel of the full-resolution map."""
+
+
+def losses(draw: Draw) -> Iterator[Case]:
+    """Yield the losses, forward and backward."""
+    mask, confidence = draw.labels(), draw.confidences()
+    yield _loss("cross_entropy", draw, ops.cross_entropy, mask, map_bytes=1)
+    yield _loss(
+        "dynamic_ce",
+        draw,
+        lambda z, y, c: ops.dynamic_ce(z, y, c, gamma1=5.0, gamma2=5.0)[0],
+        mask,
+        confidence,
+        map_bytes=5,
+    )
+    yield _loss("self_correction", draw, lambda z, y: ops.self_correction(z, y), mask, map_bytes=1)
+    threshold = torch.tensor(0.6, device=draw.device)
+    yield _loss(
+        "reweight",
+        draw,
+        lambda z, y, c: ops.reweight(z, y, c, threshold=threshold),
+        mask,
+        confidence,
+        map_bytes=5,
+    )
+    teacher, spline = draw.logits(seed=5), draw.spline()
+    valid = ops.valid_mask(spline, draw.shape)
+    for op, options in (
+        ("consistency_kl", {"tps": spline, "valid": valid}),
+        ("consistency_kl-unwarped", {}),
+        ("consistency_kl-l2", {"divergence": "squared_l2", "threshold": 0.97}),
+    ):
+        yield _loss(
+            op,
+            draw,
+            lambda s, t, options=options: ops.consistency_kl(s, t, size=draw.shape, **options),
+            teacher,
+            map_bytes=1 if options.get("valid") is not None else 0,
+            logits=2,
+        )
+
+
+def labels(draw: Draw) -> Iterator[Case]:
+    """Yield pseudo-labels, their threshold, the confusion matrix and CutMix."""
+    logits, mask = draw.logits(), draw.labels()
+    described = draw.described(f"C{CLASSES} s{STRIDE} bf16")
+    yield Case(
+        op="pseudo_label",
+        size=described,
+        function=lambda z: ops.pseudo_label(z, draw.shape),
+        inputs=(logits,),
+        floor_bytes=draw.pixels * (2 * COARSE + 5),
+    )
+    yield Case(
+        op="confusion",
+        size=described,
+        function=lambda z, y: ops.confusion(z, y, CLASSES),
+        inputs=(logits, mask),
+        floor_bytes=draw.pixels * (2 * COARSE + 1),
+    )
+
+
+def _loss(
+    op: str, draw: Draw, function: Callable[..., Any], *maps: Any, map_bytes: float, logits: int = 1
+) -> Case:
+    """Return a loss: `logits` maps read, one gradient written, map_bytes per pixel of the rest."""
+    return Case(
+        op=op,
+        size=draw.described(f"C{CLASSES} s{STRIDE} bf16"),
+        function=function,
+        inputs=(draw.logits(), *maps),
+        gradient=0,
+        exact=tuple(range(logits)),
+        floor_bytes=draw.pixels * (2 * COARSE * (logits + 1) + map_bytes),
+        target=LOSS,
+    )
+
+
+def quantile(draw: Draw) -> Iterator[Case]:
+    """Yield the exact quantile of the batch's confidences."""
+    yield Case(
+        op="quantile",
+        size=draw.described("fp32"),
+        function=lambda values: ops.quantile(values, 0.2),
+        inputs=(draw.confidences(),),
+        floor_bytes=4 * draw.pixels,
+        target=Target(milliseconds=0.1, asynchronous=True),
+    )
+
+
+def views(draw: Draw) -> Iterator[Case]:
+    """Yield what makes the strong view, and the warps."""
+    batch = draw.size[0]
+    spline, crop = draw.spline(), draw.images()
+    change = ops.sample_photometric(batch, generator=torch.Generator().manual_seed(6))
+    change = change.to(draw.device)
+    described = draw.described("bf16")
+    for op, with_weak in (("strong_view", False), ("strong_view-weak", True)):
+        yield Case(
+            op=op,
+            size=described,
+            function=lambda image, with_weak=with_weak: ops.strong_view(
+                image,
+                photometric=change,
+                tps=spline,
+                dtype=torch.bfloat16,
+                with_weak=with_weak,
+                mean=MEAN,
+                std=STD,
+            ),
+            inputs=(crop,),
+            floor_bytes=draw.pixels * (16 if with_weak else 10),
+            target=Target() if with_weak else Target(speedup=5.0, milliseconds=0.25),
+        )
+    image = crop.permute(0, 3, 1, 2).float()
+    yield Case(
+        op="warp",
+        size=draw.described("C3 fp32"),
+        function=lambda values: ops.warp(values, spline),
+        inputs=(image,),
+        floor_bytes=24 * draw.pixels,
+    )
+    yield Case(
+        op="inverse_splat",
+        size=draw.described("C3 fp32"),
+        function=lambda values: ops.inverse_splat(values, spline),
+        inputs=(image,),
+        floor_bytes=25 * draw.pixels,
+    )
+
+
+def mixing(draw: Draw) -> Iterator[Case]:
+    """Yield CutMix of images, labels and logits."""
+    boxes = ops.cutmix_boxes(
+        draw.size[0], draw.shape, preset="mkd", generator=torch.Generator().manual_seed(7)
+    ).to(draw.device)
+    image = draw.images().permute(0, 3, 1, 2).bfloat16()
+    for op, map, moved, size in (
+        ("cutmix-images", image, 12.0, "C3 bf16"),
+        ("cutmix-labels", draw.labels(), 2.0, "u8"),
+        ("cutmix-logits", draw.logits(), 4 * COARSE, f"C{CLASSES} s{STRIDE} bf16"),
+    ):
+        yield Case(
+            op=op,
+            size=draw.described(size),
+            function=lambda map: ops.cutmix(map, boxes),
+            inputs=(map,),
+            floor_bytes=moved * draw.pixels,
+        )
+
+
+def crops(draw: Draw) -> Iterator[Case]:
+    """Yield crops of resident images of twice the height and width, scaled by .5 to 2."""
+    batch, height, width = draw.size
+    images = ops.ResidentImages.allocate([(2 * height, 2 * width)] * batch, draw.device)
+    images.pixels.random_(0, 256, generator=torch.Generator(draw.device).manual_seed(8))
+    assert images.mask is not None
+    images.mask.random_(0, CLASSES, generator=torch.Generator(draw.device).manual_seed(9))
+    scale = torch.linspace(0.5, 2.0, batch)
+    scaled = torch.stack([2 * height * scale, 2 * width * scale], 1).int()
+    plan = ops.CropPlan(
+        index=torch.arange(batch).flip(0),
+        scaled=scaled,
+        origin=(scaled - torch.tensor([height, width])) // 2,
+        flip=torch.arange(batch) % 2 == 1,
+        size=draw.shape,
+    ).to(draw.device)
+    for op, antialias in (("random_crop", True), ("random_crop-bilinear", False)):
+        yield Case(
+            op=op,
+            size=draw.described("u8"),
+            function=lambda images, plan, a=antialias: ops.random_crop(images, plan, antialias=a),
+            inputs=(images, plan),
+            floor_bytes=8 * draw.pixels,
+            # Half-way levels may round either way.
+            mismatch=(2e-3, 1.0),
+        )
+
+
+def statistics(draw: Draw) -> Iterator[Case]:
+    """Yield the feature augmentation of MKD: table, shift and class moments."""
+    label, channels = draw.labels(), 256
+    table = torch.rand(CLASSES, CLASSES, device=draw.device)
+    yield Case(
+        op="feature_shift",
+        size=draw.described(f"C{CLASSES} s{STRIDE} bf16"),
+        function=ops.feature_shift,
+        inputs=(draw.logits(), label, table),
+        floor_bytes=draw.pixels * (4 * COARSE + 1 / STRIDE),
+    )
+    yield Case(
+        op="class_moments",
+        size=draw.described(f"A{channels} s{STRIDE} bf16"),
+        function=lambda feature, label: class_moments(feature, label, CLASSES),
+        inputs=(draw.logits(channels), label),
+        exact=(0,),
+        floor_bytes=draw.pixels * (2 * channels / STRIDE**2 + 1 / STRIDE),
+    )
+
+
+def averaging(draw: Draw) -> Iterator[Case]:
+    """Yield the Mean Teacher update of 200 tensors of 200 thousand numbers, against a loop."""
+    student = [torch.randn(200_000, device=draw.device) for _ in range(200)]
+    teacher = [torch.randn_like(tensor) for tensor in student]
+
+    def update(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
+        ops.ema_update(old, new, 0.99)
+        return old[:1]
+
+    def loop(old: list[Tensor], new: list[Tensor]) -> list[Tensor]:
+        for before, after in zip(old, new, strict=True):
+            before.mul_(0.99).add_(after, alpha=0.01)
+        return old[:1]
+
+    yield Case(
+        op="ema_update",
+        size="40M parameters",
+        function=update,
+        baseline=loop,
+        mutated=0,
+        inputs=(teacher, student),
+        floor_bytes=12 * 40e6,
+    )
+
+
+GROUPS: tuple[tuple[Callable[[Draw], Iterator[Case]], tuple[int, int, int]], ...] = (
+    (losses, (8, 768, 768)),
+    (labels, (8, 768, 768)),
+    (quantile, (8, 1024, 1024)),
+    (views, (16, 512, 1024)),
+    (mixing, (16, 512, 1024)),
+    (crops, (16, 512, 1024)),
+    (statistics, (8, 768, 768)),
+    (averaging, (1, 1, 1)),
+)
+"""Makers of cases, and the size (N, H, W) at which they are measured on a GPU."""
+
+SMALL = (1, 96, 128)
+"""The size on a CPU."""
+
+
+def cases(
+    device: torch.device, size: tuple[int, int, int] | None, op: str | None
+) -> Iterator[Case]:
+    """Yield the cases one after another at `size`, or their own; only those of `op` if given."""
+    for make, full in GROUPS:
+        chosen = size or (full if device.type == "cuda" else SMALL)
+        for case in make(Draw(device=device, size=chosen)):
+            if op is None or case.op == op or case.op.startswith(f"{op}-"):
+                yield case

@@ -1,0 +1,136 @@
+"""Time, memory and bandwidth of functions on one device, and what the device is."""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CPU_SECONDS = 0.3
+"""How long a function is repeated on a CPU, which has no clock of its own; at least three times."""
+
+COPY_BYTES = 2**29
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Milliseconds at the 20th, 50th and 80th percentile of the repetitions."""
+
+    low: float
+    median: float
+    high: float
+
+
+def time_of(function: Callable[[], Any], device: torch.device) -> Times:
+    """Repeat a function on `device`; on a GPU with a cold cache, by the device's clock."""
+    if device.type == "cuda":
+        from triton.testing import do_bench
+
+        measured: Any = do_bench(function, quantiles=[0.2, 0.5, 0.8])
+        low, median, high = measured
+        return Times(low=low, median=median, high=high)
+    function()
+    runs: list[float] = []
+    while len(runs) < 3 or sum(runs) < 1e3 * CPU_SECONDS:
+        begin = time.perf_counter()
+        function()
+        runs.append(1e3 * (time.perf_counter() - begin))
+    low, _, _, high = statistics.quantiles(runs, n=5, method="inclusive")
+    return Times(low=low, median=statistics.median(runs), high=high)
+
+
+def peak_memory(function: Callable[[], Any], device: torch.device) -> int | None:
+    """Return the bytes a function allocates at most beyond what was there; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    function()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = function()
+    torch.cuda.synchronize(device)
+    del result
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def waits_for_the_device(function: Callable[[], Any], device: torch.device) -> bool | None:
+    """Tell whether a function makes the host wait for the GPU; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    function()
+    torch.cuda.synchronize(device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function()
+    except RuntimeError as error:
+        if "synchroniz" not in str(error):
+            raise
+        return True
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return False
+
+
+def bandwidth(device: torch.device) -> float | None:
+    """Return bytes per second of a large copy, reads and writes counted; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    source = torch.empty(COPY_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPY_BYTES / (1e-3 * time_of(lambda: target.copy_(source), device).median)
+
+
+def circumstances(device: torch.device) -> dict[str, Any]:
+    """Return what a measurement is worth nothing without: device, versions, commit, date."""
+    facts = {
+        "device": str(device),
+        "name": _processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": _version("triton"),
+        "commit": _commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        facts |= {"architecture": f"sm_{major}{minor}", "cuda": torch.version.cuda}
+    return facts
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Return the commit that ran, with a + where files differ from it; None outside git."""
+    root = Path(__file__).parents[1]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None

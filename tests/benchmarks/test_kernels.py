@@ -1,0 +1,128 @@
+"""The kernel benchmark: no number for a wrong operation, targets judged, files written."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from warpseg.benchmarks import kernels as bench
+from warpseg.benchmarks.kernel_cases import Case, Target
+from warpseg.benchmarks.timing import Times
+
+OPS = ["cutmix", "random_crop", "feature_shift", "class_moments", "cross_entropy", "strong_view"]
+
+
+def _case(function, baseline=None, **options) -> Case:
+    inputs = (torch.linspace(-1, 1, 12),)
+    return Case(
+        op="square",
+        size="12",
+        function=function,
+        baseline=baseline,
+        inputs=inputs,
+        floor_bytes=48,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_runs_and_writes(op, tmp_path, capsys):
+    words = ["--op", op, "--size", "2", "16", "24", "--device", "cpu", "--out", str(tmp_path)]
+    assert bench.kernels(words) == 0
+    said = capsys.readouterr().out
+    assert "references on a CPU, not the kernels" in said
+    written = json.loads((tmp_path / "kernels.json").read_text())
+    assert written["device"] == "cpu"
+    assert {"name", "torch", "triton", "commit", "date", "python"} <= set(written)
+    for row in written["rows"]:
+        assert row["op"].startswith(op)
+        assert row["gate"] == ""
+        assert set(row["times"]) == {"eager"}
+        assert 0 < row["times"]["eager"]["low"] <= row["times"]["eager"]["high"]
+        assert all(verdict == "not measured" for verdict in row["verdicts"].values())
+    assert (tmp_path / "kernels.md").read_text() in said
+    with Image.open(tmp_path / "kernels.png") as image:
+        assert len(image.getcolors(1 << 16) or []) > 2
+
+
+def test_a_wrong_operation_gets_no_number(monkeypatch, capsys, tmp_path):
+    def wrong(x: torch.Tensor) -> torch.Tensor:
+        return x.square() * 1.001
+
+    case = _case(wrong, torch.square, gradient=0, exact=(0,))
+    monkeypatch.setattr(bench, "cases", lambda *_: iter([case]))
+    assert bench.measure(device="cpu") == 1
+    assert "WRONG: output: relative error 1.0e-03; gradient: relative" in capsys.readouterr().out
+    right = _case(torch.square, torch.square, gradient=0, exact=(0,))
+    monkeypatch.setattr(bench, "cases", lambda *_: iter([right]))
+    assert bench.measure(device="cpu") == 0
+    assert "WRONG" not in capsys.readouterr().out
+
+
+def test_what_is_mutated_is_a_copy_at_the_gate():
+    def add(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        tensors[0] += 1
+        return tensors
+
+    held = [torch.zeros(3)]
+    case = Case(op="add", size="3", function=add, inputs=(held,), floor_bytes=12, mutated=0)
+    assert case.run(add, aside=True)["0"].tolist() == [1, 1, 1]
+    assert held[0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("actual", "expected", "words"),
+    [
+        (torch.ones(3), torch.ones(3) + 1e-6, ""),
+        (torch.ones(3), torch.ones(3) + 1e-4, "relative error 1.0e-04"),
+        (torch.ones(3).bfloat16(), torch.ones(3) + 5e-3, ""),
+        (torch.full((3,), torch.nan), torch.ones(3), "relative error nan"),
+        (torch.ones(3), torch.full((3,), torch.nan), "relative error nan"),
+        (torch.ones(3), torch.ones(4), "shape"),
+        (torch.ones(9, dtype=torch.uint8), torch.zeros(9, dtype=torch.uint8), "differ"),
+        (torch.tensor([5, 6]), torch.tensor([5, 7]), "differ"),
+        (torch.tensor([True]), torch.tensor([True]), ""),
+    ],
+)
+def test_differences(actual, expected, words):
+    found = bench.differences({"x": actual}, {"x": expected}, (1e-5, 255.0))
+    assert words in found
+    assert bool(found) == bool(words)
+
+
+def test_levels_may_round_either_way_but_no_further():
+    image = torch.zeros(10_000, dtype=torch.uint8)
+    near, far = image.clone(), image.clone()
+    near[0], far[0] = 1, 2
+    assert bench.differences({"x": near}, {"x": image}, (1e-3, 1.0)) == ""
+    assert "by up to 2" in bench.differences({"x": far}, {"x": image}, (1e-3, 1.0))
+    assert bench.differences({"y": near}, {"x": image}, (1e-3, 1.0)).startswith("outputs")
+
+
+def test_verdicts():
+    target = Target(speedup=5, memory=1 / 20, milliseconds=0.25, asynchronous=True)
+
+    def times(milliseconds: float) -> Times:
+        return Times(low=milliseconds, median=milliseconds, high=milliseconds)
+
+    row = bench.Row(op="x", size="y", floor_bytes=1)
+    assert set(bench.verdicts(target, row, True).values()) == {"not measured"}
+    row.times = {"compiled": times(1.0), "op": times(0.1)}
+    row.memory, row.waits = {"compiled": 4000, "op": 100}, False
+    assert all(word.startswith("pass") for word in bench.verdicts(target, row, True).values())
+    assert set(bench.verdicts(target, row, False).values()) == {"not measured"}
+    row.times["op"], row.memory["op"], row.waits = times(0.3), 400, True
+    assert all(word.startswith("MISS") for word in bench.verdicts(target, row, True).values())
+
+
+def test_user_errors(monkeypatch):
+    with pytest.raises(ValueError, match="no operation 'nothing'"):
+        bench.measure(op="nothing", device="cpu", size=(1, 8, 8))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no CUDA device"):
+        bench.measure(device="cuda")
+
+
+@pytest.mark.slow
+def test_every_operation_is_right():
+    assert bench.measure(size=(2, 48, 64)) == 0
