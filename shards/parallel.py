@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -63,7 +65,17 @@ _worker_state: list[Any] = []
 
 
 def _start_worker(function: Callable[..., Any], shared: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker_state[:] = [function, shared]
+
+
+def _exit_with_parent() -> None:
+    """Wait for the end of the parent, and end: a killed pool would leave its workers waiting."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _apply(items: Sequence[Any]) -> list[Any]:
