@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# One thread each, also in subprocesses: sums keep their order, and workers share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 if not torch.cuda.is_available():
     # Triton reads it when a kernel is decorated, so before the package is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")

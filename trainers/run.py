@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from .. import __version__, pipelines
-from ..models import build_network
 from ..pipelines.settings import LoaderSettings, NormalizationSettings
 from ..shards import Dataset, Subset
 from .checkpoint import load_checkpoint
@@ -117,12 +116,13 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
     if name not in networks:
         raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(networks)}")
     settings = from_plain(settings_kind(run["method"]), run["settings"])
-    built = build_network(settings.network.name, len(run["classes"]), "none")
+    built = settings.network.build(len(run["classes"]), weights="none")
     built.load_state_dict(networks[name])
     origin = {key: run[key] for key in ("recipe", "method", "split", "data", "warpseg")}
     return TrainedNetwork(
         network=built,
         name=settings.network.name,
+        options=settings.network.parsed_options(),
         classes=tuple(run["classes"]),
         palette=tuple((r, g, b) for r, g, b in run["palette"]),
         normalization=settings.normalization,

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..models import build_network
 from .networks import NetworkSettings
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
@@ -60,7 +59,7 @@ class Runtime:
 
     def train_network(self, settings: NetworkSettings, num_classes: int) -> nn.Module:
         """Build a network as the settings say and make it ready for training."""
-        network = build_network(settings.name, num_classes, settings.weights)
+        network: nn.Module = settings.build(num_classes)
         if settings.sync_batch_norm and self.world_size > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return self.distribute(network)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from warpseg.__main__ import main
 
 
 class Pooled(nn.Module):
@@ -48,3 +49,13 @@ def draw():
         return torch.randn(images, 3, height, width, generator=generator)
 
     return image
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """Return a converted data set of 12 + 4 drawn scenes with the split `few` (4 labeled)."""
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    size = ["--train", "12", "--val", "4", "--scene-size", "48", "48"]
+    assert main(["convert", "synthetic", str(folder), *size]) == 0
+    assert main(["split", str(folder), "few", "--labeled", "4"]) == 0
+    return folder

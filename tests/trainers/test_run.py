@@ -1,0 +1,207 @@
+"""Whole runs, from shards to score: exact resume, kills, ranks, and what the user did wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from warpseg.__main__ import main
+from warpseg.trainers.checkpoint import load_checkpoint
+from warpseg.trainers.train import train
+
+TINY = Path(__file__).with_name("tiny.py")
+sys.path.insert(0, str(TINY.parent))
+from tiny import METHOD_RECIPES, tiny_recipe  # noqa: E402
+
+
+def run(name, scenes, out, resume=False, **changes):
+    train(
+        tiny_recipe(METHOD_RECIPES[name], **changes),
+        data=scenes,
+        split="few",
+        out=out,
+        resume=resume,
+    )
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def results(out):
+    """All that must not depend on when a run was stopped."""
+    return [{k: row.get(k) for k in ("step", "losses", "lr", "miou", "iou")} for row in rows(out)]
+
+
+def assert_same_state(out, other):
+    ours, theirs = (load_checkpoint(path)["engine"] for path in (out, other))
+
+    def compare(a, b, where):
+        if isinstance(a, dict):
+            assert a.keys() == b.keys(), where
+            for key in a:
+                compare(a[key], b[key], f"{where}.{key}")
+        elif isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), where
+        elif isinstance(a, list | tuple):
+            for index, (left, right) in enumerate(zip(a, b, strict=True)):
+                compare(left, right, f"{where}[{index}]")
+        else:
+            assert a == b, where
+
+    compare(ours, theirs, "engine")
+
+
+def command(name, scenes, out, *words):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    base = [f"tiny-{name}", "--data", str(scenes), "--split", "few", "--out", str(out)]
+    return subprocess.Popen(
+        [sys.executable, str(TINY), "train", *base, *words],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("name", METHOD_RECIPES)
+def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(name, scenes, tmp_path):
+    run(name, scenes, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    from warpseg.trainers.train import Run
+
+    step = Run._step
+
+    def stops(self):
+        if self.engine.step == 5:
+            raise Stop
+        step(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_step", stops)
+        with pytest.raises(Stop):
+            run(name, scenes, tmp_path / "halves")
+    assert load_checkpoint(tmp_path / "halves")["engine"]["step"] == 3
+    run(name, scenes, tmp_path / "halves", resume=True)
+    assert results(tmp_path / "halves") == results(tmp_path / "whole")
+    assert_same_state(tmp_path / "halves", tmp_path / "whole")
+    losses = rows(tmp_path / "whole")[0]["losses"]
+    assert all(0 < value < 20 for value in losses.values()), losses
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_goes_on_with_the_same_bits(kill, scenes, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    long = {"num_steps": 40, "checkpoint_every": 7}
+    run("consistency", scenes, whole, **long)
+    words = ("--num-steps", "40", "--checkpoint-every", "7")
+    process = command("consistency", scenes, killed, *words)
+    metrics = killed / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 9):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(kill)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == (0 if kill == signal.SIGTERM else -signal.SIGKILL), said
+    stopped = load_checkpoint(killed)["engine"]["step"]
+    assert 7 <= stopped < 40
+    if kill == signal.SIGTERM:
+        assert f"stopped at step {stopped}; go on with --resume" in said
+    run("consistency", scenes, killed, resume=True, **long)
+    assert results(killed) == results(whole)
+    assert_same_state(killed, whole)
+
+
+def test_accumulation_and_both_loaders_resume(scenes, tmp_path):
+    from warpseg.pipelines import LoaderSettings
+
+    options = {"accumulate": 2, "loader": LoaderSettings(loader="portable"), "evaluate_every": 4}
+    run("consistency-mt", scenes, tmp_path / "whole", **options)
+    run("consistency-mt", scenes, tmp_path / "halves", **{**options, "num_steps": 8})
+    assert results(tmp_path / "halves") == results(tmp_path / "whole")
+    assert [row["step"] for row in rows(tmp_path / "whole") if "miou" in row] == [4, 8]
+
+
+def test_a_finished_run_has_nothing_left_to_do(scenes, tmp_path):
+    run("supervised", scenes, tmp_path / "run")
+    before = results(tmp_path / "run")
+    run("supervised", scenes, tmp_path / "run", resume=True)
+    assert results(tmp_path / "run") == before
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):
+    run("supervised", scenes, tmp_path / "run", num_steps=1)
+    with pytest.raises(ValueError, match="holds a run already; go on with --resume"):
+        run("supervised", scenes, tmp_path / "run", num_steps=1)
+    with pytest.raises(ValueError, match=r"cannot be resumed .* settings.seed: 0 before, 1 now"):
+        run("supervised", scenes, tmp_path / "run", num_steps=1, seed=1, resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("precious")
+    with pytest.raises(ValueError, match="other holds other files"):
+        run("supervised", scenes, tmp_path / "other")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(scenes, tmp_path):
+    from warpseg.trainers.optimization import OptimizerSettings
+
+    diverging = OptimizerSettings(name="sgd", lr=1e30)
+    with pytest.raises(ValueError, match=r"loss supervised became (nan|inf) before step"):
+        run(
+            "supervised",
+            scenes,
+            tmp_path / "run",
+            optimizer=diverging,
+            log_every=4,
+            checkpoint_every=1,
+        )
+    weights = load_checkpoint(tmp_path / "run")["engine"]["networks"]["student"]
+    assert load_checkpoint(tmp_path / "run")["engine"]["step"] >= 1
+    assert weights
+
+
+def test_commands_use_a_run(scenes, tmp_path, capsys):
+    run("supervised", scenes, tmp_path / "run")
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["miou"] == rows(tmp_path / "run")[-1]["miou"]
+    assert main(["report", str(tmp_path / "run"), "--html", str(tmp_path / "r.html")]) == 0
+    assert "supervised" in (tmp_path / "r.html").read_text()
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "export")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "export"), "--data", str(scenes)]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["miou"] == last["miou"]
+
+
+def test_another_class_count_is_refused(scenes, tmp_path, capsys):
+    run("supervised", scenes, tmp_path / "run", num_steps=1)
+    other = tmp_path / "other"
+    for name in ("images", "masks"):
+        (other / name).mkdir(parents=True)
+    from PIL import Image
+
+    Image.new("RGB", (32, 32)).save(other / "images" / "a.png")
+    Image.new("L", (32, 32)).save(other / "masks" / "a.png")
+    (other / "classes.txt").write_text("ground\nsky\n")
+    data = tmp_path / "data"
+    assert main(["convert", "folder", str(other), str(data)]) == 0
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 1
+    assert "has 2 (ground, sky); choose the data set" in capsys.readouterr().err
+
+
+def test_an_unknown_recipe_or_word_has_its_exit_status(scenes, tmp_path, capsys):
+    assert main(["train", "supervised-nowhere", "--data", "x", "--out", "y"]) == 1
+    assert "no recipe 'supervised-nowhere'" in capsys.readouterr().err
+    assert main(["fly"]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "supervised-camvid-swiftnet18", "--data", "x", "--out", "y", "--alfa", "1"])
+    assert stopped.value.code == 2
