@@ -41,5 +41,5 @@ def swiftnet():
 def image():
     """Two normalised images of an awkward size."""
     generator = torch.Generator().manual_seed(1)
-    image = torch.randn(2, 3, 41, 67, generator=generator)
+    image = torch.randn(2, 3, 33, 47, generator=generator)
     return image.to(memory_format=torch.channels_last)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from warpseg.__main__ import main
-from warpseg.models import build_network
-from warpseg.models.commands import VARIANTS, measure, models
+from warpseg.models import NETWORKS, build_network, commands
+from warpseg.models.commands import VARIANTS, measure
 
 
 def test_flops_equal_a_count_by_hand():
@@ -46,15 +46,23 @@ def test_activations_equal_what_a_real_pass_keeps():
     assert half.flops == cost.flops
 
 
-def test_table_lists_every_network(capsys):
-    assert models(["--size", "64", "96", "--num-classes", "19"]) == 0
-    head, *rows = capsys.readouterr().out.splitlines()
-    assert head.split("  ")[0] == "network"
-    assert len(rows) == len(VARIANTS)
-    assert "swiftnet-rn18" in rows[0]
-    assert "11,797,071" in rows[0]
-    assert "64 x 96" in rows[0]
-    assert rows[-1].startswith("deeplabv3plus-rn101 head=gta")
+def test_table(capsys, monkeypatch):
+    assert {name for name, _ in VARIANTS} == set(NETWORKS)
+    gta = ("deeplabv3plus-rn101", {"head": "gta"})
+    monkeypatch.setattr(commands, "VARIANTS", (VARIANTS[0], gta))
+    assert commands.models(["--size", "64", "96", "--num-classes", "19"]) == 0
+    head, first, last = capsys.readouterr().out.splitlines()
+    assert head.split() == [
+        "network",
+        "image",
+        "parameters",
+        "stride",
+        "GFLOPs",
+        "activations",
+        "MiB",
+    ]
+    assert first.split()[:6] == ["swiftnet-rn18", "64", "x", "96", "11,797,071", "4"]
+    assert last.startswith("deeplabv3plus-rn101 head=gta ")
 
 
 def test_bad_sizes_are_one_line(capsys):

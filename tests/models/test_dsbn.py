@@ -64,7 +64,8 @@ def test_evaluation_and_export_equal_a_plain_network_with_main_statistics(networ
 
 
 def test_a_joint_pass_equals_two_passes_and_keeps_statistics_apart(swiftnet, image):
-    split, separate = convert_dsbn(swiftnet), copy.deepcopy(swiftnet)
+    image = image.double()  # layers of few pixels amplify rounding
+    split, separate = convert_dsbn(swiftnet.double()), copy.deepcopy(swiftnet)
     weak, strong = image[:1], torch.cat((image, image)) * 3
     with torch.no_grad():
         with dsbn_branch(split, (1, 4)):
@@ -76,9 +77,9 @@ def test_a_joint_pass_equals_two_passes_and_keeps_statistics_apart(swiftnet, ima
         before = statistics(separate, "aux")
         first = separate(weak)
         assert all(same(before, statistics(separate, "aux")))
-    torch.testing.assert_close(joint, torch.cat((first, second)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(joint, torch.cat((first, second)))
     for name, value in separate.named_buffers():
-        torch.testing.assert_close(split.get_buffer(name), value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(split.get_buffer(name), value)
 
 
 @pytest.mark.parametrize("shared", [False, True])
