@@ -3,13 +3,29 @@
     L = sum_i w[y_i] * -log softmax(z_i)[y_i] / D,    z = bilinear upsampling of the logits
 
 over the pixels i whose mask is not `ignore`; D is their number (`kept`), the number of all pixels
-(`all`), the sum of their weights (`weights`) or a given number.
+(`all`), the sum of their weights (`weights`) or a given number. Bytes: `cells.py`, with one per
+pixel for the mask.
 """
 
+import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from .. import IGNORE
-from .pixel_loss import Totals, check_targets, choose_denominator, divide, pixel_terms, totals
+from .cells import launch, logit_of, loss_cases, register
+from .compile import CompileCase
+from .dispatch import use_op
+from .pixel_loss import (
+    Totals,
+    check_targets,
+    choose_denominator,
+    divide,
+    pixel_terms,
+    totals,
+    totals_of,
+)
+from .upsample import stride_of
 
 
 def cross_entropy_reference(
@@ -21,6 +37,52 @@ def cross_entropy_reference(
     if weight is not None:
         scale = scale * weight.to(scale.dtype)[terms.target]
     return totals(-scale * terms.target_log_prob, terms.kept, scale)
+
+
+@triton.jit
+def _pixel(
+    z,
+    largest,
+    total,
+    cls,
+    target,
+    kept,
+    n,
+    place,
+    map_ptr,
+    weight_ptr,
+    first_parameter,
+    second_parameter,
+    third_parameter,
+    NUM_CLASSES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+):
+    """Return loss, factor, target, kept and counts of one pixel per lane."""
+    log_prob = logit_of(z, cls, target, NUM_CLASSES) - largest - tl.log(total)
+    scale = tl.where(kept, 1.0, 0.0)
+    if WEIGHTED:
+        known = kept & (target >= 0) & (target < NUM_CLASSES)
+        scale = tl.load(weight_ptr + target, mask=known, other=0.0).to(tl.float32)
+    zero = tl.zeros_like(scale)
+    return -scale * log_prob, scale, target, kept, scale, zero, zero
+
+
+@torch.library.custom_op("warpseg::cross_entropy", mutates_args=())
+def _cross_entropy(
+    logits: Tensor, mask: Tensor, weight: Tensor | None, ignore: int
+) -> tuple[Tensor, Tensor]:
+    return launch(
+        _pixel,
+        logits,
+        mask,
+        ignore=ignore,
+        stride=stride_of(logits, (mask.shape[1], mask.shape[2])),
+        option=int(weight is not None),
+        table=weight,
+    )
+
+
+register(_cross_entropy)
 
 
 def cross_entropy(
@@ -44,5 +106,15 @@ def cross_entropy(
     check_targets(logits, mask)
     if weight is not None and weight.shape != logits.shape[1:2]:
         raise ValueError(f"weight must be ({logits.shape[1]},); got {tuple(weight.shape)}")
-    loss, counts = cross_entropy_reference(logits, mask, weight, ignore)
+    if use_op(logits, mask, weight):
+        loss, counts = totals_of(_cross_entropy(logits, mask, weight, ignore))
+    else:
+        loss, counts = cross_entropy_reference(logits, mask, weight, ignore)
     return divide(loss, choose_denominator(denominator, counts[0], mask, weights=counts[1]))
+
+
+def compile_cases() -> list[CompileCase]:
+    """List the kernel without and with class weights."""
+    return loss_cases(
+        "cross_entropy", _pixel, options=(0, 1), describe=lambda o: ("plain", "weighted")[o]
+    )

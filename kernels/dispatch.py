@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 CHOICES = ("auto", "reference", "triton")
+# Triton 3.9 warns, and 3.10 changes numbers, where this is left open.
+os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _choice = os.environ.get("WARPSEG_KERNELS") or "auto"
 

@@ -19,7 +19,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 class Totals(NamedTuple):
     """Sums over the pixels of a batch.
 
-    loss: 0-d float32 (float64 for float64 logits), differentiable. counts: (3,) of the same dtype,
+    loss: 0-d float32 (float64 for float64 logits), differentiable. counts: (4,) of the same dtype,
     without gradient; the first is the number of kept pixels, the others belong to the operation.
     """
 
@@ -85,8 +85,14 @@ def pixel_terms(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> PixelTe
 def totals(loss: Tensor, kept: Tensor, *counts: Tensor) -> Totals:
     """Sum a (N, H, W) loss where `kept`, and up to three maps of counts."""
     sums = [count.detach().to(loss.dtype).sum() for count in (kept, *counts)]
-    sums += [loss.new_zeros(())] * (3 - len(sums))
+    sums += [loss.new_zeros(())] * (4 - len(sums))
     return Totals(torch.where(kept, loss, 0).sum(), torch.stack(sums))
+
+
+def totals_of(outputs: tuple[Tensor, Tensor]) -> Totals:
+    """Return the totals of an operation registered by `cells.register`."""
+    sums, _ = outputs
+    return Totals(sums[0], sums[1:].detach())
 
 
 def divide(total: Tensor, denominator: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 Import it as `from support import ...`: tests/kernels/conftest.py puts the folder on the path.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from warpseg.kernels.dispatch import kernels
 
@@ -120,3 +123,77 @@ def bilinear(logits: Tensor, size: tuple[int, int], stride: int) -> Tensor:
 
     down, across = matrix(size[0], logits.shape[2]), matrix(size[1], logits.shape[3])
     return torch.einsum("yh,nchw,xw->ncyx", down, logits.double().cpu(), across)
+
+
+# N, C, (h, w), (H, W), stride: sizes that do not divide, one pixel, few and many classes (one, two
+# and more threads to a cell).
+FEW_SHAPES = (
+    (2, 5, (2, 3), (7, 9), 4),
+    (1, 2, (1, 1), (1, 1), 1),
+    (1, 27, (1, 3), (2, 5), 2),
+    (1, 255, (1, 2), (2, 4), 2),
+)
+# Also further strides, and maps wider and taller than what one program owns.
+SHAPES = (
+    *FEW_SHAPES,
+    (1, 3, (3, 2), (8, 5), 3),
+    (1, 4, (1, 2), (7, 16), 8),
+    (1, 3, (1, 2), (9, 17), 16),
+    (1, 3, (5, 35), (5, 35), 1),
+    (1, 27, (1, 17), (2, 33), 2),
+)
+
+
+def expected_gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a float64 loss of float64 logits, written from its formula, and its gradient."""
+    leaf = logits.detach().double().cpu().requires_grad_()
+    value = loss(leaf)
+    value.backward()
+    assert leaf.grad is not None
+    return value.detach(), leaf.grad
+
+
+def check_loss(
+    loss: Callable[[Tensor], Tensor], formula: Callable[[Tensor], Tensor], logits: Tensor, path: str
+) -> None:
+    """Hold a loss and its gradient on one path to its formula in float64."""
+    with running(path):
+        value, gradient = gradient_of(loss, logits)
+    expected, expected_slope = expected_gradient(formula, logits)
+    assert value.dtype == torch.float32
+    assert value.shape == ()
+    assert gradient.dtype == logits.dtype
+    assert gradient.stride() == logits.stride()
+    assert_close(value, expected)
+    assert_close(gradient, expected_slope)
+
+
+def check_operation(loss: Callable[[Tensor], Tensor], logits: Tensor) -> None:
+    """Check what every loss promises beside its value: bits, torch.compile, autocast."""
+    with running("triton"):
+        value, gradient = gradient_of(loss, logits)
+        again, gradient_again = gradient_of(loss, logits)
+        assert torch.equal(value, again)
+        assert torch.equal(gradient, gradient_again)
+        backend = "inductor" if logits.is_cuda else "aot_eager"
+        compiled, slope = gradient_of(torch.compile(loss, fullgraph=True, backend=backend), logits)
+        assert_close(compiled, value)
+        assert_close(slope, gradient)
+        with torch.autocast(logits.device.type, torch.bfloat16):
+            half, slope = gradient_of(lambda leaf: loss(F.conv2d(leaf, _unit(logits))), logits)
+        assert half.dtype == torch.float32
+        assert slope.dtype == logits.dtype
+        assert_close(half, value, torch.bfloat16)
+        assert_close(slope, gradient, torch.bfloat16)
+
+
+def check_registration(operation: Any, *arguments: object) -> None:
+    """Run `torch.library.opcheck`, which itself reads a gradient that torch warns of."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor", module="torch")
+        torch.library.opcheck(operation, arguments)
+
+
+def _unit(logits: Tensor) -> Tensor:
+    """Return the weight of a 1x1 convolution that changes nothing."""
+    return torch.eye(logits.shape[1], device=logits.device)[:, :, None, None]

@@ -1,0 +1,370 @@
+"""The cell kernel: a loss over full-resolution pixels, computed from stride-s logits in registers.
+
+The s x s pixels between four neighbouring logits form a cell; cell k reaches from logit k - 1 to
+logit k, so a map of w columns has w + 1 cells, the outer ones cut by the border. A program owns a
+strip of cells, one or more lanes each, and walks down the pixel rows of a segment. It interpolates
+the row's two ends once, then each pixel with one multiply-add per class, takes the softmax in
+registers in float32, asks the operation's `pixel` function for the pixel's loss and the factor k of
+
+    dL/dz = k (softmax(z) - onehot(t))
+
+which is the gradient of every loss here, and adds it to the four corners with the interpolation's
+own weights. The lower corners of one row of cells are the upper corners of the next: their sums
+stay in registers. A finished row of logits is the sum of two lanes: the left one writes its part,
+and after a barrier the right one adds its own. Neighbouring programs recompute the cells that they
+share, so nothing is added atomically, every sum has one order, and each output is written once.
+
+Bytes per pixel, C classes of b bytes at stride s: 2bC/s^2 to turn channels-last logits into rows
+(once), bC/s^2 read, 4C/s^2 of float32 gradient written, and the maps (a byte per label). Time is
+arithmetic: about 18 instructions per pixel and class.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .compile import CompileCase
+from .rows import scale_gradient, to_rows
+
+COUNTS = 4
+"""Per-pixel counts summed beside the loss: kept pixels, and three of the operation's own."""
+
+_PROGRAMS = 1024
+"""Enough warps to fill the largest device about once; shorter segments than that cost overlap."""
+
+
+@triton.jit
+def logit_of(z, cls, target, NUM_CLASSES: tl.constexpr):
+    """Return the logit of `target` (lanes,) from z (classes, lanes)."""
+    return tl.sum(tl.where((cls == target[None, :]) & (cls < NUM_CLASSES), z, 0.0), 0)
+
+
+@triton.jit
+def first_largest(z, largest, cls, NUM_CLASSES: tl.constexpr):
+    """Return the lowest class whose logit is `largest`."""
+    here = (z == largest[None, :]) & (cls < NUM_CLASSES)
+    return tl.min(tl.where(here, cls, NUM_CLASSES), 0)
+
+
+@triton.jit
+def largest_logit(z, cls, NUM_CLASSES: tl.constexpr):
+    """Return the largest logit over the classes."""
+    return tl.max(tl.where(cls < NUM_CLASSES, z, float("-inf")), 0)
+
+
+@triton.jit
+def exponentials(z, largest, cls, NUM_CLASSES: tl.constexpr):
+    """Return exp(z - largest), 0 beyond the classes."""
+    return tl.where(cls < NUM_CLASSES, tl.exp(z - largest[None, :]), 0.0)
+
+
+@triton.jit
+def row_ends(row_ptr, k, down, col, cls, h, w, NUM_CLASSES: tl.constexpr):
+    """Interpolate the logits of one pixel row at the left and right ends of its cells.
+
+    `row_ptr` points to the rows of the image, `k` is the row of cells, `down` the way down in it.
+    Offsets within an image fit 32 bits.
+    """
+    upper = row_ptr + ((tl.maximum(k - 1, 0) * NUM_CLASSES + cls) * w + col[None, :])
+    lower = row_ptr + ((tl.minimum(k, h - 1) * NUM_CLASSES + cls) * w + col[None, :])
+    at_left = (cls < NUM_CLASSES) & ((col >= 1) & (col <= w))[None, :]
+    at_right = (cls < NUM_CLASSES) & (col < w)[None, :]
+    left = tl.load(upper - 1, mask=at_left, other=0.0).to(tl.float32) * (1 - down)
+    left += tl.load(lower - 1, mask=at_left, other=0.0).to(tl.float32) * down
+    right = tl.load(upper, mask=at_right, other=0.0).to(tl.float32) * (1 - down)
+    right += tl.load(lower, mask=at_right, other=0.0).to(tl.float32) * down
+    return left, right
+
+
+@triton.jit
+def way(step, stride, k, last):
+    """Return how far pixel `step` of cell `k` lies between its two logits, borders clamped."""
+    inner = (step + (1 - stride % 2) * 0.5) * (1.0 / stride)
+    return tl.where(k == 0, 1.0, tl.where(k >= last, 0.0, inner))
+
+
+@triton.jit
+def _cell_loss_kernel(
+    row_ptr,
+    target_ptr,
+    map_ptr,
+    table_ptr,
+    gradient_ptr,
+    total_ptr,
+    first_parameter,
+    second_parameter,
+    third_parameter,
+    H,
+    W,
+    h,
+    w,
+    stride,
+    ignore,
+    segment,
+    segments,
+    strips,
+    PIXEL: tl.constexpr,
+    OPTION: tl.constexpr,
+    NUM_CLASSES: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
+    """Sum loss and counts of one strip of one segment; write its rows of the gradient."""
+    pid = tl.program_id(0)
+    n = (pid // (segments * strips)).to(tl.int64)
+    first = (pid // strips) % segments * segment
+    lane = tl.arange(0, BLOCK_B)
+    col = pid % strips * (BLOCK_B - 1) + lane
+    cls = tl.arange(0, BLOCK_C)[:, None]
+    real = cls < NUM_CLASSES
+    image = n * NUM_CLASSES * h * w
+    half = (stride + 1) // 2
+    own_col = ((lane < BLOCK_B - 1) | (col == w)) & (col <= w)
+    zero = tl.zeros([BLOCK_C, BLOCK_B], tl.float32)
+    upper_left, upper_right, lower_left, lower_right = zero, zero, zero, zero
+    losses = tl.zeros([BLOCK_B], tl.float32)
+    kepts, firsts, seconds, thirds = losses, losses, losses, losses
+    last = tl.minimum(first + segment, h)
+    # One loop over pixel rows: in nested loops the compiler hoists the loads and runs out of
+    # registers for the corners. `nil` makes blocks of scalars: the interpreter cannot mix them in
+    # a mask.
+    nil = lane * 0
+    for row in range(first * stride, (last + 1) * stride):
+        k = row // stride
+        down = way(row % stride, stride, k, h)
+        y = row - half
+        own = own_col & ((k + nil < first + segment) | (k + nil == h))
+        left, right = row_ends(row_ptr + image, k, down, col, cls, h, w, NUM_CLASSES)
+        slope = right - left
+        offset = (n * H + y) * W
+        for dx in range(stride):
+            x = col * stride - half + dx
+            across = way(dx, stride, col, w)
+            inside = (x >= 0) & (x < W) & (y + nil >= 0) & (y + nil < H) & (col <= w)
+            target = tl.load(target_ptr + offset + x, mask=inside, other=0).to(tl.int32)
+            known = (target >= 0) & (target < NUM_CLASSES)
+            kept = inside & (target != ignore)
+            z = left + slope * across[None, :]
+            largest = largest_logit(z, cls, NUM_CLASSES)
+            e = exponentials(z, largest, cls, NUM_CLASSES)
+            total = tl.sum(e, 0)
+            loss, factor, target, kept, one, two, three = PIXEL(
+                z,
+                largest,
+                total,
+                cls,
+                target,
+                kept,
+                n,
+                offset + x,
+                map_ptr,
+                table_ptr,
+                first_parameter,
+                second_parameter,
+                third_parameter,
+                NUM_CLASSES,
+                OPTION,
+            )
+            factor = tl.where(kept & known, factor, 0.0)
+            g = e * (factor / total)[None, :]
+            g -= tl.where(cls == target[None, :], factor[None, :], 0.0)
+            share = across * down
+            upper_left += tl.where(real, g * (1 - across - down + share)[None, :], 0.0)
+            upper_right += tl.where(real, g * (across - share)[None, :], 0.0)
+            lower_left += tl.where(real, g * (down - share)[None, :], 0.0)
+            lower_right += tl.where(real, g * share[None, :], 0.0)
+            losses += tl.where(kept & own, tl.where(known, loss, float("nan")), 0.0)
+            kepts += tl.where(kept & own, 1.0, 0.0)
+            firsts += tl.where(kept & own, one, 0.0)
+            seconds += tl.where(inside & own, two, 0.0)
+            thirds += tl.where(inside & own, three, 0.0)
+        if row % stride == stride - 1:
+            out = gradient_ptr + image + (((k - 1) * NUM_CLASSES + cls) * w + col[None, :])
+            done = real & (k + nil > first)[None, :]
+            from_left = done & ((col < w) & (lane < BLOCK_B - 1))[None, :]
+            tl.store(out, upper_right, mask=from_left)
+            tl.debug_barrier()
+            both = done & ((lane > 0) & (col <= w))[None, :]
+            upper_left += tl.load(out - 1, mask=both, other=0.0)
+            tl.store(out - 1, upper_left, mask=both)
+            upper_left, upper_right = lower_left, lower_right
+            lower_left, lower_right = zero, zero
+    programs = tl.num_programs(0)
+    tl.store(total_ptr + pid, tl.sum(losses, 0))
+    tl.store(total_ptr + programs + pid, tl.sum(kepts, 0))
+    tl.store(total_ptr + 2 * programs + pid, tl.sum(firsts, 0))
+    tl.store(total_ptr + 3 * programs + pid, tl.sum(seconds, 0))
+    tl.store(total_ptr + 4 * programs + pid, tl.sum(thirds, 0))
+
+
+def launch(
+    pixel: Any,
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore: int,
+    stride: int,
+    option: int = 0,
+    map: Tensor | None = None,
+    table: Tensor | None = None,
+    parameters: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> tuple[Tensor, Tensor]:
+    """Run the cell kernel with one operation's `pixel` function.
+
+    Returns the sums over all pixels, (1 + COUNTS,) float32: loss, kept pixels, the operation's
+    counts; and the loss's gradient, (N, h, C, w) float32. `map` is a (N, H, W) map and
+    `table` a small vector that the pixel function reads.
+    """
+    batch, classes, h, w = logits.shape
+    gradient, totals = empty_outputs(logits)
+    if not target.numel() or not logits.numel():
+        return totals.zero_(), gradient.zero_()
+    rows, target = to_rows(logits), target.contiguous()
+    block_c, lanes, warps = tile(classes)
+    strips = triton.cdiv(w, lanes - 1)
+    segment = _segment(batch * strips, h)
+    segments = triton.cdiv(h, segment)
+    programs = batch * segments * strips
+    constants: dict[str, Any] = {
+        "PIXEL": pixel,
+        "OPTION": option,
+        "NUM_CLASSES": classes,
+        "BLOCK_C": block_c,
+        "BLOCK_B": lanes,
+        "num_warps": warps,
+    }
+    partial = torch.empty((1 + COUNTS, programs), dtype=torch.float32, device=logits.device)
+    _cell_loss_kernel[(programs,)](
+        rows,
+        target,
+        target if map is None else map.contiguous(),
+        target if table is None else table.contiguous(),
+        gradient,
+        partial,
+        *parameters,
+        target.shape[1],
+        target.shape[2],
+        h,
+        w,
+        stride,
+        ignore,
+        segment,
+        segments,
+        strips,
+        **constants,
+    )
+    return partial.sum(1, dtype=torch.float64).float(), gradient
+
+
+def empty_outputs(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an unwritten gradient (class rows) and totals, as the operations return them."""
+    batch, classes, h, w = logits.shape
+    gradient = torch.empty((batch, h, classes, w), dtype=torch.float32, device=logits.device)
+    totals = torch.empty((1 + COUNTS,), dtype=torch.float32, device=logits.device)
+    return gradient, totals
+
+
+def register(operation: Any) -> None:
+    """Give a `torch.library` operation its fake and its backward.
+
+    The operation takes the logits first and returns (totals, gradient) as `launch` does. Backward
+    multiplies the gradient by the upstream factor of the loss, in the logits' dtype and format.
+    """
+
+    def fake(logits: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+        gradient, totals = empty_outputs(logits)
+        return totals, gradient
+
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.dtype, ctx.channels_last = inputs[0].dtype, not inputs[0].is_contiguous()
+        ctx.others = (None,) * (len(inputs) - 1)
+
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple:
+        (gradient,) = ctx.saved_tensors
+        return scale_gradient(gradient, upstream[0], ctx.dtype, ctx.channels_last), *ctx.others
+
+    operation.register_fake(fake)
+    operation.register_autograd(backward, setup_context=setup_context)
+
+
+def tile(classes: int) -> tuple[int, int, int]:
+    """Return (classes rounded up, lanes, warps) of a program.
+
+    Up to 25 classes a thread holds all classes of one cell: their number is then known to the
+    compiler, rounding up costs nothing and the softmax needs no exchange. Beyond, registers would
+    spill, so two and more threads share a cell.
+    """
+    block_c = max(2, triton.next_power_of_2(classes))
+    if classes <= 25:
+        return block_c, 32, 1
+    if classes <= 128:
+        return block_c, 512 // block_c, 1
+    return block_c, 4, 2
+
+
+def _segment(columns: int, h: int) -> int:
+    """Return how many rows of logits a program finishes: long where there are programs enough."""
+    for segment in (16, 8, 4):
+        if columns * triton.cdiv(h, segment) >= _PROGRAMS:
+            return segment
+    return 2
+
+
+def loss_cases(
+    name: str,
+    pixel: Any,
+    *,
+    options: tuple[int, ...] = (0,),
+    map: str | None = None,
+    table: str = "*fp32",
+    classes: tuple[int, ...] = (19, 21, 150),
+    describe: Callable[[int], str] = str,
+) -> list[CompileCase]:
+    """List one operation's kernels at the recipes' class counts, for bfloat16 logits at stride 4.
+
+    The stride is an argument of the kernel, so that the same code serves every stride.
+    """
+    cases = []
+    for option in options:
+        for count in classes:
+            block_c, lanes, warps = tile(count)
+            per_pixel = count / 16
+            maps = 1 + (4 if map else 0)
+            signature = {
+                "row_ptr": "*bf16",
+                "target_ptr": "*u8",
+                "map_ptr": map or "*u8",
+                "table_ptr": table,
+                "gradient_ptr": "*fp32",
+                "total_ptr": "*fp32",
+                **{f"{place}_parameter": "fp32" for place in ("first", "second", "third")},
+            }
+            constexprs = {
+                "PIXEL": pixel,
+                "OPTION": option,
+                "NUM_CLASSES": count,
+                "BLOCK_C": block_c,
+                "BLOCK_B": lanes,
+            }
+            for parameter in _cell_loss_kernel.arg_names:
+                if parameter not in signature and parameter not in constexprs:
+                    signature[parameter] = "i32"
+            suffix = f"-{describe(option)}" if len(options) > 1 else ""
+            cases.append(
+                CompileCase(
+                    name=f"{name}{suffix}/C{count}",
+                    kernel=_cell_loss_kernel,
+                    signature=signature,
+                    constexprs=constexprs,
+                    num_warps=warps,
+                    bytes_per_pixel=maps + (2 + 4) * per_pixel,
+                    floor_bytes_per_pixel=maps + (2 + 2) * per_pixel,
+                )
+            )
+    return cases
