@@ -53,10 +53,10 @@ def peer_loader(
         shuffle=True,
         drop_last=True,
         num_workers=workers,
-        persistent_workers=True,
+        persistent_workers=workers > 0,
         worker_init_fn=_seed_worker,
         # A process with threads, as ours has by now, must not be forked.
-        multiprocessing_context="spawn",
+        multiprocessing_context="spawn" if workers > 0 else None,
     )
     batches = iter(loader)
 
@@ -67,7 +67,7 @@ def peer_loader(
             current = iter(loader)
 
     def pids() -> list[int]:
-        return [worker.pid for worker in batches._workers]  # pyright: ignore
+        return [worker.pid for worker in getattr(batches, "_workers", [])]
 
     return endless(), pids
 

@@ -76,10 +76,10 @@ class DaliLoader(Loader):
         self._forget()
         self._running.clear()
         self._fed = self._next = position
-        return build_pipeline(
+        return define_graph(
             self._feed,
             batch_size=self.plan.batch_size,
-            threads=self.settings.threads,
+            threads=self.settings.num_threads,
             prefetch=self.settings.prefetch,
             device=self._device,
             crop_size=self.plan.geometry.crop_size,
@@ -142,7 +142,7 @@ class DaliLoader(Loader):
         return RuntimeError(f"DALI failed: {error}")
 
 
-def build_pipeline(
+def define_graph(
     source: Any,
     *,
     batch_size: int,
@@ -154,7 +154,7 @@ def build_pipeline(
     encoded: bool,
     slicing: bool,
 ) -> Any:
-    """Build the graph (a DALI pipeline with one output, (N, H, W, 3) uint8).
+    """Define the graph: a DALI pipeline with one output, (N, H, W, 3) uint8, built when it runs.
 
     source: called per batch, returns the images (encoded bytes, or arrays (h, w, 3)) and, for each
     sample, pairs of numbers: size, start and end of the part to resample; start of the padded crop;
@@ -212,6 +212,4 @@ def build_pipeline(
             fill_values=list(fill),
         )
 
-    pipeline = graph()
-    pipeline.build()
-    return pipeline
+    return graph()

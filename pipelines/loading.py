@@ -126,7 +126,7 @@ class Loader(ABC):
         self.settings = settings
         self._stride = stride
         self._masks = MaskReader(settings.mask_cache)
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="warpseg-read")
+        self._pool = ThreadPoolExecutor(settings.num_threads, thread_name_prefix="warpseg-read")
         self._pending: dict[int, _Pending] = {}
 
     @abstractmethod

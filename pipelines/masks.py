@@ -74,7 +74,7 @@ class MaskReader:
         return int(sample.read(_CLASS))
 
     def _rows(self, sample: Sample, extension: str, top: int, bottom: int) -> np.ndarray:
-        key = (sample.shard.name, sample.key, extension)
+        key = (str(sample.shard), sample.key, extension)
         runs = self._runs.get(key)
         if runs is not None:
             return runs.rows(top, bottom)
@@ -82,7 +82,7 @@ class MaskReader:
         if self._room > 0:
             runs = Runs.encode(values)
             # What hardly compresses (a confidence) would only fill the memory.
-            if runs.nbytes < values.nbytes // 4:
+            if runs.nbytes < values.nbytes:
                 with self._lock:
                     if key not in self._runs:
                         self._runs[key] = runs

@@ -55,7 +55,7 @@ class PlainStream:
     def __iter__(self) -> Iterator[PlainBatch]:
         """Decode ahead in threads and yield the batches; see `plain` for what is raised."""
         groups = iter(self._groups)
-        with ThreadPoolExecutor(self._loader.threads, "warpseg-decode") as pool:
+        with ThreadPoolExecutor(self._loader.num_threads, "warpseg-decode") as pool:
             running: deque[tuple[list[Sample], list]] = deque()
             try:
                 while True:

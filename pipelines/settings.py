@@ -4,6 +4,7 @@ Frozen keyword-only dataclasses, validated when made; their docstrings are the h
 line.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -163,8 +164,8 @@ class LoaderSettings:
 
     loader: Literal["auto", "dali", "portable"] = "auto"
     """dali, portable (Pillow and torchvision), or auto: dali where it is installed."""
-    threads: int = 2
-    """Threads that read and decode, per rank."""
+    threads: int = 0
+    """Threads that read and decode, per rank; 0: the machine's cores, shared by its ranks."""
     prefetch: int = 2
     """Batches prepared ahead of the training step."""
     shuffle_buffer: int = 0
@@ -178,13 +179,20 @@ class LoaderSettings:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("threads", 1),
+            ("threads", 0),
             ("prefetch", 1),
             ("shuffle_buffer", 0),
             ("mask_cache", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)}")
+
+    @property
+    def num_threads(self) -> int:
+        """The number of threads, at least 1."""
+        # torchrun says how many ranks a machine has.
+        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:

@@ -15,6 +15,7 @@ from warpseg.pipelines import (
     paired,
     streams,
 )
+from warpseg.pipelines.dali import define_graph
 
 PLAIN = StrongSettings(view="none")
 GEOMETRY = GeometrySettings(crop_size=(40, 48), scale=(0.5, 2.0), fill=(7, 9, 201))
@@ -196,3 +197,36 @@ def test_asking_for_dali_without_it_says_how_to_install_it(coordinates, monkeypa
     monkeypatch.setattr("warpseg.pipelines.dali.has_dali", lambda: False)
     with pytest.raises(RuntimeError, match=r'pip install "warpseg\[dali\]"'):
         paired(coordinates.subset("train"), batch_size=2, **options("dali"))
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+def test_the_same_graph_is_defined_for_a_gpu(encoded):
+    pytest.importorskip("nvidia.dali")
+    graph = define_graph(
+        lambda: (),
+        batch_size=2,
+        threads=1,
+        prefetch=1,
+        device=torch.device("cuda", 1),
+        crop_size=(32, 32),
+        fill=(0, 0, 0),
+        encoded=encoded,
+        slicing=False,
+    )
+    assert graph.device_id == 1
+    assert graph.exec_dynamic
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_gpu_delivers_the_crops_of_the_cpu(photographs):
+    pytest.importorskip("nvidia.dali")
+    subset = photographs.subset("train")
+    shared = options("dali", batch_size=7)
+    first = take(labeled(subset, device="cuda", **shared), 3)
+    second = take(labeled(subset, **shared), 3)
+    for one, other in zip(first, second, strict=True):
+        assert one.image.is_cuda
+        assert torch.equal(one.mask.cpu(), other.mask)
+        difference = np.abs(levels(one.image.cpu()) - levels(other.image))
+        assert difference.max() <= 4
+        assert difference.mean() < 0.5

@@ -30,7 +30,8 @@ from warpseg.pipelines import (
         (StrongSettings, {"tps_sigma": -0.1}, "tps_sigma must be 0 or more"),
         (NormalizationSettings, {"mean": (120.0, 0.5, 0.5)}, r"RGB in \[0, 1\]"),
         (NormalizationSettings, {"std": (0.0, 0.5, 0.5)}, "std must be above 0"),
-        (LoaderSettings, {"threads": 0}, "threads must be 1 or more; got 0"),
+        (LoaderSettings, {"threads": -1}, "threads must be 0 or more; got -1"),
+        (LoaderSettings, {"prefetch": 0}, "prefetch must be 1 or more; got 0"),
     ],
 )
 def test_wrong_settings_are_named(kind, values, told):
@@ -43,3 +44,13 @@ def test_normalisations_by_name():
     own = NormalizationSettings(mean=(0.1, 0.2, 0.3))
     assert normalization_of(own) is own
     assert NORMALIZATIONS["cityscapes"].mean[1] == pytest.approx(82.90 / 255)
+
+
+def test_the_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16))
+    assert LoaderSettings().num_threads == 16
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert LoaderSettings().num_threads == 2
+    assert LoaderSettings(threads=5).num_threads == 5
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert LoaderSettings().num_threads == 1
