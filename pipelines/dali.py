@@ -42,7 +42,7 @@ class DaliLoader(Loader):
     ) -> None:
         if not has_dali():
             raise RuntimeError(
-                f"the dali loader needs NVIDIA DALI: {INSTALL}; or --loader portable"
+                f"the dali loader needs NVIDIA DALI: {INSTALL}; or use --loader.loader portable"
             )
         super().__init__(plan, settings, stride)
         self._device = device
@@ -139,7 +139,9 @@ class DaliLoader(Loader):
                     sample.read_image()
                 except DAMAGED as reason:
                     return damaged(sample, reason)
-        return RuntimeError(f"DALI failed: {error}")
+        # DALI wraps the reason into its traceback.
+        reason = str(error).split("encountered:")[-1].strip().split("\n")[0]
+        return RuntimeError(f"DALI failed ({reason}): use --loader.loader portable")
 
 
 def define_graph(

@@ -195,6 +195,7 @@ class Loader(ABC):
 
 def damaged(sample: Sample, error: BaseException) -> ValueError:
     """Return the error that names the sample which cannot be decoded, and why."""
+    error = error.__cause__ or error
     reason = str(error).split("\n")[0].split(" <_io")[0] or type(error).__name__
     return ValueError(
         f"sample {sample.key} ({sample.name}) of {sample.shard} cannot be decoded ({reason}): run "

@@ -199,6 +199,20 @@ def test_asking_for_dali_without_it_says_how_to_install_it(coordinates, monkeypa
         paired(coordinates.subset("train"), batch_size=2, **options("dali"))
 
 
+def test_what_dali_cannot_do_is_said_in_one_sentence(coordinates, monkeypatch):
+    pytest.importorskip("nvidia.dali")
+    stream = paired(coordinates.subset("train"), batch_size=2, **options("dali"))
+
+    class Broken:
+        def run(self):
+            raise RuntimeError("Critical error\n  File x\n\nencountered:\n\nno memory\nmore")
+
+    monkeypatch.setattr("warpseg.pipelines.dali.define_graph", lambda *_, **__: Broken())
+    with pytest.raises(RuntimeError, match=r"DALI failed \(no memory\): use --loader"):
+        next(stream)
+    stream.close()
+
+
 @pytest.mark.parametrize("encoded", [True, False])
 def test_the_same_graph_is_defined_for_a_gpu(encoded):
     pytest.importorskip("nvidia.dali")

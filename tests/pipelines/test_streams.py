@@ -212,7 +212,7 @@ def test_a_corrupt_image_stops_the_run_by_name(photographs, tmp_path, loader):
         photographs, tmp_path / "data", lambda s, ext: s.key == "00000005" and ext == "jpg"
     )
     name = next(s.name for s in spoiled.subset("train").samples() if s.key == "00000005")
-    told = rf"sample 00000005 \({name}\) of .*train-000000\.tar cannot be decoded"
+    told = rf"sample 00000005 \({name}\) of .*train-000000\.tar cannot be decoded \([^(]*\): run"
     stream = paired(spoiled.subset("train"), **options(loader))
     with pytest.raises(ValueError, match=told):
         take(stream, 7)
