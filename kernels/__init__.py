@@ -6,11 +6,12 @@ from .cross_entropy import cross_entropy, cross_entropy_reference
 from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
 from .ema import ema_update, ema_update_reference
 from .feature_shift import ClassStatistics, feature_shift, feature_shift_reference, shift_table
+from .nearest import at_centres
 from .photometric import Photometric, photometric, sample_photometric
 from .random_crop import random_crop, random_crop_reference
 from .resident import CropPlan, Crops, ResidentImages
 from .strong_view import StrongView, normalize, strong_view, strong_view_reference
-from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask
+from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask, window_mask
 from .upsample import stride_of, upsample
 from .warp import inverse_splat, inverse_splat_reference, warp, warp_reference
 
@@ -23,6 +24,7 @@ __all__ = [
     "Photometric",
     "ResidentImages",
     "StrongView",
+    "at_centres",
     "confusion",
     "confusion_reference",
     "consistency_kl",
@@ -54,4 +56,5 @@ __all__ = [
     "valid_mask",
     "warp",
     "warp_reference",
+    "window_mask",
 ]

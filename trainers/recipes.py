@@ -12,6 +12,7 @@ from ..pipelines.settings import NORMALIZATIONS, GeometrySettings, StrongSetting
 from .consistency import Consistency, ConsistencySettings
 from .engine import Method
 from .inference import EvaluationSettings
+from .mkd import Mkd, MkdSettings
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .runtime import Runtime
@@ -21,6 +22,7 @@ from .supervised import Supervised, SupervisedSettings
 METHODS: dict[str, tuple[type[RunSettings], Callable[..., Method]]] = {
     "supervised": (SupervisedSettings, Supervised),
     "consistency": (ConsistencySettings, Consistency),
+    "mkd": (MkdSettings, Mkd),
 }
 """Settings and method by name."""
 
@@ -143,6 +145,7 @@ def _add(
     RECIPES[f"supervised-phtps-{family}"] = partial(supervised, augmentation=StrongSettings())
     RECIPES[f"consistency-{family}"] = consistency
     RECIPES[f"consistency-mt-{family}"] = partial(consistency, mean_teacher=True)
+    RECIPES[f"mkd-{family}"] = partial(MkdSettings, network=chosen, **shared, **unlabeled)
 
 
 _add("cityscapes-half-swiftnet18", CITYSCAPES_HALF, "swiftnet-rn18", "imagenet")
