@@ -4,6 +4,7 @@ from .confusion import confusion, confusion_reference
 from .consistency_kl import consistency_kl, consistency_kl_reference
 from .cross_entropy import cross_entropy, cross_entropy_reference
 from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
+from .dynamic_ce import Cases, dynamic_ce, dynamic_ce_reference
 from .ema import ema_update, ema_update_reference
 from .feature_shift import ClassStatistics, feature_shift, feature_shift_reference, shift_table
 from .nearest import at_centres
@@ -17,6 +18,7 @@ from .warp import inverse_splat, inverse_splat_reference, warp, warp_reference
 
 __all__ = [
     "TPS",
+    "Cases",
     "ClassStatistics",
     "CropPlan",
     "Crops",
@@ -34,6 +36,8 @@ __all__ = [
     "cutmix",
     "cutmix_boxes",
     "cutmix_reference",
+    "dynamic_ce",
+    "dynamic_ce_reference",
     "ema_update",
     "ema_update_reference",
     "feature_shift",

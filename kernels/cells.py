@@ -179,7 +179,7 @@ def _cell_loss_kernel(
             lower_right += tl.where(real, g * share[None, :], 0.0)
             losses += tl.where(kept & own, tl.where(known, loss, float("nan")), 0.0)
             kepts += tl.where(kept & own, 1.0, 0.0)
-            firsts += tl.where(kept & own, one, 0.0)
+            firsts += tl.where(inside & own, one, 0.0)
             seconds += tl.where(inside & own, two, 0.0)
             thirds += tl.where(inside & own, three, 0.0)
         if row % stride == stride - 1:
@@ -208,7 +208,7 @@ def launch(
     *,
     ignore: int,
     stride: int,
-    option: int = 0,
+    option: Any = 0,
     map: Tensor | None = None,
     table: Tensor | None = None,
     parameters: tuple[float, float, float] = (0.0, 0.0, 0.0),
@@ -305,7 +305,7 @@ def tile(classes: int) -> tuple[int, int, int]:
         return block_c, 32, 1
     if classes <= 128:
         return block_c, 512 // block_c, 1
-    return block_c, 4, 2
+    return block_c, 4, 4
 
 
 def _segment(columns: int, h: int) -> int:
@@ -320,11 +320,11 @@ def loss_cases(
     name: str,
     pixel: Any,
     *,
-    options: tuple[int, ...] = (0,),
+    options: tuple[Any, ...] = (0,),
     map: str | None = None,
     table: str = "*fp32",
     classes: tuple[int, ...] = (19, 21, 150),
-    describe: Callable[[int], str] = str,
+    describe: Callable[[Any], str] = str,
 ) -> list[CompileCase]:
     """List one operation's kernels at the recipes' class counts, for bfloat16 logits at stride 4.
 
