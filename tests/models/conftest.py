@@ -5,6 +5,7 @@ import functools
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from warpseg.models import build_network
 
 VARIANTS = {
@@ -43,3 +44,33 @@ def image():
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(2, 3, 33, 47, generator=generator)
     return image.to(memory_format=torch.channels_last)
+
+
+@pytest.fixture
+def save_weights(tmp_path):
+    """Return a function that saves a state dict or checkpoint and returns the path as text."""
+
+    def save(content, name="file.pth"):
+        path = tmp_path / name
+        if path.suffix == ".safetensors":
+            # Own, plain memory: safetensors refuses channels-last tensors.
+            plain = {key: value.clone().contiguous() for key, value in content.items()}
+            save_file(plain, path)
+        else:
+            torch.save(content, path)
+        return str(path)
+
+    return save
+
+
+@pytest.fixture
+def assert_same_tensors():
+    """Return a function that compares two states to the bit, batch counters aside."""
+
+    def check(loaded, original):
+        assert len(loaded) > 10
+        for name, value in loaded.items():
+            if not name.endswith("num_batches_tracked"):
+                assert torch.equal(value, original[name]), name
+
+    return check

@@ -32,7 +32,7 @@ def same(first, second):
     return [torch.equal(first[name], second[name]) for name in first]
 
 
-def train(network, image, branch, steps=2):
+def train(network, image, branch, steps=1):
     """Take steps on joint batches, so that branches and affine parameters drift apart."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     for _ in range(steps):

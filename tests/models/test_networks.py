@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from warpseg.models import NETWORKS, batch_norm_policy, build_network
 
+VARIANTS = ["swiftnet", "deeplabv2", "plain", "mkd", "gta", "xception", "wrn"]
 SIZES = [(32, 64), (33, 47), (50, 97)]
 
 
@@ -111,7 +112,11 @@ def test_layout_counter_sees_a_change():
     assert changes.found  # the gradient of a plain mean, which the networks avoid
 
 
-@pytest.mark.parametrize("amp", [False, True])
+@pytest.mark.parametrize(
+    ("network", "amp"),
+    [("swiftnet", False), ("gta", False), *((variant, True) for variant in VARIANTS)],
+    indirect=["network"],
+)
 def test_stays_channels_last_forward_and_backward(network, image, amp):
     with LayoutChanges() as changes, torch.autocast("cpu", torch.bfloat16, enabled=amp):
         logits = network(image)
