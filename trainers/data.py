@@ -10,8 +10,11 @@ from ..shards import Dataset, Subset
 from .runtime import Runtime
 from .settings import RunSettings
 
-Batches = Mapping[str, Any]
-"""One batch of each stream that a method asked for, by the stream's name."""
+Batches = dict[str, Any]
+"""One batch of each stream that a method asked for, by the stream's name.
+
+A stage may add entries that later stages of the same step read.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
