@@ -20,6 +20,10 @@ class Backbone(Protocol):
     """Channels of the features it returns, fine to coarse."""
     stages: tuple[tuple[str, ...], ...]
     """Names of the children that make up layer 0 (the stem), 1, 2, 3 and 4."""
+    imagenet: str
+    """Torchvision's ImageNet weights for it, or nothing."""
+    imagenet_hint: str
+    """What to do where there are none."""
 
 
 class SegmentationNetwork(nn.Module):

@@ -15,11 +15,12 @@ classifier are taken where they fit.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor
 
 from . import weight_names as names
-from .network import SegmentationNetwork
+from .network import Backbone, SegmentationNetwork
 from .norm import plain_state_dict
 from .weight_files import FLAG, read_enum, read_file
 from .xception import Xception65
@@ -80,11 +81,12 @@ def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
 def _read(network: SegmentationNetwork, weights: str) -> tuple[dict[str, Tensor], bool]:
     """Return the source's state under its own names, and whether it comes from Caffe."""
     if weights == "imagenet":
-        enum = getattr(network.backbone, "imagenet", "")
-        if not enum:
-            hint = getattr(network.backbone, "imagenet_hint", "there are none for it")
-            raise ValueError(f"torchvision has no ImageNet weights for {network.name}: {hint}")
-        return read_enum(enum), False
+        backbone = cast(Backbone, network.backbone)
+        if not backbone.imagenet:
+            raise ValueError(
+                f"torchvision has no ImageNet weights for {network.name}: {backbone.imagenet_hint}"
+            )
+        return read_enum(backbone.imagenet), False
     caffe = weights.startswith("caffe:")
     path, _, inside = weights.removeprefix("caffe:").partition("#")
     if "/" not in path and "_Weights." in path:

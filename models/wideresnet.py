@@ -32,6 +32,8 @@ class PreActivationBlock(nn.Module):
 class WideResNet(nn.Module):
     """Return the outputs of three groups of pre-activation blocks, at strides 1, 2 and 4."""
 
+    imagenet = ""
+    imagenet_hint = "it trains from scratch, with weights none"
     stages = (("conv1",), ("group1",), ("group2",), ("group3",), ())
 
     def __init__(self, depth: int, factor: int) -> None:

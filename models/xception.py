@@ -88,6 +88,7 @@ class Xception65(nn.Module):
         ("blocks.19", "blocks.20"),
     )
     channels = (256, 2048)
+    imagenet = ""
     imagenet_hint = "pass a file of timm's xception65.tf_in1k"
 
     def __init__(self) -> None:

@@ -79,7 +79,7 @@ def test_offline_names_the_file_and_the_flag(monkeypatch, tmp_path):
     [
         ("deeplabv3plus-xception65", {}, "timm's xception65"),
         ("deeplabv3plus-rn50", {"head": "gta"}, "deep stem"),
-        ("wrn-28-2", {}, "there are none"),
+        ("wrn-28-2", {}, "trains from scratch"),
     ],
 )
 def test_no_imagenet_weights(name, options, message):
