@@ -9,8 +9,18 @@ from .ema import ema_update, ema_update_reference
 from .feature_shift import ClassStatistics, feature_shift, feature_shift_reference, shift_table
 from .nearest import at_centres
 from .photometric import Photometric, photometric, sample_photometric
+from .pseudo_label import (
+    PseudoLabel,
+    class_thresholds,
+    drop_unsure,
+    pseudo_label,
+    pseudo_label_reference,
+)
+from .quantile import quantile, select, select_reference
 from .random_crop import random_crop, random_crop_reference
 from .resident import CropPlan, Crops, ResidentImages
+from .reweight import reweight, reweight_reference
+from .self_correction import self_correction, self_correction_reference
 from .strong_view import StrongView, normalize, strong_view, strong_view_reference
 from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask, window_mask
 from .upsample import stride_of, upsample
@@ -24,9 +34,11 @@ __all__ = [
     "Crops",
     "CutMixBoxes",
     "Photometric",
+    "PseudoLabel",
     "ResidentImages",
     "StrongView",
     "at_centres",
+    "class_thresholds",
     "confusion",
     "confusion_reference",
     "consistency_kl",
@@ -36,6 +48,7 @@ __all__ = [
     "cutmix",
     "cutmix_boxes",
     "cutmix_reference",
+    "drop_unsure",
     "dynamic_ce",
     "dynamic_ce_reference",
     "ema_update",
@@ -46,10 +59,19 @@ __all__ = [
     "inverse_splat_reference",
     "normalize",
     "photometric",
+    "pseudo_label",
+    "pseudo_label_reference",
+    "quantile",
     "random_crop",
     "random_crop_reference",
+    "reweight",
+    "reweight_reference",
     "sample_photometric",
     "sample_tps",
+    "select",
+    "select_reference",
+    "self_correction",
+    "self_correction_reference",
     "shift_table",
     "solve_tps",
     "stride_of",
