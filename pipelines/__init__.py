@@ -1,6 +1,6 @@
 """Shards to batches of weak and strong views on the device."""
 
-from .batches import LabeledBatch, PairedBatch, PlainBatch
+from .batches import LabeledBatch, PairedBatch, PlainBatch, SecondView
 from .labeled import labeled
 from .paired import paired
 from .plain import plain
@@ -22,6 +22,7 @@ __all__ = [
     "NormalizationSettings",
     "PairedBatch",
     "PlainBatch",
+    "SecondView",
     "StrongSettings",
     "contact_sheet",
     "labeled",

@@ -26,6 +26,18 @@ class LabeledBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondView:
+    """One more strong view of the crops of a batch, perturbed independently of the first."""
+
+    strong: Tensor
+    """(N, 3, H, W) floating point, normalised, channels-last."""
+    valid: Tensor
+    """(N, H, W) bool: its pixels whose source lies inside the window."""
+    tps: TPS | None
+    """The warp from weak to this view; None where it is not warped."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PairedBatch:
     """Weak and strong views of the same crops."""
 
@@ -45,6 +57,8 @@ class PairedBatch:
     """(N, H, W) uint8 pseudo-labels under the weak geometry, IGNORE outside; None without them."""
     confidence: Tensor | None = None
     """(N, H, W) float32 in [0, 1] of the pseudo-labels, 0 outside; None without them."""
+    second: SecondView | None = None
+    """Another strong view of the same crops, where one was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

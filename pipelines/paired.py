@@ -1,11 +1,14 @@
 """The stream of weak and strong views of the same crops."""
 
-import torch
+from typing import Any
 
-from ..kernels import strong_view
+import torch
+from torch import Tensor
+
+from ..kernels import TPS, StrongView, strong_view
 from ..kernels.tps import window_mask
 from ..shards import Subset
-from .batches import PairedBatch
+from .batches import PairedBatch, SecondView
 from .colour import colour_views
 from .loading import Crops
 from .settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
@@ -17,29 +20,24 @@ class PairedStream(Stream[PairedBatch]):
 
     strong: StrongSettings
 
+    def __init__(self, subset: Subset, *, second: bool, **options: Any) -> None:
+        super().__init__(subset, **options)
+        self._second = second
+
     def _make(self, crops: Crops) -> PairedBatch:
         pixels, window = self._to_device(crops.image), self._to_device(crops.window)
-        settings, tps = self.strong, None
-        if settings.view == "colour":
-            colours = self._colours(crops, settings)
+        second = None
+        if self.strong.view == "colour":
+            colours = self._colours(crops, self.strong)
             weak, strong = colour_views(pixels, colours, self.normalization, self.dtype)
-            valid = window_mask(window, self.geometry.crop_size)
+            valid, tps = window_mask(window, self.geometry.crop_size), None
         else:
-            changed, tps = self._perturbation(settings)
-            views = strong_view(
-                pixels,
-                photometric=changed,
-                tps=tps,
-                mean=self.normalization.mean,
-                std=self.normalization.std,
-                window=window,
-                dtype=self.dtype,
-                with_weak=True,
-                space=settings.photometric_space,
-                clamp=settings.clamp,
-            )
+            views, tps = self._view(pixels, window, 0)
             assert views.weak is not None
             weak, strong, valid = views.weak, views.strong, views.valid
+            if self._second:
+                more, warped = self._view(pixels, window, 1)
+                second = SecondView(strong=more.strong, valid=more.valid, tps=warped)
         label = crops.maps.get("label")
         return PairedBatch(
             weak=weak,
@@ -50,7 +48,27 @@ class PairedStream(Stream[PairedBatch]):
             keys=crops.keys,
             label=None if label is None else self._to_device(label),
             confidence=self._confidence(crops),
+            second=second,
         )
+
+    def _view(self, pixels: Tensor, window: Tensor, number: int) -> tuple[StrongView, TPS | None]:
+        """Perturb the crops for the first or the second strong view; the weak comes with the
+        first."""
+        settings = self.strong
+        changed, tps = self._perturbation(settings, view=number)
+        view = strong_view(
+            pixels,
+            photometric=changed,
+            tps=tps,
+            mean=self.normalization.mean,
+            std=self.normalization.std,
+            window=window,
+            dtype=self.dtype,
+            with_weak=number == 0,
+            space=settings.photometric_space,
+            clamp=settings.clamp,
+        )
+        return view, tps
 
 
 def paired(
@@ -68,19 +86,24 @@ def paired(
     world_size: int = 1,
     pseudo: Pseudo | None = None,
     stream: str = "unlabeled",
+    second: bool = False,
 ) -> PairedStream:
     """Open the stream of weak and strong views; the options are those of `labeled`.
 
-    Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows.
-    Raises ValueError for a subset without samples.
+    Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows. second: add
+    a second strong view, perturbed independently of the first.
+    Raises ValueError for a subset without samples, or a second view of colours made by the loader.
     """
+    strong = strong or StrongSettings()
+    if second and strong.view == "colour":
+        raise ValueError("a second strong view is made on the device; its view cannot be 'colour'")
     return PairedStream(
         subset,
         maps={} if pseudo is None else pseudo_maps("label", pseudo),
         classes=False,
         geometry=geometry,
         normalization=normalization,
-        strong=strong or StrongSettings(),
+        strong=strong,
         loader=loader or LoaderSettings(),
         batch_size=batch_size,
         device=device,
@@ -89,4 +112,5 @@ def paired(
         rank=rank,
         world_size=world_size,
         stream=stream,
+        second=second,
     )

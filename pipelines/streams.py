@@ -135,9 +135,9 @@ class Stream(ABC, Generic[Batch]):
         """Turn crops into the batch."""
 
     def _perturbation(
-        self, settings: StrongSettings, rows: Sequence[int] | None = None
+        self, settings: StrongSettings, rows: Sequence[int] | None = None, view: int = 0
     ) -> tuple[Photometric | None, TPS | None]:
-        """Draw the strong view's parameters for this rank's rows of the step.
+        """Draw the parameters of a strong view, by its number, for this rank's rows of the step.
 
         They are drawn for the batches of all ranks at once, so that N ranks draw together what one
         rank draws with N times the batch.
@@ -151,7 +151,7 @@ class Stream(ABC, Generic[Batch]):
                 total,
                 strength=settings.photometric_strength,
                 permute=settings.permute,
-                generator=self._generator(_PHOTOMETRIC),
+                generator=self._generator(_PHOTOMETRIC + 2 * view),
             )
             changed = Photometric(**{name: value[own] for name, value in vars(drawn).items()})
             changed = changed.to(self.device, non_blocking=True)
@@ -162,7 +162,7 @@ class Stream(ABC, Generic[Batch]):
                 sigma=settings.tps_sigma,
                 preset=settings.tps,
                 strength=settings.geometric_strength,
-                generator=self._generator(_TPS),
+                generator=self._generator(_TPS + 2 * view),
             )
             warped = TPS(points=spline.points[own], weights=spline.weights[own])
             warped = warped.to(self.device, non_blocking=True)

@@ -1,7 +1,7 @@
 """The streams a method asks for, opened on a data set and its split."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .. import pipelines
@@ -22,7 +22,7 @@ class StreamSpec:
     """What one stream of a method carries.
 
     `subset` "all" is every image, labeled and unlabeled, without masks. `strong_share` of a
-    labeled batch is perturbed by `strong`.
+    labeled batch is perturbed by `strong`; a paired batch has a `second_view` if asked.
     """
 
     kind: Literal["labeled", "paired"]
@@ -30,13 +30,18 @@ class StreamSpec:
     batch_size: int
     strong: StrongSettings | None = None
     strong_share: float = 0.5
+    second_view: bool = False
 
 
 def open_subset(dataset: Dataset, name: str, split: str | None) -> Subset:
     """Return a side of a split; without a split, all masks are labeled ones."""
-    if split is None:
-        name = {"labeled": "train"}.get(name, name)
-    return dataset.subset(name, split)
+    if split is not None:
+        return dataset.subset(name, split)
+    if name == "all":
+        parts = [dataset.subset("train-images")]
+        parts += [dataset.subset("unlabeled")] if "unlabeled" in dataset.subsets else []
+        return replace(parts[0], name=name, shards=sum((part.shards for part in parts), ()))
+    return dataset.subset({"labeled": "train"}.get(name, name))
 
 
 def open_streams(
@@ -67,7 +72,9 @@ def open_streams(
                 subset, strong=spec.strong, strong_share=spec.strong_share, **shared
             )
         else:
-            streams[name] = pipelines.paired(subset, strong=spec.strong, **shared)
+            streams[name] = pipelines.paired(
+                subset, strong=spec.strong, second=spec.second_view, **shared
+            )
     return streams
 
 

@@ -255,3 +255,22 @@ def test_pseudo_labels_come_under_the_same_geometry(coordinates, loader):
 def test_wrong_words(coordinates, changes, told):
     with pytest.raises(ValueError, match=told):
         paired(coordinates.subset("train"), **(options() | changes))
+
+
+def test_a_second_view_leaves_the_first_one_as_it_is(coordinates):
+    subset = coordinates.subset("train")
+    for view in ("phtps", "none"):
+        strong = StrongSettings(view=view)
+        alone = closed(paired(subset, strong=strong, **options()), 2)
+        both = closed(paired(subset, strong=strong, second=True, **options()), 2)
+        for one, two in zip(alone, both, strict=True):
+            assert one.second is None
+            assert two.second is not None
+            assert_same(one, two)
+            assert torch.equal(two.strong, two.second.strong) == (view == "none")
+            if view == "phtps":
+                assert not torch.equal(two.tps.weights, two.second.tps.weights)
+                expected = valid_mask(two.second.tps, (24, 32), two.window)
+                assert torch.equal(two.second.valid, expected)
+    with pytest.raises(ValueError, match="second strong view"):
+        paired(subset, strong=StrongSettings(view="colour"), second=True, **options())
