@@ -25,6 +25,10 @@ from .. import IGNORE, kernels
 BAND_ELEMENTS = 2**24
 """Values of a full-resolution map that exist at once (64 MiB of float32)."""
 
+REFERENCE_ELEMENTS = 2**27
+"""Off the GPU, kernels are references that do enlarge logits; more values than these (512 MiB) are
+made in bands."""
+
 Size = tuple[int, int]
 
 
@@ -111,7 +115,9 @@ class Prediction:
         view = self.views[0]
         part = view.parts[0]
         plain = view.size == self.size and not view.flip and (part.top, part.left) == (0, 0)
-        return plain and not self._several
+        values = part.logits[:, :, 0, 0].numel() * self.size[0] * self.size[1]
+        fused = part.logits.is_cuda or values <= REFERENCE_ELEMENTS
+        return plain and fused and not self._several
 
     def _ranked(self) -> Iterator[tuple[slice, Tensor, Size]]:
         """Yield what `bands` does, but mean probabilities are left as such: enough for argmax."""

@@ -194,6 +194,20 @@ def test_bands_of_few_rows_make_the_same_labels(pooled, draw, settings, monkeypa
     torch.testing.assert_close(full(prediction), at_once)
 
 
+@pytest.mark.parametrize("padding", [None, (45, 60)])
+def test_without_a_gpu_a_huge_image_is_labeled_in_bands(pooled, draw, padding, monkeypatch):
+    prediction = predict_logits(pooled(stride=4), draw(*ODD), EvaluationSettings(pad_to=padding))
+    mask = torch.zeros(1, *ODD, dtype=torch.uint8)
+    at_once, counts = prediction.label(), prediction.confusion(mask, 4)
+    monkeypatch.setattr(prediction_module, "REFERENCE_ELEMENTS", 1000)
+    monkeypatch.setattr(prediction_module, "BAND_ELEMENTS", 5 * 4 * 53)
+    assert len(list(prediction.bands())) == 8
+    banded = prediction.label()
+    assert torch.equal(banded[0], at_once[0])
+    torch.testing.assert_close(banded[1], at_once[1])
+    assert torch.equal(prediction.confusion(mask, 4), counts)
+
+
 @pytest.mark.parametrize(
     ("size", "bound", "seen"),
     [
