@@ -19,17 +19,18 @@ def stride_of(logits: Tensor, size: tuple[int, int]) -> int:
     Raises ValueError, naming both sizes, where none fits.
     """
     (coarse_height, coarse_width), (height, width) = logits.shape[-2:], size
-    fits = [
-        stride
-        for stride in range(1, max(height, width, 1) + 1)
-        if -(-height // stride) == coarse_height and -(-width // stride) == coarse_width
-    ]
-    if not fits:
+    lowest, highest = 1, max(height, width, PREFERRED_STRIDES[-1])
+    for cells, pixels in ((coarse_height, height), (coarse_width, width)):
+        # (cells - 1) s < pixels <= cells s
+        lowest = max(lowest, -(-pixels // max(cells, 1)))
+        highest = min(highest, (pixels - 1) // (cells - 1)) if cells > 1 else highest
+    if not lowest <= highest or min(coarse_height, coarse_width, height, width) < 1:
         raise ValueError(
             f"logits of {coarse_height} x {coarse_width} do not fit a map of {height} x {width} "
             "pixels: no integer stride s gives ceil(height / s) x ceil(width / s)"
         )
-    return next((stride for stride in PREFERRED_STRIDES if stride in fits), fits[0])
+    fits = (stride for stride in PREFERRED_STRIDES if lowest <= stride <= highest)
+    return next(fits, lowest)
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -113,9 +113,7 @@ def test_all_dropped_or_ignored_is_zero(normalizer: str, path: str) -> None:
 
 def test_what_every_operation_promises() -> None:
     label, confidence = draw_labels(1, 2, 6, classes=5), draw(1, 2, 6).sigmoid()
-    check_operation(
-        lambda leaf: reweight(leaf, label, confidence, threshold=0.2), draw(1, 5, 1, 3)
-    )
+    check_operation(lambda leaf: reweight(leaf, label, confidence, threshold=0.2), draw(1, 5, 1, 3))
 
 
 def test_opcheck() -> None:
