@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         return command(words[1:]) or 0
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of our output, such as head, had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("WARPSEG_TRACEBACK"):
             raise

@@ -111,6 +111,7 @@ class Engine:
             if ran:
                 self._optimize(group[-1])
         self.scaler.update()
+        self.runtime.average_buffers(self.method.networks.values())
         self.step += 1
 
     def _backward(self, stage: Stage, batches: Batches, sync: bool) -> bool:

@@ -2,7 +2,9 @@
 for both."""
 
 import copy
+import inspect
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -14,6 +16,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .networks import NetworkSettings
+
+# Each rank keeps its own batch-norm statistics; PyTorch 2.15 gave the flag another name.
+KEEP_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
@@ -72,8 +81,8 @@ class Runtime:
         wrapped = DistributedDataParallel(
             network,
             device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            **{KEEP_BUFFERS: False},
         )
         self.wrapped.append(wrapped)
         return wrapped
@@ -100,6 +109,28 @@ class Runtime:
         value = value.detach().float().clone()
         dist.all_reduce(value)
         return value / self.world_size
+
+    def average_buffers(self, networks: Iterable[nn.Module]) -> None:
+        """Give all ranks the mean of each buffer (integers rounded down), so all hold one network.
+
+        Batch norms see each rank's images alone; without this, ranks would score, and a resumed
+        run go on with, other statistics than rank 0's.
+        """
+        if self.world_size == 1:
+            return
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for network in networks:
+            for buffer in network.buffers():
+                kinds.setdefault(buffer.dtype, []).append(buffer)
+        for dtype, buffers in kinds.items():
+            joined = torch.cat([buffer.flatten() for buffer in buffers])
+            dist.all_reduce(joined)
+            joined = (
+                joined / self.world_size if dtype.is_floating_point else joined // self.world_size
+            )
+            parts = joined.split([buffer.numel() for buffer in buffers])
+            shaped = [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)]
+            torch._foreach_copy_(buffers, shaped)
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on any rank. A synchronisation point."""

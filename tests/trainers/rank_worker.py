@@ -1,0 +1,104 @@
+"""One rank of test_ranks.py, under torchrun: `rank_worker.py TASK FOLDER ...`."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from tiny import METHOD_RECIPES, tiny_recipe
+from warpseg import IGNORE, pipelines
+from warpseg.kernels import sample_tps, valid_mask
+from warpseg.shards import Dataset
+from warpseg.trainers import train
+from warpseg.trainers.engine import Engine
+from warpseg.trainers.optimization import OptimizerSettings, ScheduleSettings
+from warpseg.trainers.recipes import build_method
+from warpseg.trainers.runtime import close_runtime, open_runtime, unwrap
+
+
+def gradients(folder):
+    """Save the weights after one SGD step of rate 1 of consistency on this rank's share."""
+    runtime = open_runtime("cpu", "fp32")
+    settings = tiny_recipe(METHOD_RECIPES["consistency"], student_batch_norm="running", alpha=0.7)
+    torch.manual_seed(0)
+    method = build_method(settings, runtime, 5)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(3, 4, 3, 32, 32, generator=generator)
+    mask = torch.randint(0, 5, (4, 32, 32), generator=generator, dtype=torch.uint8)
+    mask[0, :30], mask[3] = IGNORE, IGNORE
+    tps = sample_tps(4, (32, 32), generator=generator)
+    valid = valid_mask(tps, (32, 32))
+    valid[1] = False
+    share = slice(
+        runtime.rank * 4 // runtime.world_size, (runtime.rank + 1) * 4 // runtime.world_size
+    )
+    part = type(tps)(points=tps.points[share], weights=tps.weights[share])
+    batches = {
+        "labeled": SimpleNamespace(image=image[0, share], mask=mask[share]),
+        "unlabeled": SimpleNamespace(
+            weak=image[1, share], strong=image[2, share], tps=part, valid=valid[share]
+        ),
+    }
+    # Batch statistics would be of each rank's images alone, so running ones everywhere.
+    unwrap(method.student).eval()
+    engine = Engine(
+        method,
+        runtime,
+        optimizer=OptimizerSettings(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0),
+        schedule=ScheduleSettings(name="constant"),
+        num_steps=1,
+    )
+    engine.run_step([batches])
+    if runtime.rank == 0:
+        torch.save(unwrap(method.student).state_dict(), folder / f"ranks-{runtime.world_size}.pt")
+    close_runtime()
+
+
+def keys(folder, data):
+    """Save the keys that this rank sees in three epochs of two samples a batch, by loader."""
+    runtime = open_runtime("cpu", "fp32")
+    seen = {loader: three_epochs(data, loader, runtime) for loader in ("dali", "portable")}
+    (folder / f"keys-{runtime.rank}.json").write_text(json.dumps(seen))
+    close_runtime()
+
+
+def three_epochs(data, loader, runtime):
+    """Return the keys of three epochs."""
+    stream = pipelines.labeled(
+        Dataset.open(data).subset("train"),
+        geometry=pipelines.GeometrySettings(crop_size=(32, 32)),
+        normalization=pipelines.NORMALIZATIONS["none"],
+        loader=pipelines.LoaderSettings(loader=loader),
+        batch_size=2,
+        device=runtime.device,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        seed=3,
+    )
+    steps = stream.epoch_size // 2 // runtime.world_size
+    epochs = [[key for _ in range(steps) for key in next(stream).keys] for _ in range(3)]
+    stream.close()
+    return epochs
+
+
+def stopped(folder, *words):
+    """Train as the command line does, until step 5."""
+    from warpseg.__main__ import main
+    from warpseg.trainers.recipes import RECIPES
+
+    step = train.Run._step
+
+    def stops(self):
+        if self.engine.step == 5:
+            sys.exit(0)
+        step(self)
+
+    train.Run._step = stops
+    RECIPES["tiny-consistency"] = lambda: tiny_recipe(METHOD_RECIPES["consistency"])
+    main(list(words))
+
+
+if __name__ == "__main__":
+    task, folder, *rest = sys.argv[1:]
+    {"gradients": gradients, "keys": keys, "stopped": stopped}[task](Path(folder), *rest)

@@ -1,0 +1,78 @@
+"""Two gloo ranks on one machine: gradients of the joined batch, every sample once, whole runs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY = Path(__file__).with_name("tiny.py")
+WORKER = Path(__file__).with_name("rank_worker.py")
+
+
+def launch(*words, ranks=2):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, f"--nproc-per-node={ranks}", *map(str, words)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
+    """Ignored pixels are spread unevenly, so a mean of the ranks' means would be another loss."""
+    launch(WORKER, "gradients", tmp_path)
+    two = torch.load(tmp_path / "ranks-2.pt")
+    launch(WORKER, "gradients", tmp_path, ranks=1)
+    one = torch.load(tmp_path / "ranks-1.pt")
+    assert two.keys() == one.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_two_ranks_see_every_sample_of_an_epoch_once(scenes, tmp_path):
+    launch(WORKER, "keys", tmp_path, scenes)
+    seen = [json.loads((tmp_path / f"keys-{rank}.json").read_text()) for rank in range(2)]
+    for loader in ("dali", "portable"):
+        for epoch in range(3):
+            keys = [key for rank in seen for key in rank[loader][epoch]]
+            assert len(keys) == len(set(keys)) == 12
+
+
+@pytest.fixture(scope="module")
+def finished(scenes, tmp_path_factory):
+    """A finished run of two ranks, and the words that made it."""
+    out = tmp_path_factory.mktemp("ranks") / "run"
+    words = ["train", "tiny-consistency", "--data", scenes, "--split", "few"]
+    launch(TINY, *words, "--out", out)
+    return out, words
+
+
+def test_a_run_on_two_ranks_resumes_and_scores_the_whole_set(finished, tmp_path):
+    whole, words = finished
+    halves = tmp_path / "halves"
+    launch(WORKER, "stopped", tmp_path, *words, "--out", halves)
+    launch(TINY, *words, "--out", halves, "--resume")
+    rows = [
+        [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (whole, halves)
+    ]
+    kept = [[(r["step"], r.get("losses"), r.get("miou")) for r in run] for run in rows]
+    assert kept[0] == kept[1]
+    assert rows[0][-1]["images"] == 4
+    scored = json.loads(launch(TINY, "evaluate", whole).stdout.splitlines()[-1])
+    assert scored["miou"] == rows[0][-1]["miou"]
+
+
+def test_another_number_of_ranks_is_refused(finished):
+    whole, words = finished
+    with pytest.raises(AssertionError, match="world_size: 2 before, 1 now"):
+        launch(TINY, *words, "--out", whole, "--resume", ranks=1)
