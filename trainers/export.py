@@ -77,6 +77,8 @@ def export_network(
     `folder` holds anything but, with `overwrite`, an earlier export; RuntimeError where the copy
     does not behave as the network does.
     """
+    if graph == "onnx":
+        _require_onnx()
     _check_target(folder, overwrite)
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -226,8 +228,6 @@ def _write_graph(trained: TrainedNetwork, file: Path, graph: Graph, size: Size) 
     # Graphs are stored with plain weights: torch.export warns of channels-last ones.
     deployed.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     image = _probe(size)
-    if graph == "onnx":
-        _require_onnx()
     with torch.no_grad():
         wanted = deployed(image)
         batch = {"image": {0: torch.export.Dim("batch")}}
