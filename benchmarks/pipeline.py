@@ -20,13 +20,13 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib import import_module, metadata
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from ..shards import Dataset, Sample, Subset
 from ..shards.conversion import convert
 from ..shards.packing import PackSettings
 from ..shards.source import Entry, Source
-from .peers import Recipe, albumentations_recipe, peer_loader, pil_recipe, torchvision_recipe
+from .peers import albumentations_recipe, peer_loader, pil_recipe, torchvision_recipe
 
 LARGE = (1024, 2048)
 LARGE_IMAGES = 60
@@ -79,12 +79,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Contender:
-    """A running loader: an endless iterator, the ids of its worker processes, how to stop it."""
+    """A running loader: an endless iterator, the ids of its worker processes, how to stop it, and
+    how many batches it takes to get going.
+    """
 
     row: Row
     batches: Iterator[Any]
     pids: Callable[[], list[int]]
     close: Callable[[], None]
+    warm: int = 4
 
 
 def pipeline(arguments: list[str]) -> int:
@@ -98,7 +101,11 @@ def pipeline(arguments: list[str]) -> int:
         seconds: float = 6.0,
         rounds: int = 3,
         threads: int = 2,
-        large: bool = True,
+        cases: tuple[Literal["small", "large"], ...] = ("small", "large"),
+        peers: tuple[Literal["torchvision.v2", "albumentations"], ...] = (
+            "torchvision.v2",
+            "albumentations",
+        ),
     ) -> None:
         """Measure the loaders.
 
@@ -108,46 +115,53 @@ def pipeline(arguments: list[str]) -> int:
             seconds: length of one measurement
             rounds: measurements of each loader, in turns
             threads: threads of ours, worker processes of the peers
-            large: measure 2048 x 1024 images too
+            cases: small: 256 x 256 from the images as they are; large: 512 x 512 from 2048 x 1024
+            peers: loaders to compare with besides Pillow's
         """
         subset = Dataset.open(data).subset("train")
-        results = {"machine": machine(threads), "cases": {}}
-        cases = results["cases"]
-        cases["256x256"] = measure(subset, 256, 16, seconds, rounds, threads)
-        print(table("256 x 256 from the data set's images", cases["256x256"]))
-        if large:
+        makers = partial(contenders, threads=threads, peers=(BASELINE, *peers))
+        results: dict[str, list[Row]] = {}
+        if "small" in cases:
+            rows = measure(subset, 256, 16, seconds, rounds, makers)
+            results["256x256"] = rows
+            print(table("256 x 256 from the data set's images", rows))
+        if "large" in cases:
             with tempfile.TemporaryDirectory(prefix="warpseg-bench-") as folder:
                 enlarged = enlarge(subset, Path(folder))
-                case = measure(enlarged, 512, 8, 2 * seconds, rounds, threads)
-            cases["2048x1024 to 512x512"] = case
-            print(table("512 x 512 from 2048 x 1024 JPEG", case))
+                rows = measure(enlarged, 512, 8, 2 * seconds, rounds, makers)
+            results["2048x1024 to 512x512"] = rows
+            print(table("512 x 512 from 2048 x 1024 JPEG", rows))
         if out is not None:
-            plain = {name: [asdict(row) for row in rows] for name, rows in cases.items()}
-            out.write_text(json.dumps({**results, "cases": plain}, indent=1) + "\n")
+            plain = {name: [asdict(row) for row in rows] for name, rows in results.items()}
+            written = {"machine": machine(threads), "cases": plain}
+            out.write_text(json.dumps(written, indent=1) + "\n")
 
     tyro.cli(run, args=arguments, prog="warpseg bench pipeline")
     return 0
 
 
 def measure(
-    subset: Subset, crop: int, batch_size: int, seconds: float, rounds: int, threads: int
+    subset: Subset,
+    crop: int,
+    batch_size: int,
+    seconds: float,
+    rounds: int,
+    makers: Callable[[Subset, int, int], Sequence[Callable[[], Contender]]],
 ) -> list[Row]:
-    """Measure all loaders in turns; RuntimeError where ours do not agree."""
+    """Measure loaders in turns; RuntimeError where ours do not agree."""
     check_agreement(subset, crop)
-    contenders = []
+    running: list[Contender] = []
     try:
-        for make in _makers(subset, crop, batch_size, threads):
-            contenders.append(make())
-            # The first pass fills the page cache (everyone's) and our cache of masks.
-            warm = max(4, len(subset) // batch_size + 1)
-            _take(contenders[-1].batches, warm)
+        for make in makers(subset, crop, batch_size):
+            running.append(make())
+            _take(running[-1].batches, running[-1].warm)
         for _ in range(rounds):
-            for contender in contenders:
+            for contender in running:
                 _window(contender, batch_size, seconds)
     finally:
-        for contender in contenders:
+        for contender in running:
             contender.close()
-    return [contender.row for contender in contenders]
+    return [contender.row for contender in running]
 
 
 def check_agreement(subset: Subset, crop: int) -> None:
@@ -170,9 +184,10 @@ def check_agreement(subset: Subset, crop: int) -> None:
         )
 
 
-def _makers(
-    subset: Subset, crop: int, batch_size: int, threads: int
+def contenders(
+    subset: Subset, crop: int, batch_size: int, *, threads: int, peers: Sequence[str] = tuple(PEERS)
 ) -> list[Callable[[], Contender]]:
+    """Return functions that open our loaders and the named ones of PEERS."""
     makers: list[Callable[[], Contender]] = []
     ours = [LoaderSettings(loader="portable", threads=threads)]
     if has_dali():
@@ -181,20 +196,17 @@ def _makers(
         makers.append(partial(_ours, subset, crop, batch_size, dali, CROPS))
     for loader in ours:
         makers.append(partial(_ours, subset, crop, batch_size, loader, PAIRS))
-    for name, recipe in PEERS.items():
+    for name in peers:
         if name == "albumentations" and not _importable("albumentations", "cv2"):
             print(f"left out: {name} (pip install albumentations opencv-python-headless)")
-            continue
-
-        makers.append(partial(_peer, subset, name, recipe, crop, batch_size, threads))
+        else:
+            makers.append(partial(_peer, subset, name, crop, batch_size, threads))
     return makers
 
 
-def _peer(
-    subset: Subset, name: str, recipe: Recipe, crop: int, batch_size: int, workers: int
-) -> Contender:
+def _peer(subset: Subset, name: str, crop: int, batch_size: int, workers: int) -> Contender:
     batches, pids = peer_loader(
-        subset.samples(), crop, recipe, batch_size=batch_size, workers=workers
+        subset.samples(), crop, PEERS[name], batch_size=batch_size, workers=workers
     )
     return Contender(Row(name, PAIRS), batches, pids, lambda: None)
 
@@ -213,7 +225,9 @@ def _ours(
     )
     name = f"warpseg {loader.loader}" + ("" if loader.mask_cache else ", no cache")
     batches = stream if delivers == PAIRS else _crops_alone(stream)
-    return Contender(Row(name, delivers), batches, list, stream.close)
+    # The first pass over the data fills the cache of masks.
+    warm = stream.epoch_size // batch_size + 1
+    return Contender(Row(name, delivers), batches, list, stream.close, warm)
 
 
 def _as_label(sample: Sample) -> Sample:
@@ -318,10 +332,10 @@ def _bound(rows: list[Row]) -> str:
     if not ours:
         return "DALI is not installed"
     whole, crops = ours[PAIRS], ours[CROPS]
-    busy = whole.rate * whole.cpu_ms / 1000
     return (
-        f"bound: the processor ({busy:.1f} of {os.cpu_count()} cores busy); of {whole.cpu_ms:.2f} "
-        f"CPU ms a pair, {crops.cpu_ms:.2f} for decoding, geometry and mask, the rest for the views"
+        f"bound by processor time: of {whole.cpu_ms:.2f} CPU ms a pair, {crops.cpu_ms:.2f} for "
+        "decoding, geometry and mask, the rest for the two views; it had "
+        f"{whole.rate * whole.cpu_ms / 1000:.1f} of {os.cpu_count()} cores"
     )
 
 

@@ -166,12 +166,15 @@ def define_graph(
 
     on_gpu = device.type == "cuda"
     where = "gpu" if on_gpu else "cpu"
+    number = device.index
+    if on_gpu and number is None:
+        number = torch.cuda.current_device()
     kinds = [types.FLOAT] * 3 + [types.INT32] * (3 if slicing else 1)
 
     @pipeline_def(
         batch_size=batch_size,
         num_threads=threads,
-        device_id=(device.index or 0) if on_gpu else None,
+        device_id=number if on_gpu else None,
         prefetch_queue_depth=prefetch,
         exec_dynamic=True,
     )

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -40,7 +41,8 @@ def test_the_recipes_of_the_peers_make_pairs(dataset, name):
 
 
 def test_loaders_are_measured_in_turns(dataset):
-    rows = pipeline.measure(dataset.subset("train"), 32, 4, seconds=0.01, rounds=2, threads=0)
+    makers = partial(pipeline.contenders, threads=0)
+    rows = pipeline.measure(dataset.subset("train"), 32, 4, 0.01, 2, makers)
     names = [row.loader for row in rows]
     assert pipeline.BASELINE in names
     assert "warpseg portable" in names
@@ -56,7 +58,7 @@ def test_no_figures_where_the_loaders_disagree(dataset, monkeypatch):
     pytest.importorskip("nvidia.dali")
     monkeypatch.setattr(pipeline.torch, "equal", lambda *_: False)
     with pytest.raises(RuntimeError, match="the loaders do not agree"):
-        pipeline.measure(dataset.subset("train"), 32, 4, seconds=0.01, rounds=1, threads=0)
+        pipeline.measure(dataset.subset("train"), 32, 4, 0.01, 1, lambda *_: [])
 
 
 def test_images_are_enlarged_for_the_second_case(dataset, tmp_path):
@@ -77,11 +79,11 @@ def test_the_command_writes_its_results(dataset, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(pipeline, "measure", measured)
     out = tmp_path / "bench.json"
-    words = ["pipeline", str(dataset.root), "--no-large", "--out", str(out)]
+    words = ["pipeline", str(dataset.root), "--cases", "small", "--out", str(out)]
     assert commands.bench(words) == 0
     printed = capsys.readouterr().out
     assert "2.02" in printed
-    assert "bound: the processor" in printed
+    assert "bound by processor time" in printed
     results = json.loads(out.read_text())
     assert results["machine"]["cores"] >= 1
     assert results["cases"]["256x256"][1]["pairs_per_second"] == [220.0, 220.0]
