@@ -12,10 +12,11 @@ first.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .dispatch import use_op
 from .tps import TPS, inside, source_positions
+from .upsample import upsample
 from .warp import sample_bilinear
 
 __all__ = ["consistency_kl", "consistency_kl_reference"]
@@ -51,18 +52,37 @@ def consistency_kl(
     divide by instead: of the number of valid pixels, or of images ("per_image").
     Nothing valid gives loss 0 and gradient 0. Raises ValueError for other shapes or words.
     """
-    return consistency_kl_reference(
+    points = None if tps is None else tps.points
+    if not use_op(student_logits, teacher_logits, points, valid):
+        return consistency_kl_reference(
+            student_logits,
+            teacher_logits.detach(),
+            size=size,
+            tps=tps,
+            valid=valid,
+            blend=blend,
+            divergence=divergence,
+            threshold=threshold,
+            reduction=reduction,
+            denominator=denominator,
+        )
+    from .consistency_kl_op import consistency_kl_op
+
+    check_consistency(
+        student_logits, teacher_logits, size, tps, valid, blend, divergence, reduction
+    )
+    losses, counts, _ = consistency_kl_op(
         student_logits,
         teacher_logits.detach(),
-        size=size,
-        tps=tps,
-        valid=valid,
-        blend=blend,
-        divergence=divergence,
-        threshold=threshold,
-        reduction=reduction,
-        denominator=denominator,
+        *size,
+        points,
+        None if tps is None else tps.weights,
+        valid,
+        blend == "logits",
+        divergence == "squared_l2",
+        threshold,
     )
+    return _reduce(losses, counts, reduction, denominator)
 
 
 def consistency_kl_reference(
@@ -91,8 +111,8 @@ def consistency_kl_reference(
     loss = _squared_l2(student, teacher) if divergence == "squared_l2" else _kl(student, teacher)
     kept = counted if threshold is None else counted & (teacher.amax(1) > threshold)
     # where, not a product: what is not counted must not spread a NaN.
-    loss = torch.where(kept, loss, 0)
-    return _reduce(loss, counted, reduction, denominator)
+    losses = torch.where(kept, loss, 0).sum((1, 2))
+    return _reduce(losses, counted.sum((1, 2)), reduction, denominator)
 
 
 def check_consistency(
@@ -142,12 +162,9 @@ def _warped_distribution(
 
 
 def _full_resolution(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample in float32 or wider, as planes: the CPU's softmax is slow on channels-last."""
     wide = torch.promote_types(logits.dtype, torch.float32)
-    stride = max(-(-size[0] // logits.shape[2]), -(-size[1] // logits.shape[3]))
-    full = logits.to(wide, memory_format=torch.contiguous_format)
-    if stride > 1:
-        full = F.interpolate(full, scale_factor=stride, mode="bilinear", align_corners=False)
-    return full[..., : size[0], : size[1]]
+    return upsample(logits.to(wide, memory_format=torch.contiguous_format), size)
 
 
 def _join(
@@ -171,11 +188,9 @@ def _squared_l2(student: Tensor, teacher: Tensor) -> Tensor:
     return (student.softmax(1) - teacher).square().sum(1)
 
 
-def _reduce(loss: Tensor, counted: Tensor, reduction: str, denominator: Tensor | None) -> Tensor:
-    """Divide the sum by the number of what is averaged; an empty mean is 0."""
+def _reduce(losses: Tensor, counts: Tensor, reduction: str, denominator: Tensor | None) -> Tensor:
+    """Divide the images' sums by the number of what is averaged; an empty mean is 0."""
     if reduction == "per_image":
-        counts = counted.sum((1, 2))
-        loss = loss.sum((1, 2)) / counts.clamp_min(1)
-        counted = counts > 0
-    number = counted.sum() if denominator is None else denominator
-    return loss.sum() / torch.where(number > 0, number, 1)
+        losses, counts = losses / counts.clamp_min(1), counts > 0
+    number = counts.sum() if denominator is None else denominator
+    return losses.sum() / torch.where(number > 0, number, 1)

@@ -8,7 +8,7 @@
 import triton
 import triton.language as tl
 
-TINY = tl.constexpr(1e-37)
+from .math_triton import LN_2, log2
 
 
 @triton.jit
@@ -31,7 +31,7 @@ def spline_position(points_ptr, weights_ptr, image, x, y, H, W, COUNT: tl.conste
         to_x = u - tl.load(points_ptr + 2 * i)
         to_y = v - tl.load(points_ptr + 2 * i + 1)
         squared = to_x * to_x + to_y * to_y
-        radial = 0.5 * squared * tl.log(tl.maximum(squared, TINY))
+        radial = (0.5 * LN_2) * squared * log2(squared)
         field_x += radial * tl.load(weights_ptr + 2 * i)
         field_y += radial * tl.load(weights_ptr + 2 * i + 1)
     return x + field_x * (W - 1), y + field_y * (H - 1)
