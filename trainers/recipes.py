@@ -4,25 +4,28 @@ A name reads METHOD-DATASET-NETWORK, with -tiny for what a CPU finishes in minut
 function that returns settings; every one of them can be changed on the command line.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from ..pipelines.settings import NORMALIZATIONS, GeometrySettings, StrongSettings
+from ..pipelines.settings import GeometrySettings
 from .consistency import Consistency, ConsistencySettings
 from .engine import Method
 from .inference import EvaluationSettings
 from .mkd import Mkd, MkdSettings
 from .networks import NetworkSettings
-from .optimization import OptimizerSettings, ScheduleSettings
+from .optimization import OptimizerSettings
+from .recipes_one_way import ONE_WAY, VARIANTS, segmentation_recipes
 from .runtime import Runtime
 from .settings import RunSettings
 from .supervised import Supervised, SupervisedSettings
+from .vat import Vat, VatSettings
 
 METHODS: dict[str, tuple[type[RunSettings], Callable[..., Method]]] = {
     "supervised": (SupervisedSettings, Supervised),
     "consistency": (ConsistencySettings, Consistency),
     "mkd": (MkdSettings, Mkd),
+    "vat": (VatSettings, Vat),
 }
 """Settings and method by name."""
 
@@ -55,50 +58,6 @@ def find_recipe(name: str) -> RunSettings:
         raise ValueError(f"no recipe {name!r}; there are: {', '.join(near or RECIPES)}")
     return RECIPES[name]()
 
-
-# One-way consistency (sections 4.1 and B, Tables 1, 2 and 8): Adam with a lower rate for the
-# pre-trained part, a quarter of a cosine, crops of log-uniform scale, its own input statistics.
-CITYSCAPES_HALF: dict[str, Any] = {
-    "geometry": GeometrySettings(
-        resize=(512, 1024),
-        crop_size=(448, 448),
-        scale=(1 / 1.5, 1.5),
-        scale_distribution="log_uniform",
-    ),
-    "normalization": NORMALIZATIONS["cityscapes"],
-    "optimizer": OptimizerSettings(
-        name="adam",
-        lr=4e-4,
-        backbone_lr=1e-4,
-        weight_decay=1e-4,
-        backbone_weight_decay=2.5e-5,
-        betas=(0.9, 0.99),
-    ),
-    "schedule": ScheduleSettings(name="quarter_cosine", per_epoch=True),
-    "evaluation": EvaluationSettings(mode="resize", size=(512, 1024)),
-    "batch_size": 8,
-    "num_steps": 74_200,
-}
-CITYSCAPES: dict[str, Any] = {
-    **CITYSCAPES_HALF,
-    "geometry": GeometrySettings(
-        crop_size=(768, 768), scale=(0.5, 2.0), scale_distribution="log_uniform"
-    ),
-    "evaluation": EvaluationSettings(),
-    "num_steps": 92_750,
-}
-FULL_SEMI: dict[str, Any] = {
-    **CITYSCAPES,
-    "optimizer": OptimizerSettings(
-        name="adam",
-        lr=4e-4,
-        backbone_lr=1e-4,
-        weight_decay=2.5e-5,
-        backbone_weight_decay=6.25e-6,
-        betas=(0.9, 0.99),
-    ),
-    "student_batch_norm": "batch",
-}
 
 # CamVid at its own size, and small ones for a CPU: from scratch, so one learning rate.
 CAMVID: dict[str, Any] = {
@@ -134,23 +93,17 @@ SYNTHETIC_TINY: dict[str, Any] = {
 
 
 def _add(
-    family: str, shared: dict[str, Any], network: str, weights: str = "none", semi: Any = None
+    family: str, shared: dict[str, Any], network: str, variants: Iterable[str] = ("mt",)
 ) -> None:
-    """Add the supervised recipes and the consistency recipes of one data set and network."""
-    chosen = NetworkSettings(name=network, weights=weights)
-    supervised = partial(SupervisedSettings, network=chosen, **shared)
+    """Add the recipes of every method on one data set and network, from scratch."""
+    chosen = NetworkSettings(name=network)
     unlabeled = {"unlabeled_batch_size": shared["batch_size"]}
-    consistency = partial(ConsistencySettings, network=chosen, **(semi or shared), **unlabeled)
-    RECIPES[f"supervised-{family}"] = supervised
-    RECIPES[f"supervised-phtps-{family}"] = partial(supervised, augmentation=StrongSettings())
-    RECIPES[f"consistency-{family}"] = consistency
-    RECIPES[f"consistency-mt-{family}"] = partial(consistency, mean_teacher=True)
+    RECIPES.update(segmentation_recipes(family, shared, network, variants=variants))
+    RECIPES[f"vat-{family}"] = partial(VatSettings, network=chosen, **shared, **unlabeled)
     RECIPES[f"mkd-{family}"] = partial(MkdSettings, network=chosen, **shared, **unlabeled)
 
 
-_add("cityscapes-half-swiftnet18", CITYSCAPES_HALF, "swiftnet-rn18", "imagenet")
-_add("cityscapes-swiftnet18", CITYSCAPES, "swiftnet-rn18", "imagenet", FULL_SEMI)
-_add("cityscapes-swiftnet34", CITYSCAPES, "swiftnet-rn34", "imagenet", FULL_SEMI)
+RECIPES.update(ONE_WAY)
 _add("camvid-swiftnet18", CAMVID, "swiftnet-rn18")
-_add("camvid-swiftnet18-tiny", CAMVID_TINY, "swiftnet-rn18")
-_add("synthetic-swiftnet18-tiny", SYNTHETIC_TINY, "swiftnet-rn18")
+_add("camvid-swiftnet18-tiny", CAMVID_TINY, "swiftnet-rn18", VARIANTS)
+_add("synthetic-swiftnet18-tiny", SYNTHETIC_TINY, "swiftnet-rn18", VARIANTS)
