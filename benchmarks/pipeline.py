@@ -13,10 +13,8 @@ change. The gate comes first: both of our loaders must deliver the same masks an
 levels, the same images.
 """
 
-import io
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -28,25 +26,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 import tyro
-from PIL import Image
 
 from ..pipelines import GeometrySettings, LoaderSettings, StrongSettings, labeled
 from ..pipelines.dali import has_dali
 from ..pipelines.paired import PairedStream, paired
 from ..shards import Dataset, Sample, Subset
-from ..shards.conversion import convert
-from ..shards.packing import PackSettings
-from ..shards.source import Entry, Source
+from .enlarged import enlarge
 from .peers import albumentations_recipe, peer_loader, pil_recipe, torchvision_recipe
+from .timing import circumstances
 
-LARGE = (1024, 2048)
-LARGE_IMAGES = 60
-LARGE_QUALITY = 90
-NOISE = 1.5
-"""Levels of noise on the enlarged images, which else would be smoother than photographs."""
 PEERS = {
     "PIL (UniMatch)": pil_recipe,
     "torchvision.v2": torchvision_recipe,
@@ -270,43 +260,6 @@ def _cpu_seconds(pids: list[int]) -> float:
     return time.process_time() + ticks / TICK
 
 
-@dataclass(kw_only=True)
-class _Enlarged(Source):
-    """Images and masks of a subset, brought to 2048 x 1024."""
-
-    samples: dict[str, Sample]
-
-    def read(self, entry: Entry) -> tuple[bytes, np.ndarray]:
-        sample = self.samples[entry.name]
-        size = LARGE[::-1]
-        image = Image.fromarray(sample.read_image()).resize(size, Image.Resampling.BICUBIC)
-        noise = np.random.default_rng(int(sample.key)).normal(0, NOISE, (*LARGE, 3))
-        pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG", quality=LARGE_QUALITY)
-        mask = Image.fromarray(sample.read_mask()).resize(size, Image.Resampling.NEAREST)
-        return buffer.getvalue(), np.asarray(mask)
-
-    def files(self, entry: Entry) -> list[Path]:
-        return []
-
-
-def enlarge(subset: Subset, folder: Path, count: int = LARGE_IMAGES) -> Subset:
-    """Write `count` images of a subset, evenly spread, as a data set of 2048 x 1024 JPEGs."""
-    every = subset.samples()
-    chosen = every[:: max(1, len(every) // count)][:count]
-    source = _Enlarged(
-        kind="enlarged",
-        root=folder,
-        classes=subset.dataset.classes,
-        palette=subset.dataset.palette,
-        subsets={"train": [Entry(name=s.name, image=s.name, mask=s.name) for s in chosen]},
-        samples={s.name: s for s in chosen},
-    )
-    convert(source, folder / "data", PackSettings())
-    return Dataset.open(folder / "data").subset("train")
-
-
 def table(title: str, rows: list[Row]) -> str:
     """Return the results of one case as text, with what bounds our loader."""
     base = next(row for row in rows if row.loader == BASELINE)
@@ -341,29 +294,14 @@ def _bound(rows: list[Row]) -> str:
 
 def machine(threads: int) -> dict[str, Any]:
     """Describe where and with what was measured, as plain values."""
-    packages = ("torch", "torchvision", "pillow", "nvidia-dali-cuda130", "albumentations")
+    packages = ("torchvision", "pillow", "nvidia-dali-cuda130", "albumentations")
+    installed = {p.metadata["Name"].lower(): p.version for p in metadata.distributions()}
     return {
-        "processor": _processor(),
+        **circumstances(torch.device("cpu")),
         "cores": os.cpu_count(),
         "threads": threads,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-        "packages": {name: _version(name) for name in packages},
+        "packages": {name: installed.get(name) for name in packages},
     }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _importable(*names: str) -> bool:

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 from warpseg import IGNORE
-from warpseg.benchmarks import commands, pipeline
+from warpseg.benchmarks import commands, enlarged, pipeline
 from warpseg.shards import Dataset
 from warpseg.shards.conversion import convert
 from warpseg.shards.packing import PackSettings
@@ -62,12 +62,12 @@ def test_no_figures_where_the_loaders_disagree(dataset, monkeypatch):
 
 
 def test_images_are_enlarged_for_the_second_case(dataset, tmp_path):
-    large = pipeline.enlarge(dataset.subset("train"), tmp_path, count=2)
+    large = enlarged.enlarge(dataset.subset("train"), tmp_path, count=2)
     assert len(large) == 2
-    assert large.image_size == pipeline.LARGE
+    assert large.image_size == enlarged.LARGE
     sample = large.samples()[0]
     assert sample.extension == "jpg"
-    assert sample.read_mask().shape == pipeline.LARGE
+    assert sample.read_mask().shape == enlarged.LARGE
 
 
 def test_the_command_writes_its_results(dataset, tmp_path, monkeypatch, capsys):
