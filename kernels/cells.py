@@ -33,6 +33,11 @@ from .rows import scale_gradient, to_rows
 COUNTS = 4
 """Per-pixel counts summed beside the loss: kept pixels, and three of the operation's own."""
 
+SIZES = ["H", "W", "h", "w", "stride", "ignore", "segment", "segments", "strips", "copies"]
+"""Arguments that Triton must not specialise on: a width known to be a multiple of 16 would make it
+load several columns per thread and spread the classes over threads instead. It also compiles once
+for images of all sizes."""
+
 _PROGRAMS = 1024
 """Enough warps to fill the largest device about once; shorter segments than that cost overlap."""
 
@@ -87,7 +92,7 @@ def way(step, stride, k, last):
     return tl.where(k == 0, 1.0, tl.where(k >= last, 0.0, inner))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _cell_loss_kernel(
     row_ptr,
     target_ptr,

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import IGNORE
-from .cells import first_largest, largest_logit, row_ends, tile, way
+from .cells import SIZES, first_largest, largest_logit, row_ends, tile, way
 from .compile import CompileCase
 from .dispatch import use_op
 from .pixel_loss import check_targets
@@ -34,7 +34,7 @@ def confusion_reference(logits: Tensor, mask: Tensor, num_classes: int) -> Tenso
     return torch.bincount(pair, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _confusion_kernel(
     row_ptr,
     mask_ptr,

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import IGNORE
-from .cells import exponentials, first_largest, largest_logit, row_ends, tile, way
+from .cells import SIZES, exponentials, first_largest, largest_logit, row_ends, tile, way
 from .compile import CompileCase
 from .cutmix import CutMixBoxes, cutmix_reference
 from .cutmix_triton import _from_partner
@@ -55,7 +55,7 @@ def pseudo_label_reference(
     return PseudoLabel(label, confidence.float(), counts)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _pseudo_label_kernel(
     row_ptr,
     box_ptr,
