@@ -107,6 +107,23 @@ def draw_window(settings: GeometrySettings, source: Size, draws: np.ndarray) -> 
     )
 
 
+def draw_windows(
+    settings: GeometrySettings, sources: np.ndarray, draws: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Do what `draw_window` does for a batch: sources (N, 2) int64, draws (N, 4).
+
+    Returns scaled (N, 2) int64, origin (N, 2) int64 and flip (N,) bool, as in `Window`.
+    """
+    base = np.broadcast_to(settings.resize or sources, sources.shape)
+    scale = np.array([draw_scale(settings, draw) for draw in draws[:, 0].tolist()])
+    scaled = np.rint(base * scale[:, None]).astype(np.int64).clip(1)
+    spare = scaled - np.array(settings.crop_size)
+    padding = np.minimum(settings.padding, scaled - 1)
+    low, high = spare.clip(None, 0) - padding, spare.clip(0) + padding
+    origin = low + (draws[:, 1:3] * (high - low + 1)).astype(np.int64)
+    return scaled, origin, draws[:, 3] < settings.flip
+
+
 def draw_scale(settings: GeometrySettings, draw: float) -> float:
     """Turn a uniform number into a factor of `settings.scale` under its distribution."""
     low, high = settings.scale

@@ -70,10 +70,13 @@ class Crops:
     request: Request
     image: Tensor
     maps: dict[str, Tensor]
+    resident_window: Tensor | None = None
 
     @property
     def window(self) -> Tensor:
-        """(N, 4) int32 [top, left, bottom, right) on the CPU."""
+        """(N, 4) int32 [top, left, bottom, right) on the CPU, or where a resident image lies."""
+        if self.resident_window is not None:
+            return self.resident_window
         return torch.tensor([w.shown for w in self.request.windows], dtype=torch.int32)
 
     @property

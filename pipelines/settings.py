@@ -162,8 +162,9 @@ def normalization_of(choice: NormalizationSettings | str) -> NormalizationSettin
 class LoaderSettings:
     """How samples are read and decoded; never what is drawn, which is the same for all of these."""
 
-    loader: Literal["auto", "dali", "portable"] = "auto"
-    """dali, portable (Pillow and torchvision), or auto: dali where it is installed."""
+    loader: Literal["auto", "dali", "portable", "resident"] = "auto"
+    """dali, portable (Pillow), auto (dali where it is installed), or resident: all images are
+    decoded once and stay on the device (CIFAR-10)."""
     threads: int = 0
     """Threads that read and decode, per rank; 0: the machine's cores, shared by its ranks."""
     prefetch: int = 2

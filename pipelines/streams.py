@@ -27,6 +27,7 @@ from .colour import Colour, draw_colour
 from .dali import DaliLoader, has_dali
 from .loading import Crops, Loader, MapSource, Plan
 from .portable import PortableLoader
+from .resident import ResidentLoader
 from .sampling import COLOUR, Sampler
 from .settings import (
     GeometrySettings,
@@ -190,6 +191,8 @@ def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torc
     name = choose_loader() if settings.loader == "auto" else settings.loader
     if name == "dali":
         return DaliLoader(plan, settings, stride, device)
+    if name == "resident":
+        return ResidentLoader(plan, settings, stride, device)
     return PortableLoader(plan, settings, stride)
 
 
