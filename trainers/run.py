@@ -26,6 +26,9 @@ from .recipes import method_name, settings_kind
 from .runtime import Runtime
 from .settings import RunSettings, first_difference, from_plain, to_plain
 
+_IMAGES_AT_ONCE = 250
+"""Images that are classified together; segmented ones go one by one."""
+
 
 def describe_run(
     settings: RunSettings, dataset: Dataset, split: str | None, *, recipe: str
@@ -86,6 +89,7 @@ def score(
         subset,
         normalization=normalization,
         loader=loader,
+        batch_size=_IMAGES_AT_ONCE if subset.dataset.task == "classification" else 1,
         device=runtime.device,
         rank=runtime.rank,
         world_size=runtime.world_size,
