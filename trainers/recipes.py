@@ -11,11 +11,13 @@ from typing import Any
 from ..pipelines.settings import GeometrySettings
 from .consistency import Consistency, ConsistencySettings
 from .engine import Method
+from .gta import Gta, GtaSettings
 from .inference import EvaluationSettings
 from .mkd import Mkd, MkdSettings
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings
 from .recipes_one_way import ONE_WAY, VARIANTS, segmentation_recipes
+from .recipes_online import ONLINE
 from .runtime import Runtime
 from .settings import RunSettings
 from .supervised import Supervised, SupervisedSettings
@@ -24,6 +26,7 @@ from .vat import Vat, VatSettings
 METHODS: dict[str, tuple[type[RunSettings], Callable[..., Method]]] = {
     "supervised": (SupervisedSettings, Supervised),
     "consistency": (ConsistencySettings, Consistency),
+    "gta": (GtaSettings, Gta),
     "mkd": (MkdSettings, Mkd),
     "vat": (VatSettings, Vat),
 }
@@ -100,10 +103,12 @@ def _add(
     unlabeled = {"unlabeled_batch_size": shared["batch_size"]}
     RECIPES.update(segmentation_recipes(family, shared, network, variants=variants))
     RECIPES[f"vat-{family}"] = partial(VatSettings, network=chosen, **shared, **unlabeled)
+    RECIPES[f"gta-{family}"] = partial(GtaSettings, network=chosen, **shared, **unlabeled)
     RECIPES[f"mkd-{family}"] = partial(MkdSettings, network=chosen, **shared, **unlabeled)
 
 
 RECIPES.update(ONE_WAY)
+RECIPES.update(ONLINE)
 _add("camvid-swiftnet18", CAMVID, "swiftnet-rn18")
 _add("camvid-swiftnet18-tiny", CAMVID_TINY, "swiftnet-rn18", VARIANTS)
 _add("synthetic-swiftnet18-tiny", SYNTHETIC_TINY, "swiftnet-rn18", VARIANTS)

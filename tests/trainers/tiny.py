@@ -82,6 +82,7 @@ METHOD_RECIPES = {
     "supervised-phtps": "supervised-phtps-synthetic-swiftnet18-tiny",
     "consistency": "consistency-synthetic-swiftnet18-tiny",
     "consistency-mt": "consistency-mt-synthetic-swiftnet18-tiny",
+    "gta": "gta-synthetic-swiftnet18-tiny",
     "mkd": "mkd-synthetic-swiftnet18-tiny",
 }
 """One recipe of each method, by a short name."""

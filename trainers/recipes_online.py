@@ -1,0 +1,99 @@
+"""Recipes of MKD (its section 4.1) and GTA-Seg (sections 4.2 and its released configuration).
+
+Batch sizes are per rank: the papers train MKD on 4 GPUs, GTA-Seg on 4 (VOC) and 8 (Cityscapes).
+Where a paper states no length, the released code's is taken, or that of the code it builds on.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..pipelines.settings import GeometrySettings, StrongSettings
+from .gta import GtaSettings
+from .inference import EvaluationSettings
+from .mkd import MkdSettings
+from .networks import NetworkSettings
+from .optimization import OptimizerSettings, ScheduleSettings
+from .settings import RunSettings
+
+POLY = ScheduleSettings(name="poly", power=0.9)
+
+
+def _sgd(lr: float, decay: float, backbone: float | None = None) -> OptimizerSettings:
+    return OptimizerSettings(
+        name="sgd", lr=lr, backbone_lr=backbone, momentum=0.9, weight_decay=decay
+    )
+
+
+def _mkd(depth: int, **changes: Any) -> Callable[[], RunSettings]:
+    """MKD on VOC, or with changes: DeepLabv3+ with separable convolutions, batch norm of 0.001."""
+    shared: dict[str, Any] = {
+        "network": NetworkSettings(
+            name=f"deeplabv3plus-rn{depth}",
+            weights="imagenet",
+            options=("head=mkd",),
+            sync_batch_norm=True,
+            batch_norm_momentum=0.001,
+        ),
+        "geometry": GeometrySettings(crop_size=(512, 512), scale=(0.5, 2.0)),
+        "strong": StrongSettings(view="colour"),
+        "optimizer": _sgd(0.0025, 5e-4),
+        "schedule": POLY,
+        "evaluation": EvaluationSettings(bound=(512, 512)),
+        "batch_size": 4,
+        "unlabeled_batch_size": 4,
+        "num_steps": 30_000,
+    }
+    return partial(MkdSettings, **{**shared, **changes})
+
+
+def _gta(**changes: Any) -> Callable[[], RunSettings]:
+    """GTA-Seg on VOC with 183 labels, or with changes; the warm-up is one epoch of 866 steps."""
+    shared: dict[str, Any] = {
+        "network": NetworkSettings(
+            name="deeplabv3plus-rn101",
+            weights="imagenet",
+            options=("head=gta",),
+            sync_batch_norm=True,
+        ),
+        "geometry": GeometrySettings(
+            crop_size=(513, 513), scale=(0.5, 2.0), scale_distribution="balanced"
+        ),
+        "optimizer": _sgd(0.01, 1e-4, backbone=0.001),
+        "schedule": POLY,
+        "evaluation": EvaluationSettings(mode="center_crop", crop_size=(513, 513)),
+        "batch_size": 3,
+        "unlabeled_batch_size": 3,
+        "num_steps": 69_280,
+        "warmup_steps": 866,
+    }
+    return partial(GtaSettings, **{**shared, **changes})
+
+
+CITYSCAPES_CROP = GeometrySettings(crop_size=(512, 1024), scale=(0.5, 2.0))
+MKD_CITYSCAPES: dict[str, Any] = {
+    "geometry": CITYSCAPES_CROP,
+    "optimizer": _sgd(0.01, 5e-4),
+    "evaluation": EvaluationSettings(),
+}
+GTA_CITYSCAPES: dict[str, Any] = {
+    "geometry": GeometrySettings(
+        crop_size=(769, 769), scale=(0.5, 2.0), scale_distribution="balanced"
+    ),
+    "optimizer": _sgd(0.01, 5e-4),
+    "evaluation": EvaluationSettings(mode="sliding", crop_size=(769, 769), average="logits"),
+    "batch_size": 2,
+    "unlabeled_batch_size": 2,
+    # 200 epochs of the 2975 - 186 unlabeled images of the 1/16 split, 16 a step.
+    "num_steps": 34_800,
+    "warmup_steps": 174,
+}
+
+ONLINE: dict[str, Callable[[], RunSettings]] = {
+    "gta-voc-deeplabv3plus-rn101": _gta(),
+    "gta-cityscapes-deeplabv3plus-rn101": _gta(**GTA_CITYSCAPES),
+    **{f"mkd-voc-deeplabv3plus-rn{depth}": _mkd(depth) for depth in (50, 101)},
+    **{f"mkd-voc-threshold-deeplabv3plus-rn{d}": _mkd(d, threshold=0.95) for d in (50, 101)},
+    **{f"mkd-cityscapes-deeplabv3plus-rn{d}": _mkd(d, **MKD_CITYSCAPES) for d in (50, 101)},
+}
+"""Recipes by name."""
