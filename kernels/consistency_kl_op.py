@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from .compile import CompileCase
 from .consistency_kl_triton import (
     LOGITS,
     NO_WARP,
@@ -163,3 +164,55 @@ def _backward(
 
 
 consistency_kl_op.register_autograd(_backward, setup_context=_setup)
+
+
+def compile_cases() -> list[CompileCase]:
+    """List the loss at the recipes' sizes, bfloat16, for the variants and the crop 768.
+
+    The stride is an argument of the kernels; only the length of a padded row depends on it. Of the
+    four launches together, each reads the student's and the teacher's logits, one writes the
+    gradient and three read and write it.
+    """
+    names = ("student", "teacher", "valid", "lse", "points", "weights", "gradient", "loss", "count")
+    kinds = ("*bf16", "*bf16", "*u8", *["*fp32"] * 5, "*i32")
+    kinds = {f"{name}_ptr": kind for name, kind in zip(names, kinds, strict=True)}
+    rows = [(f"C{c}-s{s}", c, s, PROBABILITIES, False) for c in (19, 21) for s in (4, 8)]
+    rows += [("logits", 19, 4, LOGITS, False), ("no-warp", 19, 4, NO_WARP, False)]
+    rows += [("squared-l2", 19, 4, PROBABILITIES, True)]
+    cases = []
+    for name, classes, stride, mode, squared in rows:
+        tile = _tile(classes, 768 // stride)
+        per_pixel = classes / stride**2
+        shared = {"num_warps": tile.pop("num_warps"), "floor_bytes_per_pixel": 1 + 6 * per_pixel}
+        options = {"COUNT": 4, "TEACHER": mode.value, "HAS_VALID": True}
+        options |= {"THRESHOLD": squared, "SQUARED": squared}
+        lse = 4 if mode == PROBABILITIES else 0
+        cases.append(
+            CompileCase(
+                name=f"consistency_kl/{name}",
+                kernel=_consistency_kernel,
+                signature=_types(_consistency_kernel.arg_names, kinds, {**tile, **options}),
+                constexprs={**tile, **options},
+                bytes_per_pixel=1 + lse + (4 * (2 + 2) + 7 * 4) * per_pixel,
+                **shared,
+            )
+        )
+        if name.startswith("C"):
+            shared["floor_bytes_per_pixel"] = 4 + 2 * per_pixel
+            cases.append(
+                CompileCase(
+                    name=f"teacher_lse/{name}",
+                    kernel=_teacher_lse_kernel,
+                    signature=_types(_teacher_lse_kernel.arg_names, kinds, tile),
+                    constexprs=tile,
+                    bytes_per_pixel=4 + 2 * per_pixel,
+                    **shared,
+                )
+            )
+    return cases
+
+
+def _types(names: list[str], kinds: dict[str, str], constexprs: dict) -> dict[str, str]:
+    """Return the type of each runtime parameter of a kernel."""
+    kinds = {**kinds, "threshold": "fp32"}
+    return {name: kinds.get(name, "i32") for name in names if name not in constexprs}

@@ -17,7 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .warp_triton import bilinear_tap, blocks, grid, positions, warp_op
+from .compile import CompileCase
+from .warp_triton import CHANNELS_LAST, bilinear_tap, blocks, grid, map_case, positions, warp_op
 
 
 @triton.jit
@@ -55,8 +56,8 @@ def _splat_kernel(
     if RECEIVED:
         for tap in tl.static_range(TAPS):
             column, line, weight, within = bilinear_tap(x, y, tap, H, W, NEAREST)
-            to = received_ptr + image * H * W + line * W + column
-            tl.atomic_add(to, (weight * unit).to(tl.int64), live & within, sem="relaxed")
+            pixels = received_ptr + image * H * W + line * W + column
+            tl.atomic_add(pixels, (weight * unit).to(tl.int64), live & within, sem="relaxed")
     for start in range(0, C, BLOCK_C):
         channel = start + tl.arange(0, BLOCK_C).to(tl.int64)
         known = live[:, None] & (channel < C)[None, :]
@@ -196,3 +197,38 @@ def _splat_backward(ctx, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | N
 
 
 splat_op.register_autograd(_splat_backward, setup_context=_splat_setup)
+
+
+def compile_cases() -> list[CompileCase]:
+    """List the average of 19-channel bfloat16 maps and the adjoint of warping them.
+
+    The integers' traffic, 8 bytes read and written for each of the taps that miss the cache, is
+    counted once per channel.
+    """
+    pointers = {f"{name}_ptr": "*i64" for name in ("total", "received")}
+    splines = dict.fromkeys(("scale_ptr", "points_ptr", "weights_ptr"), "*fp32")
+    cases = []
+    for name, average in (("average", True), ("adjoint", False)):
+        constexprs = {"COUNT": 4, "NEAREST": False, "RECEIVED": average, **CHANNELS_LAST}
+        cases.append(
+            map_case(
+                f"splat/{name}",
+                _splat_kernel,
+                {**pointers, **splines, "values_ptr": "*bf16"},
+                {"unit": "fp32"},
+                constexprs,
+                ((2 + 16) * 19.0 + 16 * average, 2 * 19.0),
+            )
+        )
+        outputs = {"scale_ptr": "*fp32", "out_ptr": "*bf16", "share_ptr": "*fp32"}
+        cases.append(
+            map_case(
+                f"splat_finish/{name}",
+                _splat_finish_kernel,
+                {**pointers, **outputs},
+                {"unit": "fp32", "minimum": "fp32"},
+                {"AVERAGE": average, **CHANNELS_LAST},
+                ((8 + 2) * 19.0 + 12 * average, 2 * 19.0),
+            )
+        )
+    return cases

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .compile import CompileCase
+from .math_triton import divide
 from .tps_triton import spline_position, within_window
 
 BLOCK = 256
@@ -34,12 +36,13 @@ def _photometric(
     """
     largest = tl.maximum(tl.maximum(red, green), blue)
     chroma = largest - tl.minimum(tl.minimum(red, green), blue)
-    inverse = 1.0 / tl.where(chroma == 0, 1.0, chroma)
+    inverse = divide(1.0, tl.where(chroma == 0, 1.0, chroma))
     sixths = tl.where(largest == green, (blue - red) * inverse + 2.0, (green - blue) * inverse)
     sixths = tl.where(largest == blue, (red - green) * inverse + 4.0, sixths) + hue
     value = largest + brightness
     if HSV:
-        chroma = tl.where(largest == 0, 0.0, chroma * value / tl.where(largest == 0, 1.0, largest))
+        scaled = divide(chroma * value, tl.where(largest == 0, 1.0, largest))
+        chroma = tl.where(largest == 0, 0.0, scaled)
     chroma *= saturation * contrast
     value *= contrast
     return (
@@ -223,3 +226,40 @@ def _(
     with_weak: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _outputs(crop, dtype, with_weak)
+
+
+def compile_cases() -> list[CompileCase]:
+    """List the strong view in bfloat16, with the weak one, in RGB and clamped, and plain views."""
+    pointers = {f"{name}_ptr": "*u8" for name in ("crop", "valid")}
+    pointers |= {f"{name}_ptr": "*bf16" for name in ("strong", "weak")}
+    parameters = ("brightness", "saturation", "hue", "contrast", "points", "weights")
+    pointers |= {f"{name}_ptr": "*fp32" for name in parameters}
+    pointers |= {"permutation_ptr": "*i64", "window_ptr": "*i32"}
+    scalars = {f"{name}_{channel}": "fp32" for name in ("scale", "shift") for channel in range(3)}
+    rows = [
+        ("phtps", True, True, False, 4, False),
+        ("phtps-weak", True, True, False, 4, True),
+        ("phtps-rgb-clamp", True, False, True, 4, True),
+        ("tps", False, True, False, 4, True),
+        ("normalize", False, True, False, 0, False),
+    ]
+    return [
+        CompileCase(
+            name=f"strong_view/{name}",
+            kernel=_strong_view_kernel,
+            signature={**pointers, **scalars, "H": "i32", "W": "i32"},
+            constexprs={
+                "PHOTOMETRIC": changed,
+                "HSV": hsv,
+                "CLAMP": clamp,
+                "COUNT": count,
+                "HAS_WINDOW": True,
+                "WITH_WEAK": weak,
+                "BLOCK_P": BLOCK,
+            },
+            num_warps=WARPS,
+            bytes_per_pixel=16.0 if weak else 10.0,
+            floor_bytes_per_pixel=16.0 if weak else 10.0,
+        )
+        for name, changed, hsv, clamp, count, weak in rows
+    ]

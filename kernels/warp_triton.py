@@ -5,14 +5,18 @@
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
 # pyright: reportPossiblyUnboundVariable=false
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .compile import CompileCase
 from .tps_triton import spline_position
 
-BLOCK_PIXELS = 128
+PLANES = {"BLOCK_P": 128, "BLOCK_C": 1}
+CHANNELS_LAST = {"BLOCK_P": 32, "BLOCK_C": 16}
 WARPS = 4
 
 
@@ -92,15 +96,16 @@ def _warp_forward_kernel(
 
 
 def blocks(maps: Tensor) -> dict[str, int]:
-    """Threads go along what lies together in memory: channels if channels-last, else pixels."""
-    channels_last = maps.stride(1) == 1 and maps.shape[1] > 1
-    channels = min(triton.next_power_of_2(maps.shape[1]), 16) if channels_last else 1
-    return {"BLOCK_P": BLOCK_PIXELS, "BLOCK_C": channels, "num_warps": WARPS}
+    """Lay threads along what lies together in memory: channels if channels-last, else pixels."""
+    if maps.stride(1) != 1 or maps.shape[1] == 1:
+        return {**PLANES, "num_warps": WARPS}
+    channels = min(triton.next_power_of_2(maps.shape[1]), CHANNELS_LAST["BLOCK_C"])
+    return {**CHANNELS_LAST, "BLOCK_C": channels, "num_warps": WARPS}
 
 
 def grid(maps: Tensor) -> tuple[int, int]:
     """Return the launch grid: blocks of pixels, images."""
-    return triton.cdiv(maps.shape[2] * maps.shape[3], BLOCK_PIXELS), maps.shape[0]
+    return triton.cdiv(maps.shape[2] * maps.shape[3], blocks(maps)["BLOCK_P"]), maps.shape[0]
 
 
 @torch.library.custom_op("warpseg::warp", mutates_args=())
@@ -147,3 +152,45 @@ def _warp_backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None, Non
 
 
 warp_op.register_autograd(_warp_backward, setup_context=_warp_setup)
+
+
+def map_case(
+    name: str,
+    kernel: Any,
+    pointers: dict[str, str],
+    scalars: dict[str, str],
+    constexprs: dict[str, Any],
+    moved: tuple[float, float],
+) -> CompileCase:
+    """Describe one kernel over maps of 19 or, for labels, 1 channel; the strides stay unknown."""
+    known = {*pointers, *scalars, *constexprs}
+    sizes = {parameter: "i32" for parameter in kernel.arg_names if parameter not in known}
+    return CompileCase(
+        name=name,
+        kernel=kernel,
+        signature={**pointers, **scalars, **sizes},
+        constexprs=constexprs,
+        num_warps=WARPS,
+        bytes_per_pixel=moved[0],
+        floor_bytes_per_pixel=moved[1],
+    )
+
+
+def compile_cases() -> list[CompileCase]:
+    """List the warp of bfloat16 maps, as planes and channels-last, and of labels."""
+    rows = [
+        ("planes", "*bf16", False, PLANES, 76.0),
+        ("channels-last", "*bf16", False, CHANNELS_LAST, 76.0),
+        ("labels", "*u8", True, PLANES, 2.0),
+    ]
+    return [
+        map_case(
+            f"warp/{name}",
+            _warp_forward_kernel,
+            {"values_ptr": kind, "out_ptr": kind, "points_ptr": "*fp32", "weights_ptr": "*fp32"},
+            {"fill": "i32" if nearest else "fp32"},
+            {"COUNT": 4, "NEAREST": nearest, **tile},
+            (moved, moved),
+        )
+        for name, kind, nearest, tile, moved in rows
+    ]
