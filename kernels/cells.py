@@ -63,8 +63,9 @@ def largest_logit(z, cls, NUM_CLASSES: tl.constexpr):
 
 @triton.jit
 def exponentials(z, largest, cls, NUM_CLASSES: tl.constexpr):
-    """Return exp(z - largest), 0 beyond the classes."""
-    return tl.where(cls < NUM_CLASSES, tl.exp(z - largest[None, :]), 0.0)
+    """Return exp(z - largest), 0 beyond the classes; exactly 1 for the largest."""
+    # exp2, unlike exp, may flush denormal numbers: three instructions fewer.
+    return tl.where(cls < NUM_CLASSES, tl.exp2((z - largest[None, :]) * 1.4426950408889634), 0.0)
 
 
 @triton.jit
