@@ -80,22 +80,33 @@ class GtaSettings(RunSettings):
     warmup_steps: int = 0
     """steps in which the student alone learns, from labels; the paper has one epoch"""
     warmup: Literal["student", "all"] = "student"
-    """all: student and assistant both learn from labels in the warm-up, the teacher follows"""
+    """student: it is copied into teacher and assistant at the end; all: the assistant learns from
+    labels as well, and the teacher alone is a copy"""
     assistant_schedule: Literal["same", "constant"] = "same"
     """constant: the assistant's learning rate does not fall, as in the released code"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("assistant_decay", "ema_decay", "drop", "cutmix_probability"):
+        for name in ("assistant_decay", "ema_decay", "cutmix_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must lie in [0, 1]; got {getattr(self, name)}")
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"--drop must lie in [0, 1); got {self.drop}")
         for name in ("mu", "smoothing", "warmup_steps"):
             if getattr(self, name) < 0:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be >= 0; got {getattr(self, name)}")
         if self.student_on == "nothing":
             raise ValueError("--student-on nothing would train no student; choose labeled")
+        if self.warmup_steps >= self.num_steps:
+            raise ValueError(
+                f"--warmup-steps must be less than --num-steps {self.num_steps}; "
+                f"got {self.warmup_steps}"
+            )
+        for cut in self.transfer:
+            if self.transfer.count(cut) > 1:
+                raise ValueError(f"--transfer names {cut} twice; name each part once")
 
 
 class Gta(Method):
@@ -228,7 +239,8 @@ class Gta(Method):
     def _pseudo_loss(self, logits: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
         settings = self.settings
         known = label != IGNORE
-        threshold = quantile(confidence, settings.drop, mask=known)
+        # The least confident pixel is at the quantile, not above it, even where none is dropped.
+        threshold = quantile(confidence, settings.drop, mask=known) if settings.drop else 0.0
         kept = known & (confidence > threshold)
         if not settings.reweighting:
             return mean_cross_entropy(logits, label.masked_fill(~kept, IGNORE), self.runtime)

@@ -1,9 +1,14 @@
-"""Networks that are small enough to be computed by hand."""
+"""Networks that are small enough to be computed by hand; this folder, on the path for `tiny`."""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from warpseg.__main__ import main
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 class Pooled(nn.Module):
