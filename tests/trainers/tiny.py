@@ -60,7 +60,21 @@ def tiny(*, num_classes):
     )
 
 
+class Pool(nn.Module):
+    """Mean of the coarsest feature over the image."""
+
+    def forward(self, features):
+        return features[-1].mean((2, 3), keepdim=True)
+
+
+def tiny_classifier(*, num_classes):
+    return SegmentationNetwork(
+        Backbone(), Pool(), nn.Conv2d(16, num_classes, 1), num_classes=num_classes, output_stride=1
+    )
+
+
 NETWORKS["tiny"] = tiny
+NETWORKS["tiny-classifier"] = tiny_classifier
 
 
 def tiny_recipe(name, **changes):
@@ -82,6 +96,11 @@ METHOD_RECIPES = {
     "supervised-phtps": "supervised-phtps-synthetic-swiftnet18-tiny",
     "consistency": "consistency-synthetic-swiftnet18-tiny",
     "consistency-mt": "consistency-mt-synthetic-swiftnet18-tiny",
+    "1w-cs": "consistency-1w-cs-synthetic-swiftnet18-tiny",
+    "2w-c1": "consistency-2w-c1-synthetic-swiftnet18-tiny",
+    "mt-1w-p2": "consistency-mt-1w-p2-synthetic-swiftnet18-tiny",
+    "mt-cutmix": "consistency-mt-cutmix-synthetic-swiftnet18-tiny",
+    "vat": "vat-synthetic-swiftnet18-tiny",
     "gta": "gta-synthetic-swiftnet18-tiny",
     "mkd": "mkd-synthetic-swiftnet18-tiny",
 }
