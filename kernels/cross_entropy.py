@@ -114,7 +114,11 @@ def cross_entropy(
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the kernel without and with class weights."""
+    """List the kernel without and with class weights, and for as many classes as ADE20K has."""
     return loss_cases(
-        "cross_entropy", _pixel, options=(0, 1), describe=lambda o: ("plain", "weighted")[o]
+        "cross_entropy",
+        _pixel,
+        options=(0, 1),
+        classes=(19, 21, 150),
+        describe=lambda option: ("plain", "weighted")[option],
     )
