@@ -62,6 +62,8 @@ class MaskValues:
 
     def map(self, raw: np.ndarray, file: str) -> np.ndarray:
         """Map raw integer values (H, W) to class ids, uint8 (H, W); raises as `read`."""
+        if raw.dtype.kind not in "biu":
+            raise ValueError(f"{file} holds {raw.dtype} values: save class ids as 8-bit PNG")
         raw = raw.astype(np.int64) if raw.dtype != np.uint8 else raw
         if raw.min() < 0 or raw.max() > 65535:
             raise ValueError(f"{file} has values outside 0..65535: save class ids as 8-bit PNG")

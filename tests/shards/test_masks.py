@@ -102,6 +102,13 @@ def test_refused(values: MaskValues, data: bytes, message: str) -> None:
         values.read(data, "m.png")
 
 
+def test_fractions_are_refused() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(buffer, "TIFF")
+    with pytest.raises(ValueError, match=r"m\.tif holds float32 values"):
+        id_values(3).read(buffer.getvalue(), "m.tif")
+
+
 def test_many_wrong_values_are_counted() -> None:
     with pytest.raises(ValueError, match=r"10, 11, 12, 13, 14, 15, 16, 17 and 12 more, which"):
         id_values(10).read(png([list(range(10, 30))]), "m.png")
