@@ -55,7 +55,7 @@ class ClassStatistics(nn.Module):
         """Add a batch: feature (N, A, h, w), label as for `class_moments`."""
         new, mean, squares = class_moments(feature, label, self.count.shape[0])
         total = self.count + new
-        share = (new / total.clamp(min=1)).to(self.mean.dtype)[:, None]
+        share = (new.double() / total.clamp(min=1)).to(self.mean.dtype)[:, None]
         variance = squares / new.clamp(min=1)[:, None]
         spread = share * (1 - share) * (self.mean - mean).square()
         self.variance.copy_((1 - share) * self.variance + share * variance + spread)
@@ -69,12 +69,12 @@ class ClassStatistics(nn.Module):
 
 @torch.no_grad()
 def shift_table(variance: Tensor, weight: Tensor, strength: float | Tensor) -> Tensor:
-    """Return S (C, C) float32 with rows y, columns k; no gradient.
+    """Return S (C, C) of the variance's dtype with rows y, columns k; no gradient.
 
-    variance: (C, A). weight: (C, A) or (C, A, 1, 1), the 1 x 1 classifier's. strength: lambda of
-    the schedule, a number or a 0-d tensor.
+    variance: (C, A), float32 or float64. weight: (C, A) or (C, A, 1, 1), the 1 x 1 classifier's.
+    strength: lambda of the schedule, a number or a 0-d tensor.
     """
-    weight = weight.detach().flatten(1).float()
+    weight = weight.detach().flatten(1).to(variance.dtype)
     if weight.shape != variance.shape:
         raise ValueError(
             f"weight must be (C, A) = {tuple(variance.shape)} like the class statistics; "
@@ -82,7 +82,7 @@ def shift_table(variance: Tensor, weight: Tensor, strength: float | Tensor) -> T
         )
     # An outer difference, not the expanded square: that would cancel where S is small.
     apart = (weight[None] - weight[:, None]).square()
-    return (apart * variance.float()[:, None]).sum(2) * (0.5 * strength)
+    return (apart * variance[:, None]).sum(2) * (0.5 * strength)
 
 
 def feature_shift_reference(

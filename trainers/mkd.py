@@ -4,7 +4,7 @@ mutual knowledge distillation", Algorithm 1).
     each step:  x, y <- labeled batch       x_w, x_s <- weak and strong views of an unlabeled batch
                 x_s  <- CutMix(x_s), three boxes; the same boxes mix the teachers' outputs
                 t1, t2 <- argmax T1(x_w), argmax T2(x_w)                    no gradient
-                p1, p2 <- FD(S1(x_s)), FD(S2(x_s))                          features augmented, Eq. 3
+                p1, p2 <- FD(S1(x_s)), FD(S2(x_s))                         features augmented, Eq. 3
                 L_sup <- CE(S1(x), y) + CE(S2(x), y)
                 L_st  <- CE(p1, t2) + CE(p2, t1)                            teacher to other student
                 L_ss  <- CE(p1, argmax p2) + CE(p2, argmax p1)              student to student (CPS)
@@ -100,8 +100,15 @@ class MkdSettings(RunSettings):
             if getattr(self, name) < 0:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be >= 0; got {getattr(self, name)}")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"--gamma must lie in [0, 1]; got {self.gamma}")
+        for name in ("gamma", "threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"--{name} must lie in [0, 1]; got {value}")
+        if self.strong.warped:
+            raise ValueError(
+                f"--strong.view {self.strong.view} warps the image, but not the teachers' labels; "
+                "choose mkd, colour, ph or none"
+            )
         if self.loss_stride < 1:
             raise ValueError(f"--loss-stride must be at least 1; got {self.loss_stride}")
 
@@ -123,6 +130,11 @@ class Mkd(Method):
         self.classifiers = [
             cast(Any, unwrap(network)).classifier for network in self.students + self.teachers
         ]
+        if settings.feature_strength and not isinstance(self.classifiers[0], nn.Conv2d):
+            raise ValueError(
+                f"{settings.network.name} has no 1 x 1 classifier for feature augmentation; "
+                "use --feature-strength 0"
+            )
         shifted = len(self.classifiers) if settings.feature_on == "all" else 2
         self.augmentations = [
             FeatureAugmentation(

@@ -160,7 +160,7 @@ def assert_same(engine, networks):
     """Compare parameters and buffers of the engine's networks with the hand-written step's."""
     for name, expected in networks.items():
         ours = engine.method.networks[name].state_dict()
-        torch.testing.assert_close(ours, expected.state_dict(), rtol=1e-10, atol=1e-11)
+        torch.testing.assert_close(ours, expected.state_dict(), rtol=1e-11, atol=1e-13)
 
 
 def flat(network):
