@@ -19,6 +19,8 @@ CLASSES = {
     "ball": (255, 127, 0),
     "box": (255, 255, 51),
 }
+DRAWING = 1
+"""Number of this way of drawing; a change of it makes another data set of the same seed."""
 Random = np.random.Generator
 _STRIPED, _SPOTTED, _CHECKERED, _RINGED, _BALL, _BOX = range(1, 7)
 

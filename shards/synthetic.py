@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .scenes import CLASSES, draw_scene
+from .scenes import CLASSES, DRAWING, draw_scene
 from .source import Entry, Source
 
 
@@ -60,7 +60,11 @@ def load_synthetic(settings: SyntheticSettings) -> Source:
         if names:
             masked = subset != "unlabeled"
             subsets[subset] = [Entry(name=n, image=n, mask=n if masked else None) for n in names]
-    recorded: dict[str, Any] = {"scene_size": list(settings.scene_size), "seed": settings.seed}
+    recorded: dict[str, Any] = {
+        "scene_size": list(settings.scene_size),
+        "seed": settings.seed,
+        "drawing": DRAWING,
+    }
     return SyntheticSource(
         kind="synthetic",
         root=Path("synthetic"),

@@ -7,7 +7,7 @@ import pytest
 from warpseg.shards import Dataset
 from warpseg.shards.conversion import convert
 from warpseg.shards.packing import PackSettings
-from warpseg.shards.scenes import CLASSES, draw_scene
+from warpseg.shards.scenes import CLASSES, DRAWING, draw_scene
 from warpseg.shards.synthetic import SyntheticSettings, load_synthetic
 
 
@@ -92,3 +92,11 @@ def test_more_scenes_begin_with_the_same_ones(tmp_path: Path) -> None:
 def test_settings(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SyntheticSettings(**options)
+
+
+def test_drawing_is_numbered() -> None:
+    """These figures pin the drawing: whoever changes it raises DRAWING (and them)."""
+    images, masks = scenes(8)
+    assert DRAWING == 1
+    assert masks.sum(dtype=np.int64) == pytest.approx(39421, rel=2e-3)
+    assert images.mean() == pytest.approx(92.393, abs=0.1)
