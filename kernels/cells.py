@@ -29,6 +29,7 @@ from torch import Tensor
 
 from .compile import CompileCase
 from .rows import scale_gradient, to_rows
+from .upsample import stride_of
 
 COUNTS = 4
 """Per-pixel counts summed beside the loss: kept pixels, and three of the operation's own."""
@@ -213,7 +214,6 @@ def launch(
     target: Tensor,
     *,
     ignore: int,
-    stride: int,
     option: Any = 0,
     map: Tensor | None = None,
     table: Tensor | None = None,
@@ -256,7 +256,7 @@ def launch(
         target.shape[2],
         h,
         w,
-        stride,
+        stride_of(logits, (target.shape[1], target.shape[2])),
         ignore,
         segment,
         segments,

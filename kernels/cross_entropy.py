@@ -25,7 +25,6 @@ from .pixel_loss import (
     totals,
     totals_of,
 )
-from .upsample import stride_of
 
 
 def cross_entropy_reference(
@@ -76,7 +75,6 @@ def _cross_entropy(
         logits,
         mask,
         ignore=ignore,
-        stride=stride_of(logits, (mask.shape[1], mask.shape[2])),
         option=int(weight is not None),
         table=weight,
     )

@@ -34,7 +34,6 @@ from .pixel_loss import (
     totals,
     totals_of,
 )
-from .upsample import stride_of
 
 FORMS = ("dynamic", "naive", "flip", "online", "plain")
 
@@ -158,7 +157,6 @@ def _dynamic_ce(
         logits,
         pseudo_label,
         ignore=IGNORE,
-        stride=stride_of(logits, (pseudo_label.shape[1], pseudo_label.shape[2])),
         option=form,
         map=confidence,
         table=labeled,

@@ -158,8 +158,8 @@ def _(values: Tensor, rank: Tensor, mask: Tensor | None) -> Tensor:
 def select(values: Tensor, rank: Tensor, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the values of ascending ranks `rank` and `rank + 1`, exactly.
 
-    `values` of any shape and float dtype, fewer than 2^31; `rank` a 0-d integer tensor on the same
-    device, 0 the smallest; `mask` of the same shape marks what counts. The second is the largest
+    `values` of any shape and float dtype, fewer than 2^31; `rank` a 0-d integer tensor, 0 the
+    smallest; `mask` of the same shape marks what counts. The second is the largest
     where there is no rank + 1; both are NaN without values. NaN values count as the largest.
     float64 takes the reference, which may sync. No gradient.
 
@@ -175,8 +175,8 @@ def select(values: Tensor, rank: Tensor, *, mask: Tensor | None = None) -> tuple
         )
     if rank.ndim or rank.is_floating_point():
         raise ValueError(f"rank must be a 0-d integer; got {tuple(rank.shape)} {rank.dtype}")
-    values = values.detach()
-    if use_op(values, rank, mask):
+    values, rank = values.detach(), rank.to(values.device)
+    if use_op(values, mask):
         lower, upper = _select(values.float(), rank, mask).unbind()
         return lower, upper
     return select_reference(values, rank, mask)

@@ -18,7 +18,6 @@ from .cells import launch, logit_of, loss_cases, register
 from .compile import CompileCase
 from .dispatch import use_op
 from .pixel_loss import Totals, check_targets, divide, pixel_terms, totals, totals_of
-from .upsample import stride_of
 
 NORMALIZERS = ("kept", "all")
 
@@ -69,7 +68,6 @@ def _reweight(
         logits,
         label,
         ignore=IGNORE,
-        stride=stride_of(logits, (label.shape[1], label.shape[2])),
         map=confidence,
         table=threshold,
         parameters=(smoothing, 0.0, 0.0),
@@ -91,8 +89,8 @@ def reweight(
     """Return the confidence-weighted cross-entropy, 0-d float32.
 
     `logits` (N, C, h, w) at stride s; `label` (N, H, W) of integers, IGNORE where there is none;
-    `confidence` (N, H, W) of any float dtype; `threshold` a number or a 0-d tensor on the logits'
-    device (`quantile`), below or at which pixels are dropped, compared in float32. `normalizer`:
+    `confidence` (N, H, W) of any float dtype; `threshold` a number or a 0-d tensor
+    (`quantile`), below or at which pixels are dropped, compared in float32. `normalizer`:
     "kept", "all" or a 0-d tensor. Gradient: to the logits.
 
     Raises ValueError for shapes, dtypes and names that do not fit.
@@ -104,7 +102,7 @@ def reweight(
         raise ValueError(f"normalizer must be kept, all or a 0-d tensor; got {normalizer!r}")
     if not isinstance(threshold, Tensor):
         threshold = torch.full((), threshold, device=logits.device)
-    threshold = threshold.float()
+    threshold = threshold.to(logits.device, torch.float32)
     if threshold.ndim or (not isinstance(normalizer, str) and normalizer.ndim):
         raise ValueError("threshold and normalizer must be 0-d tensors, names or numbers")
     if use_op(logits, label, confidence):

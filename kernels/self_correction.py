@@ -29,7 +29,6 @@ from .pixel_loss import (
     totals,
     totals_of,
 )
-from .upsample import stride_of
 
 LOG_ZERO = math.log(1e-4)
 """A of the official code, which clamps the one-hot label to [1e-4, 1]."""
@@ -102,7 +101,6 @@ def _self_correction(
         logits,
         label,
         ignore=IGNORE,
-        stride=stride_of(logits, (label.shape[1], label.shape[2])),
         option=f"{name} reversed".strip() if reversed else name,
         parameters=(log_zero, 0.0 if weight is None else weight, _SURE),
     )
