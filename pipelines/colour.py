@@ -1,4 +1,7 @@
-"""The colour view: jitter, grayscale and blur of a crop, drawn per sample.
+"""The colour views: jitter, grayscale and blur of a crop, drawn per sample.
+
+View "colour" draws each of the three by itself, view "mkd" exactly one of them, equalize and
+solarize (MKD section 3.2; weights and ranges of its code, whose channels came in reverse order).
 
 Brightness, contrast, saturation and hue are linear in RGB (hue as a rotation about the grey axis in
 YIQ), so that all four and the loss of colour are one matrix per sample: y = clip(M x + t, 0, 1).
@@ -7,15 +10,21 @@ rotates the hue in HSV; the matrix costs a fraction of that, on any device, unde
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..kernels.tps import window_mask
+from .levels import Levels, change_levels
 from .settings import NormalizationSettings, StrongSettings
 
+OPERATIONS = {"jitter": 0.3, "blur": 0.5, "equalize": 0.1, "solarize": 0.1, "grayscale": 0.5}
+"""The operations of view "mkd", with weights that need not add up to 1."""
+BLUR_RADII = (1, 2, 3)
+"""Pixels that a blur of view "mkd" reaches: kernels of 3, 5 or 7."""
 LUMA = (0.299, 0.587, 0.114)
 _YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 """Luma and two chromas whose weights sum to 0, so that grey has none."""
@@ -29,7 +38,7 @@ class Colour:
     """Parameters of one sample; the neutral ones change nothing.
 
     brightness, contrast, saturation: factors; hue: turns; blur: standard deviation in pixels, 0 for
-    none.
+    none; blur_radius: pixels that it reaches; levels: what becomes of them before all else.
     """
 
     brightness: float = 1.0
@@ -37,25 +46,38 @@ class Colour:
     saturation: float = 1.0
     hue: float = 0.0
     blur: float = 0.0
+    blur_radius: float = math.inf
+    levels: Levels = "kept"
 
 
 def draw_colour(settings: StrongSettings, draws: np.ndarray) -> Colour:
     """Turn eight uniform numbers into the parameters of a sample."""
-    jittered, *changes, grey, blurred, width = draws.tolist()
-    brightness, contrast, saturation = (
-        1 + change * (2 * draw - 1)
-        for change, draw in zip(settings.jitter[:3], changes[:3], strict=True)
+    first, *changes, second, third, width = draws.tolist()
+    factors = zip(settings.jitter[:3], changes[:3], strict=True)
+    brightness, contrast, saturation = (1 + most * (2 * draw - 1) for most, draw in factors)
+    jitter = Colour(
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=settings.jitter[3] * (2 * changes[3] - 1),
     )
-    hue = settings.jitter[3] * (2 * changes[3] - 1)
-    if jittered >= settings.jitter_probability:
-        brightness, contrast, saturation, hue = 1.0, 1.0, 1.0, 0.0
-    if grey < settings.grayscale_probability:
-        saturation = 0.0
     low, high = settings.blur_sigma
-    blur = low + (high - low) * width if blurred < settings.blur_probability else 0.0
-    return Colour(
-        brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, blur=blur
-    )
+    sigma = low + (high - low) * width
+    if settings.view == "mkd":
+        radius = BLUR_RADII[int(third * len(BLUR_RADII))]
+        choices = {
+            "jitter": jitter,
+            "blur": Colour(blur=sigma, blur_radius=radius),
+            "equalize": Colour(levels="equalize"),
+            "solarize": Colour(levels="solarize"),
+            "grayscale": Colour(saturation=0.0),
+        }
+        ends = np.cumsum(list(OPERATIONS.values()))
+        return choices[list(OPERATIONS)[int(np.searchsorted(ends, first * ends[-1], "right"))]]
+    colour = jitter if first < settings.jitter_probability else Colour()
+    if second < settings.grayscale_probability:
+        colour = replace(colour, saturation=0.0)
+    return replace(colour, blur=sigma) if third < settings.blur_probability else colour
 
 
 def matrix_of(colour: Colour) -> np.ndarray:
@@ -72,12 +94,17 @@ def colour_views(
     colours: list[Colour],
     normalization: NormalizationSettings,
     dtype: torch.dtype = torch.float32,
+    window: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Make the normalised weak and colour view of crops (N, H, W, 3) uint8.
 
-    Returns two (N, 3, H, W) tensors of `dtype`, channels-last.
+    Returns two (N, 3, H, W) tensors of `dtype`, channels-last. With a window (N, 4), as in
+    PairedBatch, the colours outside stay and count for no histogram of levels; levels need one.
     """
     batch, height, width, _ = crop.shape
+    source = crop
+    if window is not None:
+        source = change_levels(crop, [colour.levels for colour in colours], window)
     mean, std = np.array(normalization.mean), np.array(normalization.std)
     shift, scale, lowest, highest = (
         _tensor(v, crop).repeat(width)
@@ -93,21 +120,28 @@ def colour_views(
             part = slice(first, first + group)
             rows = crop[part].reshape(-1, height, width * 3).float()
             weak[part] = torch.addcmul(shift, rows, scale)
-            rows = blur(rows, [colour.blur for colour in colours[part]])
+            if source is not crop:
+                rows = source[part].reshape(-1, height, width * 3).float()
+            rows = blur(rows, colours[part])
             rows = _change(rows, colours[part], mean, std)
             strong[part] = torch.clamp(rows, lowest, highest, out=rows)
-    return tuple(v.view(batch, height, width, 3).permute(0, 3, 1, 2) for v in (weak, strong))
+    weak, strong = (v.view(batch, height, width, 3).permute(0, 3, 1, 2) for v in (weak, strong))
+    if window is not None:
+        strong = torch.where(window_mask(window, (height, width))[:, None], strong, weak)
+    return weak, strong
 
 
-def blur(rows: Tensor, sigmas: list[float]) -> Tensor:
+def blur(rows: Tensor, colours: list[Colour]) -> Tensor:
     """Blur images (N, H, 3 W), rows of interleaved channels, by N widths; borders are repeated."""
     _, height, length = rows.shape
-    radius = min(math.ceil(3 * max(sigmas)), height - 1, length // 3 - 1)
+    reach = max(min(math.ceil(3 * colour.blur), colour.blur_radius) for colour in colours)
+    radius = int(min(reach, height - 1, length // 3 - 1))
     if radius < 1:
         return rows
     distances = np.arange(radius + 1)
-    widths = np.maximum(np.array(sigmas)[:, None], 1e-3)
-    weights = np.exp(-0.5 * (distances / widths) ** 2)
+    widths = np.array([max(colour.blur, 1e-3) for colour in colours])[:, None]
+    ends = np.array([colour.blur_radius for colour in colours])[:, None]
+    weights = np.exp(-0.5 * (distances / widths) ** 2) * (distances <= ends)
     weights /= weights[:, :1] + 2 * weights[:, 1:].sum(1, keepdims=True)
     taps = _tensor(weights.T[:, :, None, None], rows)
     padded = F.pad(rows[None], (0, 0, radius, radius), mode="replicate")[0]

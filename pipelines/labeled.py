@@ -35,6 +35,7 @@ class LabeledStream(Stream[LabeledBatch]):
         mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
         confidence = self._confidence(crops)
         image = normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
+        image = self._weak(image, pixels, crops)
         if self._rows and self.strong is not None:
             rows = self._to_device(torch.tensor(self._rows))
             views, tps = self._perturbed(crops, pixels[rows], self.strong)
@@ -49,10 +50,11 @@ class LabeledStream(Stream[LabeledBatch]):
         self, crops: Crops, pixels: Tensor, settings: StrongSettings
     ) -> tuple[Tensor, TPS | None]:
         """Return the strong views of the perturbed rows, and their warp."""
-        if settings.view == "colour":
+        if settings.coloured:
             colours = self._colours(crops, settings)
             chosen = [colours[row] for row in self._rows]
-            return colour_views(pixels, chosen, self.normalization, self.dtype)[1], None
+            shown = self._to_device(crops.window[self._rows]) if settings.view == "mkd" else None
+            return colour_views(pixels, chosen, self.normalization, self.dtype, shown)[1], None
         changed, tps = self._perturbation(settings, self._rows)
         view = strong_view(
             pixels,
@@ -83,13 +85,15 @@ def labeled(
     strong_share: float = 0.5,
     pseudo: Pseudo | None = None,
     stream: str = "labeled",
+    weak_photometric: bool = False,
 ) -> LabeledStream:
     """Open the stream of weak views and masks.
 
     batch_size: samples per rank and step. device: where the batches lie; on CUDA the loader works
     there too. seed, stream: together they decide all that is random. strong: perturb the share
     `strong_share` of the samples, masks warped alike (nearest, IGNORE outside). pseudo: take
-    pseudo-labels and their confidences in place of the masks.
+    pseudo-labels and their confidences in place of the masks. weak_photometric: distort the colours
+    of weak views (`distortion`).
     Raises ValueError for a subset without masks or without samples.
     """
     if pseudo is None and not subset.has_masks:
@@ -119,4 +123,5 @@ def labeled(
         rank=rank,
         world_size=world_size,
         stream=stream,
+        weak_photometric=weak_photometric,
     )

@@ -27,9 +27,10 @@ class PairedStream(Stream[PairedBatch]):
     def _make(self, crops: Crops) -> PairedBatch:
         pixels, window = self._to_device(crops.image), self._to_device(crops.window)
         second = None
-        if self.strong.view == "colour":
+        if self.strong.coloured:
             colours = self._colours(crops, self.strong)
-            weak, strong = colour_views(pixels, colours, self.normalization, self.dtype)
+            shown = window if self.strong.view == "mkd" else None
+            weak, strong = colour_views(pixels, colours, self.normalization, self.dtype, shown)
             valid, tps = window_mask(window, self.geometry.crop_size), None
         else:
             views, tps = self._view(pixels, window, 0)
@@ -40,7 +41,7 @@ class PairedStream(Stream[PairedBatch]):
                 second = SecondView(strong=more.strong, valid=more.valid, tps=warped)
         label = crops.maps.get("label")
         return PairedBatch(
-            weak=weak,
+            weak=self._weak(weak, pixels, crops),
             strong=strong,
             window=window,
             valid=valid,
@@ -87,16 +88,20 @@ def paired(
     pseudo: Pseudo | None = None,
     stream: str = "unlabeled",
     second: bool = False,
+    weak_photometric: bool = False,
 ) -> PairedStream:
     """Open the stream of weak and strong views; the options are those of `labeled`.
 
     Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows. second: add
-    a second strong view, perturbed independently of the first.
-    Raises ValueError for a subset without samples, or a second view of colours made by the loader.
+    a second strong view, perturbed independently of the first. Strong views are not made from a
+    distorted weak one, but from the crop.
+    Raises ValueError for a subset without samples, or a second view of colours alone.
     """
     strong = strong or StrongSettings()
-    if second and strong.view == "colour":
-        raise ValueError("a second strong view is made on the device; its view cannot be 'colour'")
+    if second and strong.coloured:
+        raise ValueError(
+            f"a second strong view is photometric or warped; its view cannot be {strong.view!r}"
+        )
     return PairedStream(
         subset,
         maps={} if pseudo is None else pseudo_maps("label", pseudo),
@@ -113,4 +118,5 @@ def paired(
         world_size=world_size,
         stream=stream,
         second=second,
+        weak_photometric=weak_photometric,
     )

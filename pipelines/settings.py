@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-View = Literal["phtps", "ph", "tps", "colour", "none"]
-"""Strong views: photometric change and thin-plate-spline warp, either alone, jitter, or none."""
+View = Literal["phtps", "ph", "tps", "colour", "mkd", "none"]
+"""Strong views: photometric change and thin-plate-spline warp, either alone, colours, or none."""
 
 Triple = tuple[float, float, float]
 
@@ -60,7 +60,8 @@ class StrongSettings:
 
     view: View = "phtps"
     """phtps: photometric change and thin-plate-spline warp; ph or tps: one of them; colour: jitter,
-    grayscale and blur made by the loader; none: the strong view is the weak one."""
+    grayscale and blur, each by its probability; mkd: exactly one of jitter, blur, equalize,
+    solarize and grayscale; none: the strong view is the weak one."""
     photometric_strength: float = 1.0
     """Strength s_P of the photometric change (0: none, 1: the paper's)."""
     geometric_strength: float = 1.0
@@ -76,7 +77,7 @@ class StrongSettings:
     clamp: bool = False
     """Clip the photometric change to [0, 1]; the paper's code does not."""
     jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25)
-    """colour: greatest change of brightness, contrast, saturation (factors) and hue (turns)."""
+    """colour, mkd: greatest change of brightness, contrast, saturation (factors), hue (turns)."""
     jitter_probability: float = 0.8
     """colour: share of samples that are jittered."""
     grayscale_probability: float = 0.2
@@ -84,7 +85,7 @@ class StrongSettings:
     blur_probability: float = 0.5
     """colour: share of samples that are blurred."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """colour: least and greatest standard deviation of the Gaussian blur in pixels."""
+    """colour, mkd: least and greatest standard deviation of the Gaussian blur in pixels."""
 
     def __post_init__(self) -> None:
         for name in ("photometric_strength", "geometric_strength"):
@@ -111,6 +112,11 @@ class StrongSettings:
     def photometric(self) -> bool:
         """Whether the device changes colours."""
         return self.view in ("phtps", "ph")
+
+    @property
+    def coloured(self) -> bool:
+        """Whether the view is one of those that change colours alone, without a kernel."""
+        return self.view in ("colour", "mkd")
 
     @property
     def warped(self) -> bool:

@@ -33,6 +33,7 @@ def contact_sheet(
     loader: LoaderSettings | None = None,
     samples: int = 6,
     seed: int = 0,
+    weak_photometric: bool = False,
 ) -> Image.Image:
     """Draw `samples` crops, one a row: weak view, its mask, strong view, strong view with the
     pixels that no loss counts in colour.
@@ -49,6 +50,7 @@ def contact_sheet(
         "batch_size": samples,
         "seed": seed,
         "stream": "show",
+        "weak_photometric": weak_photometric,
     }
     views = paired(subset, strong=strong, **shared)
     pair = next(views)

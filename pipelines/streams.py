@@ -21,10 +21,12 @@ from ..kernels import (
     sample_photometric,
     sample_tps,
 )
+from ..kernels.tps import window_mask
 from ..shards import Sample, Subset
 from .batches import LabeledBatch, PairedBatch
 from .colour import Colour, draw_colour
 from .dali import DaliLoader, has_dali
+from .distortion import Distortion, distort, sample_distortion
 from .loading import Crops, Loader, MapSource, Plan
 from .portable import PortableLoader
 from .resident import ResidentLoader
@@ -41,7 +43,8 @@ Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 Pseudo = Mapping[str, Sample]
 """Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
 
-_PHOTOMETRIC, _TPS = 0, 1
+_PHOTOMETRIC, _TPS, _DISTORTION = 0, 1, 4
+"""What is drawn at a position; a second view takes the numbers 2 and 3."""
 _PSEUDO_MAPS = ("label.png", "confidence.png")
 _log = logging.getLogger(__name__)
 
@@ -66,13 +69,14 @@ class Stream(ABC, Generic[Batch]):
         world_size: int,
         stream: str,
         classes: bool,
+        weak_photometric: bool,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size}); got {rank}")
         samples = subset.samples()
-        self.geometry, self.strong = geometry, strong
+        self.geometry, self.strong, self.weak_photometric = geometry, strong, weak_photometric
         self.normalization = normalization_of(normalization)
         self.device, self.dtype = torch.device(device), dtype
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
@@ -168,6 +172,27 @@ class Stream(ABC, Generic[Batch]):
             warped = TPS(points=spline.points[own], weights=spline.weights[own])
             warped = warped.to(self.device, non_blocking=True)
         return changed, warped
+
+    def _weak(self, plain: Tensor, pixels: Tensor, crops: Crops) -> Tensor:
+        """Return the plain weak view, or that of distorted pixels (N, H, W, 3) where asked for.
+
+        Padding stays as it is in the plain view.
+        """
+        if not self.weak_photometric:
+            return plain
+        first = self.rank * self.batch_size
+        drawn = sample_distortion(
+            self.batch_size * self.world_size, generator=self._generator(_DISTORTION)
+        )
+        own = {name: v[first : first + self.batch_size] for name, v in vars(drawn).items()}
+        image = distort(pixels.permute(0, 3, 1, 2) / 255, Distortion(**own))
+        mean, std = (
+            torch.tensor(values, device=self.device)[:, None, None]
+            for values in (self.normalization.mean, self.normalization.std)
+        )
+        shown = window_mask(self._to_device(crops.window), self.geometry.crop_size)[:, None]
+        weak = torch.where(shown, ((image - mean) / std).to(plain.dtype), plain)
+        return weak.contiguous(memory_format=torch.channels_last)
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._sampler.seed_at(self._position, purpose))

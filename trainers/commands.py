@@ -258,6 +258,7 @@ def show(arguments: list[str]) -> int:
             loader=settings.loader,
             samples=samples,
             seed=seed,
+            weak_photometric=getattr(settings, "weak_photometric", False),
         ).save(out)
         print(out)
 

@@ -22,7 +22,8 @@ class StreamSpec:
     """What one stream of a method carries.
 
     `subset` "all" is every image, labeled and unlabeled, without masks. `strong_share` of a
-    labeled batch is perturbed by `strong`; a paired batch has a `second_view` if asked.
+    labeled batch is perturbed by `strong`; a paired batch has a `second_view` if asked;
+    `weak_photometric` distorts the colours of weak views.
     """
 
     kind: Literal["labeled", "paired"]
@@ -31,6 +32,7 @@ class StreamSpec:
     strong: StrongSettings | None = None
     strong_share: float = 0.5
     second_view: bool = False
+    weak_photometric: bool = False
 
 
 def open_subset(dataset: Dataset, name: str, split: str | None) -> Subset:
@@ -63,6 +65,7 @@ def open_streams(
             "dtype": runtime.dtype,
             "seed": settings.seed,
             "stream": name,
+            "weak_photometric": spec.weak_photometric,
             "rank": runtime.rank,
             "world_size": runtime.world_size,
         }

@@ -58,8 +58,10 @@ class Lesson:
 class MkdSettings(RunSettings):
     """Two students, each taught by the other and by the other's moving average."""
 
-    strong: StrongSettings = field(default_factory=lambda: StrongSettings(view="colour"))
+    strong: StrongSettings = field(default_factory=lambda: StrongSettings(view="mkd"))
     """the perturbation of the students' unlabeled input, before CutMix"""
+    weak_photometric: bool = False
+    """distort the colours of labeled images and of the teachers' input, as in the released code"""
     unlabeled_batch_size: int = 4
     """unlabeled images of a step on each rank; CutMix needs at least 2"""
     cutmix: bool = True
@@ -157,12 +159,18 @@ class Mkd(Method):
         self.optimized = {"students": ("student1", "student2")}
         self.evaluated = "student1"
         self.streams = {
-            "labeled": StreamSpec(kind="labeled", subset="labeled", batch_size=settings.batch_size),
+            "labeled": StreamSpec(
+                kind="labeled",
+                subset="labeled",
+                batch_size=settings.batch_size,
+                weak_photometric=settings.weak_photometric,
+            ),
             "unlabeled": StreamSpec(
                 kind="paired",
                 subset="unlabeled",
                 batch_size=settings.unlabeled_batch_size,
                 strong=settings.strong,
+                weak_photometric=settings.weak_photometric,
             ),
         }
         last: dict[str, Any] = {"optimizer": "students", "after": self.update_teachers}

@@ -36,7 +36,7 @@ def _mkd(depth: int, **changes: Any) -> Callable[[], RunSettings]:
             batch_norm_momentum=0.001,
         ),
         "geometry": GeometrySettings(crop_size=(512, 512), scale=(0.5, 2.0)),
-        "strong": StrongSettings(view="colour"),
+        "strong": StrongSettings(view="mkd"),
         "optimizer": _sgd(0.0025, 5e-4),
         "schedule": POLY,
         "evaluation": EvaluationSettings(bound=(512, 512)),

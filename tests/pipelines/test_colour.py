@@ -3,7 +3,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from scipy.ndimage import gaussian_filter
-from warpseg.pipelines.colour import Colour, colour_views, draw_colour
+from warpseg.pipelines.colour import OPERATIONS, Colour, colour_views, draw_colour
 from warpseg.pipelines.settings import NORMALIZATIONS, StrongSettings
 
 NONE = NORMALIZATIONS["none"]
@@ -97,3 +97,62 @@ def test_draws_follow_the_settings():
         values = np.array([getattr(c, name) for c in jittered])
         assert np.abs(values - 1).max() == pytest.approx(change, abs=0.01)
     assert max(abs(c.hue) for c in jittered) == pytest.approx(0.25, abs=0.01)
+
+
+MKD = StrongSettings(view="mkd")
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3])
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_of_a_kernel_size_is_torchvisions_inside(crop, radius, sigma):
+    expected = tv.gaussian_blur(planes(crop), [2 * radius + 1] * 2, [sigma] * 2)
+    ours = levels(crop, blur=sigma, blur_radius=radius)
+    inside = (..., slice(radius, -radius), slice(radius, -radius))
+    torch.testing.assert_close(ours[inside], expected[inside], atol=0.01, rtol=0)
+
+
+def test_grayscale_is_torchvisions(crop):
+    expected = tv.rgb_to_grayscale(planes(crop), num_output_channels=3)
+    torch.testing.assert_close(levels(crop, saturation=0.0), expected, atol=0.5, rtol=0)
+
+
+def test_mkd_draws_exactly_one_operation():
+    colours = [draw_colour(MKD, row) for row in np.random.default_rng(0).random((6000, 8))]
+    found = dict.fromkeys(OPERATIONS, 0)
+    for colour in colours:
+        changed = {name for name, value in vars(Colour()).items() if getattr(colour, name) != value}
+        if colour.levels != "kept":
+            assert changed == {"levels"}
+            found[colour.levels] += 1
+        elif colour.blur:
+            assert changed == {"blur", "blur_radius"}
+            found["blur"] += 1
+        elif colour.saturation == 0:
+            assert changed == {"saturation"}
+            found["grayscale"] += 1
+        else:
+            assert changed == {"brightness", "contrast", "saturation", "hue"}
+            found["jitter"] += 1
+    for name, weight in OPERATIONS.items():
+        assert found[name] == pytest.approx(6000 * weight / 1.5, rel=0.1), name
+    radii = [colour.blur_radius for colour in colours if colour.blur]
+    assert sorted(set(radii)) == [1, 2, 3]
+    assert min(map(radii.count, (1, 2, 3))) > 0.9 * len(radii) / 3
+    jittered = [c for c in colours if c.hue]
+    assert max(abs(c.hue) for c in jittered) == pytest.approx(0.25, abs=0.01)
+    assert max(c.contrast for c in jittered) == pytest.approx(1.5, abs=0.01)
+
+
+def test_levels_change_and_padding_stays(crop):
+    both = torch.cat([crop, crop.flip(2)])
+    window = torch.tensor([[0, 0, 37, 40], [6, 5, 37, 45]], dtype=torch.int32)
+    colours = [Colour(levels="solarize"), Colour(hue=0.2, brightness=0.5)]
+    weak, strong = colour_views(both, colours, NORMALIZATIONS["half"], window=window)
+    assert strong.is_contiguous(memory_format=torch.channels_last)
+    inside = strong[0, :, :, :40]
+    expected = tv.solarize(planes(crop)[0, :, :, :40] / 255, 128 / 255) * 2 - 1
+    torch.testing.assert_close(inside, expected, atol=1e-5, rtol=0)
+    assert torch.equal(strong[0, :, :, 40:], weak[0, :, :, 40:])
+    assert torch.equal(strong[1, :, :6], weak[1, :, :6])
+    assert torch.equal(strong[1, :, :, :5], weak[1, :, :, :5])
+    assert (strong[1, :, 6:, 5:] - weak[1, :, 6:, 5:]).abs().mean() > 0.2

@@ -20,7 +20,7 @@ from warpseg.pipelines import (
 from warpseg.shards import Dataset
 
 GEOMETRY = GeometrySettings(crop_size=(24, 32))
-VIEWS = ("phtps", "ph", "tps", "colour", "none")
+VIEWS = ("phtps", "ph", "tps", "colour", "mkd", "none")
 
 
 def options(loader="portable", **changes):
@@ -74,11 +74,11 @@ def test_two_ranks_see_every_sample_once_an_epoch(coordinates, loader, kind):
 @pytest.mark.parametrize("view", VIEWS)
 def test_ranks_together_see_what_one_sees_with_the_joined_batch(coordinates, view):
     subset = coordinates.subset("train")
-    strong = StrongSettings(view=view)
+    views = {"strong": StrongSettings(view=view), "weak_photometric": view in ("mkd", "none")}
     for open_stream in (labeled, paired):
-        whole = closed(open_stream(subset, strong=strong, **options(batch_size=4)), 3)
+        whole = closed(open_stream(subset, **views, **options(batch_size=4)), 3)
         parts = [
-            closed(open_stream(subset, strong=strong, rank=r, world_size=2, **options()), 3)
+            closed(open_stream(subset, **views, rank=r, world_size=2, **options()), 3)
             for r in range(2)
         ]
         for step, batch in enumerate(whole):
@@ -182,6 +182,35 @@ def test_a_share_of_the_labeled_batch_is_perturbed(coordinates, loader):
     torch.testing.assert_close(whole.image, pair.strong)
 
 
+@pytest.mark.parametrize("view", ["phtps", "mkd", "none"])
+def test_a_distorted_weak_view_changes_nothing_else(coordinates, view):
+    subset = coordinates.subset("train")
+    shared = options(batch_size=4, strong=StrongSettings(view=view))
+    for open_stream, distorted in ((labeled, "image"), (paired, "weak")):
+        (plain,) = closed(open_stream(subset, **shared), 1)
+        changed, later = closed(open_stream(subset, weak_photometric=True, **shared), 2)
+        (again,) = closed(open_stream(subset, weak_photometric=True, **shared), 1)
+        assert_same(changed, again)
+        for name, value in tensors(changed).items():
+            assert torch.equal(value, tensors(plain)[name]) == (name != distorted), name
+        assert not torch.equal(tensors(later)[distorted], tensors(changed)[distorted])
+
+
+def test_a_distortion_leaves_the_padding(coordinates, loader):
+    shared = options(loader, batch_size=6, stream="one")
+    shared["geometry"] = GeometrySettings(crop_size=(24, 32), scale=(0.3, 0.5))
+    subset = coordinates.subset("train")
+    (plain,) = closed(labeled(subset, **shared), 1)
+    (ours,) = closed(labeled(subset, weak_photometric=True, **shared), 1)
+    (pair,) = closed(paired(subset, weak_photometric=True, **shared), 1)
+    assert torch.equal(ours.image, pair.weak)
+    assert ours.image.is_contiguous(memory_format=torch.channels_last)
+    outside = (plain.mask == IGNORE)[:, None].expand_as(plain.image)
+    assert torch.equal(ours.image[outside], plain.image[outside])
+    changed = (ours.image != plain.image).any(1).flatten(1).any(1)
+    assert 3 <= changed.sum() <= 6
+
+
 def damage(dataset, folder, wanted, *, zero=False):
     """Copy a data set and spoil the members that `wanted(sample, extension)` picks."""
     shutil.copytree(dataset.root, folder)
@@ -273,4 +302,4 @@ def test_a_second_view_leaves_the_first_one_as_it_is(coordinates):
                 expected = valid_mask(two.second.tps, (24, 32), two.window)
                 assert torch.equal(two.second.valid, expected)
     with pytest.raises(ValueError, match="second strong view"):
-        paired(subset, strong=StrongSettings(view="colour"), second=True, **options())
+        paired(subset, strong=StrongSettings(view="mkd"), second=True, **options())

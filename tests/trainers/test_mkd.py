@@ -283,6 +283,17 @@ def test_a_switch_changes_the_step(setting):
     assert not torch.equal(*results)
 
 
+def test_the_streams_carry_the_views_of_the_settings():
+    strong = StrongSettings(view="none")
+    for changes in ({}, {"strong": strong}, {"weak_photometric": True}):
+        settings = small(RECIPE, **changes)
+        streams = build_engine(settings).method.streams
+        assert settings.strong.view == ("none" if "strong" in changes else "mkd")
+        assert streams["unlabeled"].strong == settings.strong
+        for stream in streams.values():
+            assert stream.weak_photometric == ("weak_photometric" in changes)
+
+
 def test_no_sure_teacher_teaches_nothing():
     engine = build_engine(small(RECIPE, threshold=1.0))
     engine.run_step([draw_batches(0)])
