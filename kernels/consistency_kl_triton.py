@@ -35,6 +35,10 @@ NO_WARP = tl.constexpr(0)
 PROBABILITIES = tl.constexpr(1)
 LOGITS = tl.constexpr(2)
 
+# Logit of the classes that only fill a block: masked wherever they would count, but kept from
+# overflowing on the way. float16 holds it.
+ABSENT = tl.constexpr(-3e4)
+
 
 @triton.jit
 def _row_ends(ptr, i, j, down, cls, h, w, C: tl.constexpr, STEP: tl.constexpr):
@@ -49,10 +53,10 @@ def _row_ends(ptr, i, j, down, cls, h, w, C: tl.constexpr, STEP: tl.constexpr):
     real = cls < C
     up = (1.0 - down) * LOG2_E
     down = down * LOG2_E
-    left = tl.load(upper + at_left, real, other=0.0).to(tl.float32) * up
-    left += tl.load(lower + at_left, real, other=0.0).to(tl.float32) * down
-    right = tl.load(upper + at_right, real, other=0.0).to(tl.float32) * up
-    right += tl.load(lower + at_right, real, other=0.0).to(tl.float32) * down
+    left = tl.load(upper + at_left, real, other=ABSENT).to(tl.float32) * up
+    left += tl.load(lower + at_left, real, other=ABSENT).to(tl.float32) * down
+    right = tl.load(upper + at_right, real, other=ABSENT).to(tl.float32) * up
+    right += tl.load(lower + at_right, real, other=ABSENT).to(tl.float32) * down
     return left, right - left
 
 
@@ -117,9 +121,9 @@ def _warped_probabilities(
         up = p0 if r == 0 else p1
         down = q0 if r == 0 else (q1 if r == 1 else q2)
         line = ptr + (row * (C * STEP))[None, :]
-        t0 = tl.load(line + a0[None, :] + cls * STEP, real, other=0.0).to(tl.float32)
-        t1 = tl.load(line + a1[None, :] + cls * STEP, real, other=0.0).to(tl.float32)
-        t2 = tl.load(line + a2[None, :] + cls * STEP, real, other=0.0).to(tl.float32)
+        t0 = tl.load(line + a0[None, :] + cls * STEP, real, other=ABSENT).to(tl.float32)
+        t1 = tl.load(line + a1[None, :] + cls * STEP, real, other=ABSENT).to(tl.float32)
+        t2 = tl.load(line + a2[None, :] + cls * STEP, real, other=ABSENT).to(tl.float32)
         here = t0 * u0[None, :] + t1 * u1[None, :]
         beside = t0 * v0[None, :] + t1 * v1[None, :] + t2 * v2[None, :]
         if r < 2:
@@ -154,9 +158,9 @@ def _warped_logits(ptr, x, y, cls, h, w, inverse, C: tl.constexpr, STEP: tl.cons
         if r < 2:
             share += (1.0 - wy) * (p0 if r == 0 else p1)
         line = ptr + (row * (C * STEP))[None, :] + cls * STEP
-        across = tl.load(line + a0[None, :], real, other=0.0).to(tl.float32) * m0[None, :]
-        across += tl.load(line + a1[None, :], real, other=0.0).to(tl.float32) * m1[None, :]
-        across += tl.load(line + a2[None, :], real, other=0.0).to(tl.float32) * m2[None, :]
+        across = tl.load(line + a0[None, :], real, other=ABSENT).to(tl.float32) * m0[None, :]
+        across += tl.load(line + a1[None, :], real, other=ABSENT).to(tl.float32) * m1[None, :]
+        across += tl.load(line + a2[None, :], real, other=ABSENT).to(tl.float32) * m2[None, :]
         z += across * (share * LOG2_E)[None, :]
     return z
 

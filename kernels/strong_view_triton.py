@@ -30,19 +30,19 @@ WARPS = 4
 def _photometric(
     red, green, blue, brightness, saturation, hue, contrast, n0, n1, n2, HSV: tl.constexpr
 ):
-    """The five operations of `photometric` on three channel blocks, in the channels' own unit.
+    """The five operations of `photometric` on three channel blocks of bytes, 0 to 255.
 
     brightness in that unit too; hue in sixths of a turn; n0, n1, n2: 5, 3, 1 permuted.
     """
     largest = tl.maximum(tl.maximum(red, green), blue)
     chroma = largest - tl.minimum(tl.minimum(red, green), blue)
-    inverse = divide(1.0, tl.where(chroma == 0, 1.0, chroma))
+    # Bytes: what is not 0 is at least 1.
+    inverse = divide(1.0, tl.maximum(chroma, 1.0))
     sixths = tl.where(largest == green, (blue - red) * inverse + 2.0, (green - blue) * inverse)
     sixths = tl.where(largest == blue, (red - green) * inverse + 4.0, sixths) + hue
     value = largest + brightness
     if HSV:
-        scaled = divide(chroma * value, tl.where(largest == 0, 1.0, largest))
-        chroma = tl.where(largest == 0, 0.0, scaled)
+        chroma = divide(chroma * value, tl.maximum(largest, 1.0))
     chroma *= saturation * contrast
     value *= contrast
     return (

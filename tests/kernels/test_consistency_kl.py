@@ -140,12 +140,21 @@ def test_all_pixels_valid_when_none_are_named(warped, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("blend", ["probabilities", "logits"])
-def test_extreme_logits(blend, path):
-    """Logits of +-80 saturate both softmaxes; a class may have probability 0 exactly."""
+@pytest.mark.parametrize("magnitude", [80, 200])
+@pytest.mark.parametrize(
+    ("blend", "sigma"), [("probabilities", 0.1), ("probabilities", 0), ("logits", 0.1)]
+)
+def test_extreme_logits(blend, sigma, magnitude, path):
+    """Logits of +-80 saturate both softmaxes, and e^200 overflows.
+
+    A class may have probability 0 exactly. Without displacement, neighbours have no weight, and
+    those of the border are no pixels: whatever they hold must not matter.
+    """
     batch, classes, coarse, size, stride = TINY
-    student, teacher = (draw(batch, classes, *coarse, seed=seed).sign() * 80 for seed in (2, 3))
-    tps, valid = _spline(batch, size), _valid(batch, size)
+    student, teacher = (
+        draw(batch, classes, *coarse, seed=seed).sign() * magnitude for seed in (2, 3)
+    )
+    tps, valid = _spline(batch, size, sigma), _valid(batch, size)
     check_loss(
         lambda leaf: consistency_kl(leaf, teacher, size=size, tps=tps, valid=valid, blend=blend),
         lambda leaf: _formula(leaf, teacher, stride, size, tps, valid, blend=blend),
