@@ -136,6 +136,7 @@ def measure(jobs: int | None = None) -> dict[str, Any]:
     import triton
 
     cases = all_cases()
+    keys = {case.name: source_key(case) for case in cases}
     pairs = [(case.name, architecture) for case in cases for architecture in ARCHITECTURES]
     results = compile_apart(pairs, jobs or os.cpu_count() or 1)
     return {
@@ -143,7 +144,7 @@ def measure(jobs: int | None = None) -> dict[str, Any]:
         "cases": [
             {
                 "name": case.name,
-                "key": source_key(case),
+                "key": keys[case.name],
                 "num_warps": case.num_warps,
                 "bytes_per_pixel": case.bytes_per_pixel,
                 "floor_bytes_per_pixel": case.floor_bytes_per_pixel,
