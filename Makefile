@@ -6,8 +6,21 @@ INSTALLED := $(VENV)/installed
 
 .PHONY: demo test test-all lint clean
 
-demo: $(INSTALLED)  ## Train on drawn scenes with few labels, score, and draw what the networks see.
-	$(RUN)/python -m warpseg.benchmarks.demo demo
+WARPSEG := $(RUN)/warpseg
+TINY := synthetic-swiftnet18-tiny
+
+demo: $(INSTALLED)  ## Train on drawn scenes with 8 masks, score, and draw what the networks see.
+	$(WARPSEG) convert synthetic demo/data
+	$(WARPSEG) split demo/data few --labeled 8 --seed 0
+	$(WARPSEG) show demo/data --recipe consistency-$(TINY) --split few --out demo/views.png
+	$(WARPSEG) train supervised-$(TINY) --data demo/data --split few --out demo/supervised --resume
+	$(WARPSEG) train consistency-$(TINY) --data demo/data --split few --out demo/consistency --resume
+	mkdir -p demo/images && tar -xf demo/data/val-000000.tar -C demo/images --exclude='*.seg.png'
+	$(WARPSEG) predict demo/consistency demo/images --out demo/predictions --overwrite
+	$(WARPSEG) report demo/supervised demo/consistency --html demo/report.html
+	@echo
+	@echo "Views, predictions and the report lie in demo/. Another method on the same data:"
+	@echo "  $(WARPSEG) train mkd-$(TINY) --data demo/data --split few --out demo/mkd"
 
 test: lint  ## Everything that CI checks.
 	$(RUN)/python -m pytest -n 2

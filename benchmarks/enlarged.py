@@ -27,7 +27,7 @@ class _Enlarged(Source):
 
     def read(self, entry: Entry) -> tuple[bytes, np.ndarray]:
         sample = self.samples[entry.name]
-        size = LARGE[::-1]
+        size = (LARGE[1], LARGE[0])
         image = Image.fromarray(sample.read_image()).resize(size, Image.Resampling.BICUBIC)
         noise = np.random.default_rng(int(sample.key)).normal(0, NOISE, (*LARGE, 3))
         pixels = np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)

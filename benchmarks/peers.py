@@ -93,7 +93,7 @@ def pil_recipe(image_bytes: bytes, mask_bytes: bytes, crop: int) -> Item:
     if random.random() < 0.8:
         strong = v2.ColorJitter(*JITTER)(strong)
     if random.random() < 0.2:
-        strong = v2.functional.rgb_to_grayscale(strong, num_output_channels=3)
+        strong = v2.Grayscale(num_output_channels=3)(strong)
     if random.random() < 0.5:
         strong = strong.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
     weak, strong = (

@@ -8,6 +8,10 @@ On the CPU only the window is decoded. On the GPU whole images are: region decod
 broken in nvImageCodec 0.9, which DALI 2.4 requires (nvImageCodec issue 55).
 """
 
+# DALI's stubs do not know what its modules and operators take at run time.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import io

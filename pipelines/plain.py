@@ -79,7 +79,7 @@ class PlainStream:
         except DAMAGED as error:
             raise damaged(sample, error) from error
         if self._resize is not None and self._resize != sample.size:
-            size = self._resize[::-1]
+            size = (self._resize[1], self._resize[0])
             image = image.resize(size, Image.Resampling.BILINEAR)
             if mask is not None and mask.shape == sample.size:
                 mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))

@@ -93,7 +93,7 @@ def pack_image(
         return extension, data, shape
     image = image.convert("RGB")
     if size not in (None, shape):
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
+        image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     extension = "png" if extension == "webp" else extension
     return extension, encode_rgb(image, extension), (image.height, image.width)
 

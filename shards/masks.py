@@ -124,7 +124,7 @@ def read_mask(data: bytes, file: str = "mask") -> np.ndarray:
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize class ids to (height, width) by the nearest pixel."""
-    image = Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST)
+    image = Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST)
     return np.asarray(image)
 
 

@@ -60,7 +60,7 @@ def train(arguments: list[str]) -> int:
         )
 
     run.__annotations__["settings"] = Annotated[type(settings), tyro.conf.arg(name="")]
-    tyro.cli(run, args=rest, prog=f"warpseg train {recipe}", default=None)
+    tyro.cli(run, args=rest, prog=f"warpseg train {recipe}")
     return 0
 
 

@@ -78,11 +78,12 @@ class Runtime:
         network = self.place(network)
         if self.world_size == 1:
             return network
+        own_buffers: dict[str, Any] = {KEEP_BUFFERS: False}
         wrapped = DistributedDataParallel(
             network,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
-            **{KEEP_BUFFERS: False},
+            **own_buffers,
         )
         self.wrapped.append(wrapped)
         return wrapped
@@ -130,7 +131,7 @@ class Runtime:
             )
             parts = joined.split([buffer.numel() for buffer in buffers])
             shaped = [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)]
-            torch._foreach_copy_(buffers, shaped)
+            torch._foreach_copy_(buffers, shaped)  # pyright: ignore[reportPrivateImportUsage]
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on any rank. A synchronisation point."""

@@ -1,0 +1,126 @@
+"""The house itself: what it packs, which way imports go, which options it has, what README says."""
+
+import ast
+import configparser
+import contextlib
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from warpseg.__main__ import VERBS, main
+from warpseg.trainers.recipes import METHODS, RECIPES
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("shards", "pipelines", "kernels", "models", "trainers", "benchmarks")
+MAY_IMPORT = {
+    "shards": set(),
+    "kernels": set(),
+    "models": {"kernels"},
+    "pipelines": {"kernels", "shards"},
+    "trainers": {"kernels", "models", "pipelines", "shards"},
+    "benchmarks": set(FOLDERS),
+}
+ONLY = {
+    "shards": {"numpy", "PIL", "webdataset", "tqdm", "tyro", "scipy", "nvidia"},
+    "kernels": {"torch", "triton"},
+}
+
+
+def listed_packages():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return set(config["options"]["packages"].split())
+
+
+def packages_on_disk():
+    inits = [p for folder in FOLDERS for p in (ROOT / folder).rglob("__init__.py")]
+    names = {".".join(("warpseg", *p.parent.relative_to(ROOT).parts)) for p in inits}
+    return names | {"warpseg"}
+
+
+def imports_of(path):
+    """Yield (level, module) of each import in a file; `from . import x` names x."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            modules = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from ((node.level, module) for module in modules)
+
+
+def test_every_package_is_listed():
+    assert listed_packages() == packages_on_disk()
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(tmp_path):
+    tree = tmp_path / "tree"
+    ignored = shutil.ignore_patterns(".*", "*.egg-info", "build", "demo", "tests", "__pycache__")
+    shutil.copytree(ROOT, tree, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--wheel-dir", str(tmp_path), str(tree)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(".py")}
+    modules = [
+        *ROOT.glob("*.py"),
+        *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")),
+    ]
+    assert packed == {f"warpseg/{path.relative_to(ROOT).as_posix()}" for path in modules}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_go_one_way(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        depth = len(path.relative_to(ROOT).parts) - 1
+        for level, module in imports_of(path):
+            top = module.split(".")[0]
+            where = f"{path.relative_to(ROOT)} imports {module}"
+            assert not (level == 0 and top in {"warpseg", *FOLDERS}), f"{where}: be relative"
+            if level == depth + 1 and top in FOLDERS:
+                assert top == folder or top in MAY_IMPORT[folder], where
+            if level == 0 and folder in ONLY and top not in sys.stdlib_module_names:
+                assert top in ONLY[folder], where
+
+
+def test_shards_run_where_there_is_no_torch():
+    code = "import sys, warpseg.shards.commands; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def options(kind, prefix=""):
+    """Yield the names of all settings, groups opened."""
+    for field in dataclasses.fields(kind):
+        group = field.default_factory() if callable(field.default_factory) else None
+        if dataclasses.is_dataclass(group):
+            yield from options(type(group), f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
+def test_no_option_comes_or_goes_unseen():
+    """Users' files name options; tests/options.txt lists them, and changes with them."""
+    found = sorted(
+        f"{name} {option}" for name, (kind, _) in METHODS.items() for option in options(kind)
+    )
+    listed = (ROOT / "tests" / "options.txt").read_text().splitlines()
+    assert found == listed
+
+
+def test_readme_names_verbs_and_recipes_that_exist():
+    text = (ROOT / "README.md").read_text()
+    verbs = set(re.findall(r"^ {4,}(?:torchrun .* -m )?warpseg (\w+)", text, re.MULTILINE))
+    assert verbs <= set(VERBS)
+    assert {"convert", "split", "check", "show", "train", "evaluate", "predict"} <= verbs
+    named = re.findall(r"warpseg train ([\w-]+)", text) + re.findall(r"--recipe ([\w-]+)", text)
+    assert set(named) - {"RECIPE", "--help", "--config"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_helps(verb, capsys):
+    with contextlib.suppress(SystemExit):
+        assert main([verb, "--help"]) == 0
+    assert "usage" in capsys.readouterr().out.lower()
