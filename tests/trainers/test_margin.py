@@ -1,4 +1,4 @@
-"""What the demo promises: with few masks, consistency beats cross-entropy alone, over three seeds."""
+"""What the demo promises: with few masks, consistency beats cross-entropy, over three seeds."""
 
 import json
 import statistics
