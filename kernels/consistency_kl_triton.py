@@ -35,6 +35,11 @@ NO_WARP = tl.constexpr(0)
 PROBABILITIES = tl.constexpr(1)
 LOGITS = tl.constexpr(2)
 
+# Lanes must go along the cells, so that each holds all classes of its own. The compiler orders them
+# by the contiguity of pointers, and the columns that the cells read have none: this breaks the tie.
+# Loads stay one element wide all the same, as no alignment is promised.
+HINT = tl.constexpr(2)
+
 # Logit of the classes that only fill a block: masked wherever they would count, but kept from
 # overflowing on the way. float16 holds it.
 ABSENT = tl.constexpr(-3e4)
@@ -48,8 +53,8 @@ def _row_ends(ptr, i, j, down, cls, h, w, C: tl.constexpr, STEP: tl.constexpr):
     """
     upper = ptr + tl.maximum(i - 1, 0) * (C * STEP) + cls * STEP
     lower = ptr + tl.minimum(i, h - 1) * (C * STEP) + cls * STEP
-    at_left = tl.minimum(tl.maximum(j - 1, 0), w - 1)[None, :]
-    at_right = tl.minimum(j, w - 1)[None, :]
+    at_left = tl.max_contiguous(tl.minimum(tl.maximum(j - 1, 0), w - 1), HINT)[None, :]
+    at_right = tl.max_contiguous(tl.minimum(j, w - 1), HINT)[None, :]
     real = cls < C
     up = (1.0 - down) * LOG2_E
     down = down * LOG2_E
@@ -120,10 +125,13 @@ def _warped_probabilities(
         row = b0 if r == 0 else (b1 if r == 1 else b2)
         up = p0 if r == 0 else p1
         down = q0 if r == 0 else (q1 if r == 1 else q2)
-        line = ptr + (row * (C * STEP))[None, :]
-        t0 = tl.load(line + a0[None, :] + cls * STEP, real, other=ABSENT).to(tl.float32)
-        t1 = tl.load(line + a1[None, :] + cls * STEP, real, other=ABSENT).to(tl.float32)
-        t2 = tl.load(line + a2[None, :] + cls * STEP, real, other=ABSENT).to(tl.float32)
+        line = row * (C * STEP)
+        at0 = tl.max_contiguous(line + a0, HINT)[None, :]
+        at1 = tl.max_contiguous(line + a1, HINT)[None, :]
+        at2 = tl.max_contiguous(line + a2, HINT)[None, :]
+        t0 = tl.load(ptr + at0 + cls * STEP, real, other=ABSENT).to(tl.float32)
+        t1 = tl.load(ptr + at1 + cls * STEP, real, other=ABSENT).to(tl.float32)
+        t2 = tl.load(ptr + at2 + cls * STEP, real, other=ABSENT).to(tl.float32)
         here = t0 * u0[None, :] + t1 * u1[None, :]
         beside = t0 * v0[None, :] + t1 * v1[None, :] + t2 * v2[None, :]
         if r < 2:
@@ -157,10 +165,13 @@ def _warped_logits(ptr, x, y, cls, h, w, inverse, C: tl.constexpr, STEP: tl.cons
         share = wy * (q0 if r == 0 else (q1 if r == 1 else q2))
         if r < 2:
             share += (1.0 - wy) * (p0 if r == 0 else p1)
-        line = ptr + (row * (C * STEP))[None, :] + cls * STEP
-        across = tl.load(line + a0[None, :], real, other=ABSENT).to(tl.float32) * m0[None, :]
-        across += tl.load(line + a1[None, :], real, other=ABSENT).to(tl.float32) * m1[None, :]
-        across += tl.load(line + a2[None, :], real, other=ABSENT).to(tl.float32) * m2[None, :]
+        line = row * (C * STEP)
+        at0 = tl.max_contiguous(line + a0, HINT)[None, :]
+        at1 = tl.max_contiguous(line + a1, HINT)[None, :]
+        at2 = tl.max_contiguous(line + a2, HINT)[None, :]
+        across = tl.load(ptr + at0 + cls * STEP, real, other=ABSENT).to(tl.float32) * m0[None, :]
+        across += tl.load(ptr + at1 + cls * STEP, real, other=ABSENT).to(tl.float32) * m1[None, :]
+        across += tl.load(ptr + at2 + cls * STEP, real, other=ABSENT).to(tl.float32) * m2[None, :]
         z += across * (share * LOG2_E)[None, :]
     return z
 
@@ -210,7 +221,7 @@ def _teacher_lse_kernel(
 @triton.jit
 def _add(corner, ptr, cls, area, exists, C: tl.constexpr, colour):
     """Add one corner's gradient to its logits; the first colour stores it."""
-    at = ptr[None, :] + cls * area
+    at = tl.max_contiguous(ptr[None, :] + cls * area, (1, HINT))
     mask = exists[None, :] & (cls < C)
     if colour > 0:
         corner += tl.load(at, mask, other=0.0)
