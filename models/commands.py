@@ -52,8 +52,9 @@ def measure(
         network = build_network(name, num_classes, **(options or {})).to(dtype)
         # Two images: one alone has no batch statistics after image pooling.
         image = torch.empty(2, 3, *size, dtype=dtype).to(memory_format=torch.channels_last)
-    with FlopCounterMode(display=False) as counter:
-        activations = _saved_bytes(network, image)
+        # Inside: the counter may decompose an operation into ones that make tensors.
+        with FlopCounterMode(display=False) as counter:
+            activations = _saved_bytes(network, image)
     return Cost(
         parameters=count_parameters(network),
         output_stride=network.output_stride,

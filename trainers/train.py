@@ -38,6 +38,7 @@ def train(
     start_logging(runtime.rank)
     try:
         Run(settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe).work()
+        runtime.barrier()
     finally:
         close_runtime()
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 from warpseg.__main__ import main
+from warpseg.models.build import NETWORKS
 
 sys.path.insert(0, str(Path(__file__).parent))
+from tiny import TINY_NETWORKS
 
 
 class Pooled(nn.Module):
@@ -64,3 +66,10 @@ def scenes(tmp_path_factory):
     assert main(["convert", "synthetic", str(folder), *size]) == 0
     assert main(["split", str(folder), "few", "--labeled", "4"]) == 0
     return folder
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch):
+    """Let `build_network` know the tiny networks, for this test alone."""
+    for name, builder in TINY_NETWORKS.items():
+        monkeypatch.setitem(NETWORKS, name, builder)

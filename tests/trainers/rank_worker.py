@@ -6,9 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from tiny import METHOD_RECIPES, tiny_recipe
+from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe
 from warpseg import IGNORE, pipelines
 from warpseg.kernels import sample_tps, valid_mask
+from warpseg.models.build import NETWORKS
 from warpseg.shards import Dataset
 from warpseg.trainers import train
 from warpseg.trainers.engine import Engine
@@ -52,6 +53,7 @@ def gradients(folder):
     engine.run_step([batches])
     if runtime.rank == 0:
         torch.save(unwrap(method.student).state_dict(), folder / f"ranks-{runtime.world_size}.pt")
+    runtime.barrier()
     close_runtime()
 
 
@@ -60,6 +62,7 @@ def keys(folder, data):
     runtime = open_runtime("cpu", "fp32")
     seen = {loader: three_epochs(data, loader, runtime) for loader in ("dali", "portable")}
     (folder / f"keys-{runtime.rank}.json").write_text(json.dumps(seen))
+    runtime.barrier()
     close_runtime()
 
 
@@ -100,5 +103,6 @@ def stopped(folder, *words):
 
 
 if __name__ == "__main__":
+    NETWORKS.update(TINY_NETWORKS)
     task, folder, *rest = sys.argv[1:]
     {"gradients": gradients, "keys": keys, "stopped": stopped}[task](Path(folder), *rest)

@@ -73,8 +73,8 @@ def tiny_classifier(*, num_classes):
     )
 
 
-NETWORKS["tiny"] = tiny
-NETWORKS["tiny-classifier"] = tiny_classifier
+TINY_NETWORKS = {"tiny": tiny, "tiny-classifier": tiny_classifier}
+"""What conftest.py adds to the networks for each test, and this program for its command line."""
 
 
 def tiny_recipe(name, **changes):
@@ -108,6 +108,8 @@ METHOD_RECIPES = {
 
 if __name__ == "__main__":
     from warpseg.__main__ import main
+
+    NETWORKS.update(TINY_NETWORKS)
 
     for short, name in METHOD_RECIPES.items():
         RECIPES[f"tiny-{short}"] = lambda name=name: tiny_recipe(name)
