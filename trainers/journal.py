@@ -54,7 +54,7 @@ class Journal:
         os.replace(aside, self.path)
 
     def training(self, step: int, losses: Mapping[str, float], lr: Mapping[str, float]) -> None:
-        """Record the mean losses since the last row, the learning rates and the speed."""
+        """Record the mean losses, the seconds and the speed since the last row; learning rates."""
         elapsed = time.perf_counter() - self.started
         steps = max(step - self.step, 1)
         rate = self.images / elapsed
@@ -66,6 +66,7 @@ class Journal:
                 "step": step,
                 "losses": dict(losses),
                 "lr": dict(lr),
+                "seconds": round(elapsed, 3),
                 "images_per_second": round(rate, 2),
                 "data_wait": round(wait, 4),
                 "peak_memory": round(memory, 1),

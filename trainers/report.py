@@ -1,8 +1,9 @@
 """Compare runs: a table, the same as JSON, and a page with curves (report_page.py).
 
 A run's folder holds `settings.json` and `metrics.jsonl`. Training rows have a step, losses, lr,
-images_per_second, data_wait and peak_memory (MiB); evaluation rows have a step and `miou` with
-`iou` by class, or `accuracy`. Runs whose settings differ by the seed alone are also averaged.
+seconds (since the row before), images_per_second, data_wait and peak_memory (MiB); evaluation rows
+have a step and `miou` with `iou` by class, or `accuracy`. Runs whose settings differ by the seed
+alone are also averaged.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .tables import decimal, format_table, percent, text_of
 
 METRICS = ("miou", "accuracy")
 NOT_COMPARED = ("seed", "out", "data", "torch", "warpseg")
@@ -85,8 +88,9 @@ class Run:
             "best": best[1],
             "best_step": best[0],
             "evaluation": self.evaluations[-1].get("evaluation") if self.evaluations else None,
-            "images_per_second": _mean(row.get("images_per_second") for row in self.training),
-            "data_wait": _mean(row.get("data_wait") for row in self.training),
+            "seconds": sum(row.get("seconds", 0) for row in self.training) or None,
+            "images_per_second": mean_of(row.get("images_per_second") for row in self.training),
+            "data_wait": mean_of(row.get("data_wait") for row in self.training),
             "peak_memory": max(
                 (row["peak_memory"] for row in self.training if row.get("peak_memory")),
                 default=None,
@@ -136,16 +140,9 @@ class Report:
         for rows in members.values():
             if len(rows) < 2:
                 continue
-            scores = [row["last"] for row in rows]
             shared = {key: rows[0][key] for key in ("recipe", "network", "split", "metric")}
-            groups.append(
-                {
-                    **shared,
-                    "runs": [row["run"] for row in rows],
-                    "mean": statistics.fmean(scores),
-                    "std": statistics.stdev(scores),
-                }
-            )
+            spread = spread_of([row["last"] for row in rows])
+            groups.append({**shared, "runs": [row["run"] for row in rows], **spread})
         return groups
 
     def to_json(self) -> Row:
@@ -173,6 +170,18 @@ def report(paths: Iterable[Path]) -> Report:
     return Report(runs)
 
 
+def spread_of(scores: Sequence[float]) -> Row:
+    """Return mean and sample deviation of scores; the deviation of a single one is None."""
+    deviation = statistics.stdev(scores) if len(scores) > 1 else None
+    return {"mean": statistics.fmean(scores), "std": deviation}
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known, None where there are none."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
 HEADINGS = (
     "run",
     "recipe",
@@ -194,38 +203,18 @@ def cells(summary: Row) -> tuple[str, ...]:
     memory = summary["peak_memory"]
     return (
         summary["run"],
-        _text(summary["recipe"]),
-        _text(summary["split"]),
-        _text(summary["seed"]),
-        _text(summary["steps"]),
-        _text(summary["metric"]),
+        text_of(summary["recipe"]),
+        text_of(summary["split"]),
+        text_of(summary["seed"]),
+        text_of(summary["steps"]),
+        text_of(summary["metric"]),
         percent(summary["last"]),
         percent(summary["best"]),
-        _text(summary["best_step"]),
-        _number(summary["images_per_second"]),
-        _number(None if summary["data_wait"] is None else 100 * summary["data_wait"]),
-        _number(None if memory is None else memory / 1024, digits=2),
+        text_of(summary["best_step"]),
+        decimal(summary["images_per_second"]),
+        decimal(None if summary["data_wait"] is None else 100 * summary["data_wait"]),
+        decimal(None if memory is None else memory / 1024, digits=2),
     )
-
-
-def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align columns: words on the left, numbers on the right."""
-    columns = list(zip(headings, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    numeric = [all(_is_number(cell) for cell in column[1:]) for column in columns]
-    lines = []
-    for row in (headings, ["-" * width for width in widths], *rows):
-        aligned = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric, strict=True)
-        ]
-        lines.append("  ".join(aligned).rstrip())
-    return "\n".join(lines)
-
-
-def percent(share: float | None) -> str:
-    """Return a share of 1 as percent with two digits, `-` for None."""
-    return _number(None if share is None else 100 * share, digits=2)
 
 
 def _read_rows(file: Path) -> list[Row]:
@@ -259,20 +248,3 @@ def _identity(settings: Any) -> str:
         return value
 
     return json.dumps(strip(settings), sort_keys=True)
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "-" or cell.replace(".", "", 1).isdigit()

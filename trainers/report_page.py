@@ -1,4 +1,7 @@
-"""The report as one HTML page that needs nothing beside it: table, curves as SVG, IoU by class."""
+"""The report as one HTML page that needs nothing beside it: table, curves as SVG, IoU by class.
+
+The parts of the page are functions, which the page of a comparison (compare_page.py) uses too.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from .report import HEADINGS, METRICS, Report, cells, percent
+from .report import HEADINGS, METRICS, Report, Row, Run, cells
+from .tables import percent
 
 COLOURS = (
     "#1f77b4",
@@ -47,27 +51,52 @@ svg text { font: 12px system-ui, sans-serif; fill: #555 }
 
 def page(report: Report, title: str = "WarpSeg runs") -> str:
     """Return the HTML text of a report."""
-    colours = [COLOURS[number % len(COLOURS)] for number in range(len(report.runs))]
+    names = [run.name for run in report.runs]
+    colours = colours_of(len(report.runs))
+    rows = [cells(run.summary()) for run in report.runs]
     parts = [
         f"<h1>{escape(title)}</h1>",
-        _summary(report),
+        html_table(HEADINGS, rows) + _notes(report),
         "<h2>Curves</h2>",
-        _key(report, colours),
+        colour_key(names, colours),
+        curve_charts(report.runs, names, colours),
+        class_table([(run.name, run.summary()["iou"]) for run in report.runs]),
     ]
-    parts.append('<div class="charts">')
-    for name in _curve_names(report):
-        curves = [run.curve(name) for run in report.runs]
-        scale = 100 if name in METRICS else 1
-        label = TITLES.get(name, f"loss: {name}")
-        scaled = [[(step, scale * value) for step, value in curve] for curve in curves]
-        parts.append(line_chart(label, scaled, colours, [run.name for run in report.runs]))
-    parts += ["</div>", _classes(report)]
+    return document(title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """Return a whole HTML page of parts that are HTML already."""
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
+
+
+def colours_of(count: int) -> list[str]:
+    """Return as many colours, repeated after the tenth."""
+    return [COLOURS[number % len(COLOURS)] for number in range(count)]
+
+
+def html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of plain text."""
+    head = "".join(f"<th>{escape(text)}</th>" for text in headings)
+    lines = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def curve_charts(runs: Sequence[Run], names: Sequence[str], colours: Sequence[str]) -> str:
+    """Return a chart of each score and loss that any run recorded, with a curve for each run."""
+    charts = []
+    for name in _curve_names(runs):
+        scale = 100 if name in METRICS else 1
+        label = TITLES.get(name, f"loss: {name}")
+        scaled = [[(step, scale * value) for step, value in run.curve(name)] for run in runs]
+        charts.append(line_chart(label, scaled, colours, names))
+    return "\n".join(['<div class="charts">', *charts, "</div>"])
 
 
 def line_chart(
@@ -132,43 +161,26 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
-def _curve_names(report: Report) -> list[str]:
-    losses = {
-        name: 0 for run in report.runs for row in run.training for name in row.get("losses", {})
-    }
-    return [name for name in (*METRICS, *losses) if any(run.curve(name) for run in report.runs)]
-
-
-def _key(report: Report, colours: Sequence[str]) -> str:
+def colour_key(names: Sequence[str], colours: Sequence[str]) -> str:
+    """Say which colour is whose."""
     keys = [
-        f'<span class="key"><i style="background:{colour}"></i>{escape(run.name)}</span>'
-        for run, colour in zip(report.runs, colours, strict=True)
+        f'<span class="key"><i style="background:{colour}"></i>{escape(name)}</span>'
+        for name, colour in zip(names, colours, strict=True)
     ]
     return "<div>" + "".join(keys) + "</div>"
 
 
-def _summary(report: Report) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in HEADINGS)
-    rows = []
-    for run in report.runs:
-        texts = "".join(f"<td>{escape(text)}</td>" for text in cells(run.summary()))
-        rows.append(f"<tr>{texts}</tr>")
-    notes = [
-        f"{escape(str(group['recipe']))}, split {escape(str(group['split']))}: {group['metric']} "
-        f"{percent(group['mean'])} ± {percent(group['std'])} % over {len(group['runs'])} seeds"
-        for group in report.groups()
-    ]
-    protocols = sorted({str(run.summary()["evaluation"] or "unknown") for run in report.runs})
-    notes.append(f"Labels were made by: {escape('; '.join(protocols))}.")
-    notes.append("“best” is chosen on the set it is scored on, so it is too good; compare “last”.")
-    lines = "".join(f'<p class="note">{note}</p>' for note in notes)
-    return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>{lines}'
+def note(text: str) -> str:
+    """Return a remark in small letters."""
+    return f'<p class="note">{escape(text)}</p>'
 
 
-def _classes(report: Report) -> str:
-    """Draw the last IoU of each class, one column a run, behind each number a bar."""
-    scored = [(run.name, run.summary()["iou"]) for run in report.runs]
-    scored = [(name, iou) for name, iou in scored if iou]
+def class_table(columns: Sequence[tuple[str, Row | None]]) -> str:
+    """Return the last IoU by class, a column for each name, behind each number a bar.
+
+    Empty where none of the columns has any.
+    """
+    scored = [(name, iou) for name, iou in columns if iou]
     if not scored:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name, _ in scored)
@@ -178,6 +190,23 @@ def _classes(report: Report) -> str:
         rows.append(f"<tr><td>{escape(label)}</td>{bars}</tr>")
     table = f"<table><tr><th>class</th>{head}</tr>{''.join(rows)}</table>"
     return f'<h2>IoU by class, last (%)</h2><div class="wide">{table}</div>'
+
+
+def _curve_names(runs: Sequence[Run]) -> list[str]:
+    losses = {name: 0 for run in runs for row in run.training for name in row.get("losses", {})}
+    return [name for name in (*METRICS, *losses) if any(run.curve(name) for run in runs)]
+
+
+def _notes(report: Report) -> str:
+    texts = [
+        f"{group['recipe']}, split {group['split']}: {group['metric']} "
+        f"{percent(group['mean'])} ± {percent(group['std'])} % over {len(group['runs'])} seeds"
+        for group in report.groups()
+    ]
+    protocols = sorted({str(run.summary()["evaluation"] or "unknown") for run in report.runs})
+    texts.append(f"Labels were made by: {'; '.join(protocols)}.")
+    texts.append("“best” is chosen on the set it is scored on, so it is too good; compare “last”.")
+    return "".join(map(note, texts))
 
 
 def _bar(share: float | None) -> str:

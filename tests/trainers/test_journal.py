@@ -18,6 +18,7 @@ def test_rows_hold_what_a_report_needs(tmp_path):
     training, evaluation = rows(tmp_path)
     assert training["losses"] == {"supervised": 1.5}
     assert training["lr"] == {"student": 1e-3}
+    assert training["seconds"] >= 0
     assert training["images_per_second"] > 0
     assert 0 <= training["data_wait"] <= 1
     assert training["peak_memory"] > 1
