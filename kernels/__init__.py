@@ -4,7 +4,7 @@ from .confusion import confusion, confusion_reference
 from .consistency_kl import consistency_kl, consistency_kl_reference
 from .cross_entropy import cross_entropy, cross_entropy_reference
 from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
-from .dynamic_ce import Cases, dynamic_ce, dynamic_ce_reference
+from .dynamic_ce import Cases, dynamic_ce, dynamic_ce_reference, dynamic_weights
 from .ema import ema_update, ema_update_reference
 from .feature_shift import ClassStatistics, feature_shift, feature_shift_reference, shift_table
 from .nearest import at_centres
@@ -51,6 +51,7 @@ __all__ = [
     "drop_unsure",
     "dynamic_ce",
     "dynamic_ce_reference",
+    "dynamic_weights",
     "ema_update",
     "ema_update_reference",
     "feature_shift",

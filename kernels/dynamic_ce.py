@@ -26,6 +26,7 @@ from .cells import first_largest, launch, logit_of, loss_cases, register
 from .compile import CompileCase
 from .dispatch import use_op
 from .pixel_loss import (
+    PixelTerms,
     Totals,
     check_targets,
     choose_denominator,
@@ -61,32 +62,62 @@ def dynamic_ce_reference(
     `labeled` is (N,) bool. The three cases are counted over kept pseudo-labeled pixels.
     """
     terms = pixel_terms(logits, pseudo_label)
+    judged = _judge(terms, confidence, labeled, gamma1, gamma2, form)
+    log_prob, kept, given = terms.target_log_prob, terms.kept, labeled.bool()[:, None, None]
+    own_log_prob = terms.log_prob.max(1).values
+    if form == "flip":
+        log_prob = torch.where(judged.stronger, own_log_prob, log_prob)
+    elif form == "online":
+        kept = kept & (given | (judged.own_prob >= threshold))
+        log_prob = torch.where(given, log_prob, own_log_prob)
+    cases = (judged.agree, judged.weaker, judged.stronger)
+    return totals(-judged.weight * log_prob, kept, *cases)
+
+
+class _Judged(NamedTuple):
+    """What the model under training makes of pseudo-labels: (N, H, W) each, without gradient.
+
+    The three cases of Eq. 6 hold at kept pseudo-labeled pixels alone.
+    """
+
+    weight: Tensor
+    own_prob: Tensor
+    agree: Tensor
+    weaker: Tensor
+    stronger: Tensor
+
+
+@torch.no_grad()
+def _judge(
+    terms: PixelTerms,
+    confidence: Tensor,
+    labeled: Tensor,
+    gamma1: float,
+    gamma2: float,
+    form: str,
+) -> _Judged:
     own_log_prob, own = terms.log_prob.max(1)
-    own_prob = 1 / (terms.log_prob - own_log_prob[:, None]).detach().exp().sum(1)
+    own_prob = 1 / (terms.log_prob - own_log_prob[:, None]).exp().sum(1)
     log_prob = terms.target_log_prob
-    given = labeled.bool()[:, None, None]
-    taught = terms.kept & ~given
+    taught = terms.kept & ~labeled.bool()[:, None, None]
     agree = own == terms.target
     stronger = ~agree & (confidence.to(own_prob.dtype) < own_prob)
-    ones, kept = torch.ones_like(log_prob), terms.kept
-    loud = (gamma1 * log_prob).exp()
-    if form == "dynamic":
-        weight = torch.where(agree, loud, torch.where(stronger, 0, (gamma2 * log_prob).exp()))
-    elif form == "naive":
-        weight = loud
-    elif form == "flip":
-        doubt = (1 - confidence.to(log_prob.dtype)).clamp(min=0) ** gamma2
-        weight = torch.where(agree, loud, torch.where(stronger, doubt, (gamma2 * log_prob).exp()))
-        log_prob = torch.where(stronger & ~given, own_log_prob, log_prob)
-    elif form == "online":
-        weight = ones
-        kept = kept & (given | (own_prob >= threshold))
-        log_prob = torch.where(given, log_prob, own_log_prob)
-    else:
-        weight = ones
-    weight = torch.where(given, ones, weight).detach()
-    cases = (agree & taught, ~agree & ~stronger & taught, stronger & taught)
-    return totals(-weight * log_prob, kept, *cases)
+    weight = torch.ones_like(log_prob)
+    if form == "naive":
+        weight = (gamma1 * log_prob).exp()
+    elif form in ("dynamic", "flip"):
+        doubt = torch.zeros_like(log_prob)
+        if form == "flip":
+            doubt = (1 - confidence.to(log_prob.dtype)).clamp(min=0) ** gamma2
+        disagreed = torch.where(stronger, doubt, (gamma2 * log_prob).exp())
+        weight = torch.where(agree, (gamma1 * log_prob).exp(), disagreed)
+    return _Judged(
+        torch.where(taught, weight, 1),
+        own_prob,
+        agree & taught,
+        ~agree & ~stronger & taught,
+        stronger & taught,
+    )
 
 
 @triton.jit
@@ -190,6 +221,48 @@ def dynamic_ce(
 
     Raises ValueError for shapes, dtypes and names that do not fit and for a negative gamma.
     """
+    labeled, form = _check(logits, pseudo_label, confidence, labeled, gamma1, gamma2, form)
+    arguments = (logits, pseudo_label, confidence, labeled, gamma1, gamma2, threshold, form)
+    if use_op(logits, pseudo_label, confidence, labeled):
+        loss, counts = totals_of(_dynamic_ce(*arguments))
+    else:
+        loss, counts = dynamic_ce_reference(*arguments)
+    loss = divide(loss, choose_denominator(denominator, counts[0], pseudo_label))
+    return loss, Cases(counts[1], counts[2], counts[3])
+
+
+def dynamic_weights(
+    logits: Tensor,
+    pseudo_label: Tensor,
+    confidence: Tensor,
+    *,
+    labeled: Tensor | None = None,
+    gamma1: float = 5.0,
+    gamma2: float = 5.0,
+    form: str = "dynamic",
+) -> tuple[Tensor, Cases]:
+    """Return the weights alone, (N, H, W) float32 without gradient, and the counts of the cases.
+
+    For losses that use the weights otherwise (mixup), and for drawing them (Figure 6): in plain
+    PyTorch. Arguments as in `dynamic_ce`; pixels that are IGNORE weigh 0.
+    """
+    labeled, form = _check(logits, pseudo_label, confidence, labeled, gamma1, gamma2, form)
+    terms = pixel_terms(logits.detach(), pseudo_label)
+    judged = _judge(terms, confidence, labeled, gamma1, gamma2, form)
+    counts = [case.sum() for case in (judged.agree, judged.weaker, judged.stronger)]
+    return torch.where(terms.kept, judged.weight, 0), Cases(*counts)
+
+
+def _check(
+    logits: Tensor,
+    pseudo_label: Tensor,
+    confidence: Tensor,
+    labeled: Tensor | None,
+    gamma1: float,
+    gamma2: float,
+    form: str,
+) -> tuple[Tensor, str]:
+    """Check the arguments; return which images are labeled, and the form that acts."""
     check_targets(logits, pseudo_label, confidence)
     if form not in FORMS:
         raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
@@ -201,15 +274,7 @@ def dynamic_ce(
         labeled = torch.zeros(logits.shape[0], dtype=torch.bool, device=logits.device)
     elif labeled.shape != logits.shape[:1]:
         raise ValueError(f"labeled must be ({logits.shape[0]},); got {tuple(labeled.shape)}")
-    if form == "dynamic" and gamma1 == gamma2 == 0:
-        form = "plain"
-    arguments = (logits, pseudo_label, confidence, labeled, gamma1, gamma2, threshold, form)
-    if use_op(logits, pseudo_label, confidence, labeled):
-        loss, counts = totals_of(_dynamic_ce(*arguments))
-    else:
-        loss, counts = dynamic_ce_reference(*arguments)
-    loss = divide(loss, choose_denominator(denominator, counts[0], pseudo_label))
-    return loss, Cases(counts[1], counts[2], counts[3])
+    return labeled, "plain" if form == "dynamic" and gamma1 == gamma2 == 0 else form
 
 
 def compile_cases() -> list[CompileCase]:

@@ -17,7 +17,7 @@ from support import (
 )
 from torch import Tensor
 from warpseg import IGNORE
-from warpseg.kernels import cross_entropy, dynamic_ce
+from warpseg.kernels import cross_entropy, dynamic_ce, dynamic_weights
 from warpseg.kernels.dynamic_ce import FORMS, _dynamic_ce
 
 GAMMA1, GAMMA2, THRESHOLD = 2.0, 3.5, 0.5
@@ -109,6 +109,12 @@ def test_the_three_cases_and_a_tie_of_confidence(path: str) -> None:
     assert [case.item() for case in cases] == [1, 1, 1]
     expected = torch.tensor(2.0).log() * (0.5 + 0.25) / 3
     assert_close(loss, expected)
+    weight, counted = dynamic_weights(logits, label, confidence, gamma1=1.0, gamma2=2.0)
+    assert_close(weight, torch.tensor([[[0.5, 0.25, 0.0, 0.0]]], device=logits.device))
+    assert [case.item() for case in counted] == [1, 1, 1]
+    given = torch.ones(1, dtype=torch.bool, device=logits.device)
+    weight, _ = dynamic_weights(logits, label, confidence, labeled=given)
+    assert weight.flatten().tolist() == [1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("path", PATHS)
