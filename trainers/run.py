@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .. import __version__, pipelines
+from ..models import plain_state_dict
 from ..pipelines.settings import LoaderSettings, NormalizationSettings
 from ..shards import Dataset, Subset
 from .checkpoint import load_checkpoint
@@ -121,7 +122,7 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
         raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(networks)}")
     settings = from_plain(settings_kind(run["method"]), run["settings"])
     built = settings.network.build(len(run["classes"]), weights="none")
-    built.load_state_dict(networks[name])
+    built.load_state_dict(plain_state_dict(networks[name]))
     origin = {key: run[key] for key in ("recipe", "method", "split", "data", "warpseg")}
     return TrainedNetwork(
         network=built,

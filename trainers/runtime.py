@@ -4,7 +4,7 @@ for both."""
 import copy
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -66,12 +66,19 @@ class Runtime:
         """Move a network that is not trained to the device, in channels-last layout."""
         return cast(Any, network).to(self.device, memory_format=torch.channels_last)
 
-    def train_network(self, settings: NetworkSettings, num_classes: int) -> nn.Module:
-        """Build a network as the settings say and make it ready for training."""
+    def train_network(
+        self,
+        settings: NetworkSettings,
+        num_classes: int,
+        *,
+        change: Callable[[nn.Module], nn.Module] | None = None,
+    ) -> nn.Module:
+        """Build a network as the settings say and make it ready for training; `change` comes
+        before it is placed and wrapped."""
         network: nn.Module = settings.build(num_classes)
         if settings.sync_batch_norm and self.world_size > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return self.distribute(network)
+        return self.distribute(change(network) if change else network)
 
     def distribute(self, network: nn.Module) -> nn.Module:
         """Make a network ready for training: placed, and its gradients averaged over the ranks."""
