@@ -14,8 +14,10 @@ broken in nvImageCodec 0.9, which DALI 2.4 requires (nvImageCodec issue 55).
 
 from __future__ import annotations
 
-import io
 from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ import torch
 
 from ..shards import Sample
 from .geometry import Window
-from .loading import DAMAGED, Crops, Loader, Plan, damaged
+from .loading import DAMAGED, Crops, Loader, Plan
 from .settings import LoaderSettings
 
 INSTALL = 'pip install "warpseg[dali]" (CUDA 12: "warpseg[dali-cuda12]")'
@@ -50,9 +52,13 @@ class DaliLoader(Loader):
             )
         super().__init__(plan, settings, stride)
         self._device = device
-        # Arrays of numbers need no decoder; one of them in a data set sends all through NumPy.
-        self._encoded = all(sample.extension != "npy" for sample in plan.samples)
-        self._partial = device.type == "cpu" and (settings.window_decode or not self._encoded)
+        # Arrays of numbers need no decoder; one of them in a data set sends all through NumPy, and
+        # so does what changes whole images.
+        arrays = any(sample.extension == "npy" for sample in plan.samples)
+        changed = plan.change is not None
+        self._encoded = not (arrays or changed or self._cache is not None)
+        on_cpu = device.type == "cpu" and (settings.window_decode or not self._encoded)
+        self._partial = on_cpu or changed or self._cache is not None
         self._slicing = self._encoded and self._partial
         self._pipeline: Any = None
         self._fed = self._next = 0
@@ -60,16 +66,17 @@ class DaliLoader(Loader):
 
     def load(self, position: int) -> Crops:
         """Return the batch at `position`; the image is on the loader's device."""
-        if self._pipeline is None or position != self._next:
-            self._pipeline = self._start(position)
-        try:
-            (images,) = self._pipeline.run()
-        except RuntimeError as error:
-            raise self._diagnosis(error) from error
+        images = None
+        while images is None:
+            if self._pipeline is None or position != self._next:
+                self._pipeline = self._start(position)
+            try:
+                (images,) = self._pipeline.run()
+            except RuntimeError as error:
+                self._recover(error)
         crops, _ = self._running.popleft()
         self._next = position + self._stride
-        image = torch.from_dlpack(images.as_tensor())
-        return Crops(request=crops.request, image=image, maps=crops.maps)
+        return replace(crops, image=torch.from_dlpack(images.as_tensor()))
 
     def close(self) -> None:
         """Stop reading ahead and release the graph."""
@@ -90,7 +97,20 @@ class DaliLoader(Loader):
             fill=self.plan.fill,
             encoded=self._encoded,
             slicing=self._slicing,
+            decoder=self._decoder_options(),
+            affinity=self.settings.affinity,
         )
+
+    def _decoder_options(self) -> dict[str, Any]:
+        """Return what the GPU's decoder is told; the CPU's takes no hints."""
+        if self._device.type != "cuda":
+            return {}
+        options: dict[str, Any] = {"hw_decoder_load": self.settings.hw_decoder_load}
+        if self.settings.preallocate:
+            heights, widths = zip(*(sample.size for sample in self.plan.samples), strict=True)
+            options |= {"preallocate_height_hint": max(heights)}
+            options |= {"preallocate_width_hint": max(widths)}
+        return options
 
     def _feed(self) -> tuple[Any, ...]:
         """Return the inputs of the next iteration; DALI calls this while it runs ahead."""
@@ -104,14 +124,12 @@ class DaliLoader(Loader):
         inputs = [column.astype(kind) for column, kind in zip(columns, types, strict=True)]
         return payloads, *(inputs if self._slicing else inputs[:4])
 
-    def _payload(self, sample: Sample, window: Window, canvas: Any, row: int) -> np.ndarray:
-        data = sample.read(sample.extension)
+    def _payload(
+        self, sample: Sample, window: Window, canvas: Any, row: int, position: int
+    ) -> np.ndarray:
         if self._encoded:
-            return np.frombuffer(data, np.uint8)
-        if sample.extension != "npy":
-            image = sample.read_image()
-        else:
-            image = np.load(io.BytesIO(data), allow_pickle=False)
+            return np.frombuffer(sample.read(sample.extension), np.uint8)
+        image = self._image(sample, position)
         if self._partial:
             top, left, bottom, right = window.needed
             image = image[top:bottom, left:right]
@@ -134,18 +152,24 @@ class DaliLoader(Loader):
             *(top, left, bottom - top, right - left),
         )
 
-    def _diagnosis(self, error: RuntimeError) -> Exception:
-        """Find the sample that broke the graph by decoding those that were in it."""
+    def _recover(self, error: RuntimeError) -> None:
+        """Find the samples that broke the graph by decoding those that were in it.
+
+        Raises ValueError where one is to stop the run, RuntimeError where there is none. Else the
+        graph, which a failure ends, is to be started anew without them.
+        """
         self._pipeline = None
-        for crops, _ in self._running:
-            for sample in crops.request.samples:
-                try:
-                    sample.read_image()
-                except DAMAGED as reason:
-                    return damaged(sample, reason)
-        # DALI wraps the reason into its traceback.
-        reason = str(error).split("encountered:")[-1].strip().split("\n")[0]
-        return RuntimeError(f"DALI failed ({reason}): use --loader.loader portable")
+        found = False
+        for sample in [s for crops, _ in self._running for s in crops.request.samples]:
+            try:
+                sample.read_image()
+            except DAMAGED as reason:
+                self._skip(sample, reason)
+                found = True
+        if not found:
+            # DALI wraps the reason into its traceback.
+            reason = str(error).split("encountered:")[-1].strip().split("\n")[0]
+            raise RuntimeError(f"DALI failed ({reason}): use --loader.loader portable") from error
 
 
 def define_graph(
@@ -159,12 +183,15 @@ def define_graph(
     fill: tuple[int, int, int],
     encoded: bool,
     slicing: bool,
+    decoder: Mapping[str, Any] = MappingProxyType({}),
+    affinity: bool = False,
 ) -> Any:
     """Define the graph: a DALI pipeline with one output, (N, H, W, 3) uint8, built when it runs.
 
     source: called per batch, returns the images (encoded bytes, or arrays (h, w, 3)) and, for each
     sample, pairs of numbers: size, start and end of the part to resample; start of the padded crop;
-    where `slicing` decodes a part only, its start and size.
+    where `slicing` decodes a part only, its start and size. decoder: options of the decoder of
+    whole images. affinity: let DALI keep its threads on cores of their own.
     """
     from nvidia.dali import fn, pipeline_def, types
 
@@ -181,6 +208,7 @@ def define_graph(
         device_id=number if on_gpu else None,
         prefetch_queue_depth=prefetch,
         exec_dynamic=True,
+        set_affinity=affinity,
     )
     def graph() -> Any:
         data, size, first, last, pad, *part = fn.external_source(
@@ -200,7 +228,7 @@ def define_graph(
             )
         else:
             image = fn.decoders.image(
-                data, device="mixed" if on_gpu else "cpu", adjust_orientation=False
+                data, device="mixed" if on_gpu else "cpu", adjust_orientation=False, **decoder
             )
         image = fn.resize(
             image,

@@ -30,8 +30,10 @@ class PortableLoader(Loader):
         canvas[:] = self.plan.fill
         return canvas
 
-    def _payload(self, sample: Sample, window: Window, canvas: Any, row: int) -> None:
-        image = decode(sample)
+    def _payload(
+        self, sample: Sample, window: Window, canvas: Any, row: int, position: int
+    ) -> None:
+        image = Image.fromarray(self._image(sample, position))
         top, left, bottom, right = window.region
         height, width = window.shown_size
         image = image.resize(

@@ -8,10 +8,14 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-View = Literal["phtps", "ph", "tps", "colour", "mkd", "none"]
-"""Strong views: photometric change and thin-plate-spline warp, either alone, colours, or none."""
+View = Literal["phtps", "ph", "tps", "colour", "mkd", "sda", "none"]
+"""Strong views: photometric change and thin-plate-spline warp, either alone, colours, operations on
+the whole image, or none."""
 
 Triple = tuple[float, float, float]
+
+SDA_POOL = 17
+"""Operations that view sda draws from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,8 @@ class StrongSettings:
     view: View = "phtps"
     """phtps: photometric change and thin-plate-spline warp; ph or tps: one of them; colour: jitter,
     grayscale and blur, each by its probability; mkd: exactly one of jitter, blur, equalize,
-    solarize and grayscale; none: the strong view is the weak one."""
+    solarize and grayscale; sda: some of 17 operations on the whole image, before scale, crop and
+    flip; none: the strong view is the weak one."""
     photometric_strength: float = 1.0
     """Strength s_P of the photometric change (0: none, 1: the paper's)."""
     geometric_strength: float = 1.0
@@ -86,6 +91,14 @@ class StrongSettings:
     """colour: share of samples that are blurred."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """colour, mkd: least and greatest standard deviation of the Gaussian blur in pixels."""
+    sda_operations: int = 3
+    """sda: operations of an image (N)."""
+    sda_replacement: bool = False
+    """sda: an operation may be drawn more than once, as the paper's listing has it."""
+    sda_order: Literal["random", "pool"] = "random"
+    """sda: the order in which they act; pool: that of the listing, as in the released code."""
+    sda_magnitudes: Literal["sampled", "official"] = "sampled"
+    """sda: draw each magnitude from its range, or take the released code's constants."""
 
     def __post_init__(self) -> None:
         for name in ("photometric_strength", "geometric_strength"):
@@ -107,6 +120,11 @@ class StrongSettings:
             raise ValueError(
                 f"blur_sigma must be two widths, 0 < least <= greatest; got {self.blur_sigma}"
             )
+        if not 1 <= self.sda_operations <= (100 if self.sda_replacement else SDA_POOL):
+            raise ValueError(
+                f"sda_operations must lie between 1 and {SDA_POOL} (100 with sda_replacement); "
+                f"got {self.sda_operations}"
+            )
 
     @property
     def photometric(self) -> bool:
@@ -117,6 +135,11 @@ class StrongSettings:
     def coloured(self) -> bool:
         """Whether the view is one of those that change colours alone, without a kernel."""
         return self.view in ("colour", "mkd")
+
+    @property
+    def whole(self) -> bool:
+        """Whether the view changes whole images, before their geometry."""
+        return self.view == "sda"
 
     @property
     def warped(self) -> bool:
@@ -146,6 +169,10 @@ NORMALIZATIONS: dict[str, NormalizationSettings] = {
     "cityscapes": NormalizationSettings(
         mean=(73.15 / 255, 82.90 / 255, 72.30 / 255), std=(47.67 / 255, 48.49 / 255, 47.73 / 255)
     ),
+    # Weights of Caffe (ImageNet's mean, levels from 0 to 255; models.weights turns BGR round).
+    "caffe": NormalizationSettings(
+        mean=(122.675 / 255, 116.669 / 255, 104.008 / 255), std=(1 / 255, 1 / 255, 1 / 255)
+    ),
     "half": NormalizationSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "none": NormalizationSettings(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 }
@@ -169,10 +196,21 @@ class LoaderSettings:
     """How samples are read and decoded; never what is drawn, which is the same for all of these."""
 
     loader: Literal["auto", "dali", "portable", "resident"] = "auto"
-    """dali, portable (Pillow), auto (dali where it is installed), or resident: all images are
-    decoded once and stay on the device (CIFAR-10)."""
+    """dali, portable (Pillow), or auto: dali where it is installed; resident is a name of the
+    portable one with --loader.cache device."""
+    cache: Literal["none", "host", "device"] = "none"
+    """Where decoded images stay after the first epoch that decodes them: host, in memory as uint8
+    (2048 x 1024: 6 MiB each, on every rank); device, on the GPU with their masks, where one kernel
+    cuts the crops. Refused, with the sizes, where they do not fit."""
+    corrupt: Literal["stop", "skip"] = "stop"
+    """What a sample that cannot be decoded does to training: stop ends it by name; skip puts the
+    next sample of the stream in its place, says so, and counts it in metrics.jsonl. Evaluation
+    always stops."""
     threads: int = 0
     """Threads that read and decode, per rank; 0: the machine's cores, shared by its ranks."""
+    affinity: bool = False
+    """Keep the threads of each rank on its own share of the cores (for machines of several sockets
+    whose launcher does not)."""
     prefetch: int = 2
     """Batches prepared ahead of the training step."""
     shuffle_buffer: int = 0
@@ -180,6 +218,12 @@ class LoaderSettings:
     sample at most so many places late (for disks that are slow at random reads)."""
     window_decode: bool = True
     """dali: decode only the part of an image that the crop shows, where decoding is on the CPU."""
+    hw_decoder_load: float = 0.75
+    """dali on a GPU: share of the JPEGs that its decoding engine takes, where it has one; the CUDA
+    cores take the others. NVIDIA's figures for an A100 are best at this share."""
+    preallocate: bool = True
+    """dali on a GPU: reserve the decoder's buffers for the largest image at once, so that none
+    grows, and waits for the device, during training."""
     mask_cache: int = 1024
     """MiB per rank in which decoded masks are kept, run-length coded (decoding a mask costs as much
     as decoding its image)."""
@@ -193,6 +237,12 @@ class LoaderSettings:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more; got {getattr(self, name)}")
+        _check_share("hw_decoder_load", self.hw_decoder_load)
+        if self.loader == "dali" and self.cache == "device":
+            raise ValueError(
+                "--loader.cache device needs no dali: images are decoded once and cut by a kernel; "
+                "leave --loader.loader auto, or choose --loader.cache host"
+            )
 
     @property
     def num_threads(self) -> int:

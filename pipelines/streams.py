@@ -8,10 +8,11 @@ stream continues bit for bit, under either loader and with any number of ranks.
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,10 +28,11 @@ from .batches import LabeledBatch, PairedBatch
 from .colour import Colour, draw_colour
 from .dali import DaliLoader, has_dali
 from .distortion import Distortion, distort, sample_distortion
-from .loading import Crops, Loader, MapSource, Plan
+from .loading import Change, Crops, Loader, MapSource, Plan
 from .portable import PortableLoader
 from .resident import ResidentLoader
 from .sampling import COLOUR, Sampler
+from .sda import augment
 from .settings import (
     GeometrySettings,
     LoaderSettings,
@@ -43,14 +45,17 @@ Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 Pseudo = Mapping[str, Sample]
 """Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
 
-_PHOTOMETRIC, _TPS, _DISTORTION = 0, 1, 4
+_PHOTOMETRIC, _TPS, _DISTORTION, _SDA = 0, 1, 4, 6
 """What is drawn at a position; a second view takes the numbers 2 and 3."""
 _PSEUDO_MAPS = ("label.png", "confidence.png")
 _log = logging.getLogger(__name__)
 
 
 class Stream(ABC, Generic[Batch]):
-    """An endless iterator of batches, the same on every run and under every loader."""
+    """An endless iterator of batches, the same on every run and under every loader.
+
+    `skipped` counts the corrupt samples of this rank for which others stood in.
+    """
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class Stream(ABC, Generic[Batch]):
         )
         self._identity = {"stream": stream, "seed": seed, "samples": _digest(samples)}
         self._position = 0
+        self.skipped = 0
         plan = Plan(
             samples=samples,
             sampler=self._sampler,
@@ -98,7 +104,7 @@ class Stream(ABC, Generic[Batch]):
             maps=maps,
             classes=classes,
         )
-        self.loader = build_loader(plan, loader, batch_size * world_size, self.device)
+        self.loader = self._open_loader(plan, loader)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -106,6 +112,7 @@ class Stream(ABC, Generic[Batch]):
     def __next__(self) -> Batch:
         crops = self.loader.load(self._position + self.rank * self.batch_size)
         batch = self._make(crops)
+        self.skipped += crops.skipped
         self._position += self.batch_size * self.world_size
         return batch
 
@@ -115,8 +122,8 @@ class Stream(ABC, Generic[Batch]):
         return self._position / self.epoch_size
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state: plain values, the same on every rank."""
-        return {**self._identity, "position": self._position}
+        """Return the state: plain values, the same on every rank but for the count of skipped."""
+        return {**self._identity, "position": self._position, "skipped": self.skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where the state was taken.
@@ -130,10 +137,15 @@ class Stream(ABC, Generic[Batch]):
                     f"({state.get(name)}, now {value}): resume with the data and the seed it had"
                 )
         self._position = int(state["position"])
+        self.skipped = int(state.get("skipped", 0))
 
     def close(self) -> None:
         """Stop the loader's threads."""
         self.loader.close()
+
+    def _open_loader(self, plan: Plan, settings: LoaderSettings) -> Loader:
+        """Return the loader of the batches."""
+        return build_loader(plan, settings, self.batch_size * self.world_size, self.device)
 
     @abstractmethod
     def _make(self, crops: Crops) -> Batch:
@@ -197,6 +209,17 @@ class Stream(ABC, Generic[Batch]):
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._sampler.seed_at(self._position, purpose))
 
+    def _augmentation(self, settings: StrongSettings, rows: Collection[int]) -> Change:
+        """Return what view "sda" does to the images of some of this rank's rows."""
+        first, total = self.rank * self.batch_size, self.batch_size * self.world_size
+
+        def change(image: np.ndarray, position: int) -> np.ndarray:
+            if position % total - first not in rows:
+                return image
+            return augment(image, settings, self._sampler.seed_at(position, _SDA))
+
+        return change
+
     def _colours(self, crops: Crops, settings: StrongSettings) -> list[Colour]:
         return [draw_colour(settings, row[COLOUR]) for row in crops.request.draws]
 
@@ -213,11 +236,16 @@ class Stream(ABC, Generic[Batch]):
 
 def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torch.device) -> Loader:
     """Build the loader that the settings name; RuntimeError where it is DALI and not installed."""
+    if settings.loader == "resident" or settings.cache == "device":
+        if plan.change is not None:
+            raise ValueError(
+                "view sda changes images before they are cut, which --loader.cache device cannot: "
+                "choose --loader.cache host or none"
+            )
+        return ResidentLoader(plan, settings, stride, device)
     name = choose_loader() if settings.loader == "auto" else settings.loader
     if name == "dali":
         return DaliLoader(plan, settings, stride, device)
-    if name == "resident":
-        return ResidentLoader(plan, settings, stride, device)
     return PortableLoader(plan, settings, stride)
 
 
