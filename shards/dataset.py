@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Subset:
     """Some samples of a data set, in the order of their shards.
 
     `shards` is what DALI's reader wants; `has_masks` says whether the samples list a mask (or, in a
-    classification data set, a class).
+    classification data set, a class). `keys` are those that count, where not all do.
     """
 
     dataset: "Dataset"
@@ -80,6 +80,7 @@ class Subset:
     split: str | None
     shards: tuple[ShardIndex, ...]
     has_masks: bool
+    keys: frozenset[str] | None = None
 
     @cached_property
     def _samples(self) -> list[Sample]:
@@ -87,6 +88,8 @@ class Subset:
         for shard in self.shards:
             record = self.dataset.records[shard.tar.name]
             for key, parts in read_index(shard.index):
+                if self.keys is not None and key not in self.keys:
+                    continue
                 position = int(key) - record.first_key
                 name, size = record.names[position], record.size(position)
                 samples.append(Sample(key, shard.tar, parts, name, size))
@@ -95,6 +98,11 @@ class Subset:
     def samples(self) -> list[Sample]:
         """Return the samples in order (read from the indexes once)."""
         return list(self._samples)
+
+    def only(self, keys: Collection[str]) -> "Subset":
+        """Return the subset cut down to the samples with these keys, in the same order."""
+        wanted = frozenset(keys)
+        return replace(self, keys=wanted if self.keys is None else self.keys & wanted)
 
     def __len__(self) -> int:
         return len(self._samples)

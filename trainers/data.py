@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from .. import pipelines
 from ..pipelines.settings import StrongSettings
-from ..shards import Dataset, Subset
+from ..shards import Dataset, Sample, Subset
+from ..shards.pseudo import open_pseudo_labels
 from .runtime import Runtime
 from .settings import RunSettings
 
@@ -23,7 +25,9 @@ class StreamSpec:
 
     `subset` "all" is every image, labeled and unlabeled, without masks. `strong_share` of a
     labeled batch is perturbed by `strong`; a paired batch has a `second_view` if asked;
-    `weak_photometric` distorts the colours of weak views.
+    `weak_photometric` distorts the colours of weak views. `pseudo` is a folder of pseudo-labels
+    (`warpseg pseudo-label`): the stream is cut down to the images that have some, and its batches
+    hold them, in place of masks, with their confidences.
     """
 
     kind: Literal["labeled", "paired"]
@@ -33,6 +37,7 @@ class StreamSpec:
     strong_share: float = 0.5
     second_view: bool = False
     weak_photometric: bool = False
+    pseudo: Path | None = None
 
 
 def open_subset(dataset: Dataset, name: str, split: str | None) -> Subset:
@@ -70,6 +75,8 @@ def open_streams(
             "world_size": runtime.world_size,
         }
         subset = open_subset(dataset, spec.subset, split)
+        if spec.pseudo is not None:
+            subset, shared["pseudo"] = with_pseudo_labels(subset, spec.pseudo)
         if spec.kind == "labeled":
             streams[name] = pipelines.labeled(
                 subset, strong=spec.strong, strong_share=spec.strong_share, **shared
@@ -79,6 +86,21 @@ def open_streams(
                 subset, strong=spec.strong, second=spec.second_view, **shared
             )
     return streams
+
+
+def with_pseudo_labels(subset: Subset, folder: Path) -> tuple[Subset, dict[str, Sample]]:
+    """Return the images of a subset that have pseudo-labels, and those labels by key.
+
+    Raises what `open_pseudo_labels` raises, and ValueError where no image has one.
+    """
+    labels = open_pseudo_labels(folder)
+    labeled = subset.only(labels)
+    if not len(labeled):
+        raise ValueError(
+            f"{folder} has no label for any of the {len(subset)} images of {subset.name!r} in "
+            f"{subset.dataset.root}: make labels of that side with warpseg pseudo-label"
+        )
+    return labeled, labels
 
 
 def next_batches(streams: Mapping[str, Any]) -> Batches:

@@ -1,0 +1,126 @@
+"""Training in rounds: a plan of named parts, each a training run or a labeling, that build on each
+other.
+
+A method with rounds extends `RoundsSettings` and says its plan; `rounds_run.py` runs one.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from .labeling import LabelingSettings
+from .settings import RunSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainPart:
+    """A training run.
+
+    start: an earlier training part, whose evaluated network at its last step this one starts from.
+    labels: an earlier labeling part, whose labels it trains on: they go to the field `labels` of
+    its settings. split: another split of the same data than the one that is asked for.
+    """
+
+    name: str
+    settings: RunSettings
+    start: str | None = None
+    labels: str | None = None
+    split: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Parts that must be finished before."""
+        return tuple(name for name in (self.start, self.labels) if name is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPart:
+    """A labeling: the network of training part `source` labels one side of its split."""
+
+    name: str
+    source: str
+    settings: LabelingSettings
+    subset: Literal["unlabeled", "all"] = "unlabeled"
+    split: str | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Parts that must be finished before."""
+        return (self.source,)
+
+
+Part = TrainPart | LabelPart
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsSettings:
+    """What every method with rounds has."""
+
+    select: Literal["last", "held_out", "val"] = "last"
+    """which training part is the answer: the last of the plan; the best of its candidates on the
+    images that the split holds out (`warpseg split --held-out`); or the best on the validation set,
+    whose score is then too good, as the summary says"""
+
+    @abstractmethod
+    def plan(self) -> tuple[Part, ...]:
+        """Return the parts, each after those that it needs."""
+
+    @property
+    def result(self) -> str:
+        """The training part whose network is the answer when nothing is selected: the last."""
+        return [part.name for part in self.plan() if isinstance(part, TrainPart)][-1]
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The training parts that `select` chooses among: all that no other part starts from."""
+        parts = self.plan()
+        used = {part.start for part in parts if isinstance(part, TrainPart)}
+        return tuple(p.name for p in parts if isinstance(p, TrainPart) and p.name not in used)
+
+    def example(self) -> RunSettings:
+        """Return the settings of the part whose views are drawn and whose protocol is shown."""
+        return find_part(self.plan(), self.result).settings
+
+
+def check_plan(parts: Sequence[Part]) -> None:
+    """Raise ValueError for a plan that names parts twice, or needs what does not come before."""
+    kinds: dict[str, type] = {}
+    for part in parts:
+        if part.name in kinds or not part.name or "/" in part.name:
+            raise ValueError(f"part {part.name!r} of the plan needs a plain name of its own")
+        wanted = dict.fromkeys(part.needs, TrainPart)
+        if isinstance(part, TrainPart) and part.labels is not None:
+            wanted[part.labels] = LabelPart
+            if not hasattr(part.settings, "labels"):
+                raise ValueError(
+                    f"part {part.name!r} trains on labels, but its method has no setting for them"
+                )
+        for name, kind in wanted.items():
+            if kinds.get(name) is not kind:
+                raise ValueError(
+                    f"part {part.name!r} needs a {kind.__name__} {name!r} before it in the plan"
+                )
+        kinds[part.name] = type(part)
+
+
+def find_part(parts: Sequence[Part], name: str) -> TrainPart:
+    """Return a training part by name. Raise ValueError where there is none."""
+    for part in parts:
+        if isinstance(part, TrainPart) and part.name == name:
+            return part
+    raise ValueError(f"the plan has no training part {name!r}")
+
+
+def resolve(part: TrainPart, folders: dict[str, Any]) -> RunSettings:
+    """Return the settings of a training part with the folders of the parts that it needs.
+
+    The network that it starts from replaces `network.weights`, the labels the field `labels`.
+    """
+    settings = part.settings
+    if part.start is not None:
+        network = replace(settings.network, weights=str(folders[part.start]))
+        settings = replace(settings, network=network)
+    if part.labels is not None:
+        settings = replace(cast(Any, settings), labels=str(folders[part.labels]))
+    return settings
