@@ -18,6 +18,7 @@ VERBS = {
     "predict": ("trainers.commands", "label a folder of images"),
     "export": ("trainers.commands", "write a trained network for use elsewhere"),
     "report": ("trainers.commands", "compare runs in a table"),
+    "compare": ("trainers.compare", "train several recipes and seeds, and compare them"),
     "moons": ("trainers.moons", "draw why the teacher's input is the clean one, on two moons"),
     "bench": ("benchmarks.commands", "measure kernels, pipeline or step"),
 }

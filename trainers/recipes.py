@@ -4,9 +4,11 @@ A name reads METHOD-DATASET-NETWORK, with -tiny for what a CPU finishes in minut
 function that returns settings; every one of them can be changed on the command line.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
+
+import tyro
 
 from ..pipelines.settings import GeometrySettings, StrongSettings
 from .consistency import Consistency, ConsistencySettings
@@ -60,6 +62,15 @@ def find_recipe(name: str) -> RunSettings:
         near = [known for known in RECIPES if set(name.split("-")) & set(known.split("-"))]
         raise ValueError(f"no recipe {name!r}; there are: {', '.join(near or RECIPES)}")
     return RECIPES[name]()
+
+
+def change_recipe(name: str, words: Sequence[str]) -> RunSettings:
+    """Return a recipe's settings changed by words of the command line, `--any.setting value`.
+
+    Raises as `find_recipe`; exits with status 2 and a message for a word that is no setting of it.
+    """
+    settings = find_recipe(name)
+    return tyro.cli(type(settings), args=words, default=settings, prog=f"warpseg train {name}")
 
 
 # CamVid at its own size, and small ones for a CPU: from scratch, so one learning rate.
