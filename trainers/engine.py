@@ -8,7 +8,7 @@ the next stage runs, so the peak memory of a step is that of its largest stage.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -92,6 +92,8 @@ class Engine:
         }
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
+        # What marks the phases of a step; a benchmark puts its clock here.
+        self.phase: Callable[[str], AbstractContextManager[Any]] = record_function
 
     def lr(self, optimizer: str) -> list[float]:
         """Learning rates of the coming step of an optimizer, one for each parameter group."""
@@ -117,11 +119,11 @@ class Engine:
     def _backward(self, stage: Stage, batches: Batches, sync: bool) -> bool:
         """Run a stage forward and backward; tell whether it took part in this step."""
         with nullcontext() if sync else self.runtime.without_sync():
-            with record_function(f"{stage.name}: forward"), self.runtime.autocast():
+            with self.phase(f"{stage.name}: forward"), self.runtime.autocast():
                 terms = stage.loss(batches, self.step)
             if terms is None:
                 return False
-            with record_function(f"{stage.name}: backward"):
+            with self.phase(f"{stage.name}: backward"):
                 self.scaler.scale(terms["loss"] / self.accumulate).backward()
         for name, value in terms.items():
             key = stage.name if name == "loss" else f"{stage.name}/{name}"
@@ -133,14 +135,14 @@ class Engine:
     def _optimize(self, stage: Stage) -> None:
         assert stage.optimizer is not None
         optimizer = self.optimizers[stage.optimizer]
-        with record_function(f"{stage.name}: optimizer"):
+        with self.phase(f"{stage.name}: optimizer"):
             rates = self.lr(stage.optimizer)
             for group, lr in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = lr
             self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         if stage.after is not None:
-            with record_function(f"{stage.name}: after"), torch.no_grad():
+            with self.phase(f"{stage.name}: after"), torch.no_grad():
                 stage.after(self.step)
 
     def means(self) -> dict[str, float]:
