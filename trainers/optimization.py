@@ -1,5 +1,7 @@
 """Optimizers and learning-rate schedules of the papers, as settings."""
 
+import importlib
+import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +32,9 @@ class OptimizerSettings:
     """Nesterov momentum for sgd"""
     betas: tuple[float, float] = (0.9, 0.99)
     """averaging factors of adam and adamw"""
+    implementation: Literal["auto", "torch", "fused", "foreach", "apex"] = "auto"
+    """auto: fused, one pass over the weights, which is at the floor of bytes moved; foreach: a pass
+    for each operation; torch: whichever torch chooses; apex: NVIDIA apex's, on a GPU"""
 
     def __post_init__(self) -> None:
         for name in ("lr", "backbone_lr", "weight_decay", "backbone_weight_decay"):
@@ -81,8 +86,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimizer of some networks: one parameter group for backbones, one for the rest.
 
-    A network says by `parameter_groups()` what its backbone is. The fused implementation runs
-    wherever torch has it.
+    A network says by `parameter_groups()` what its backbone is. Raises RuntimeError where apex is
+    asked for and cannot serve.
     """
     backbone: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -102,9 +107,64 @@ def build_optimizer(
         },
     ]
     groups = [group for group in groups if group["params"]]
+    implementation = "fused" if settings.implementation == "auto" else settings.implementation
+    if implementation == "apex":
+        return build_apex_optimizer(groups, settings)
+    chosen: dict[str, Any] = {} if implementation == "torch" else {implementation: True}
     if settings.name == "sgd":
         return torch.optim.SGD(
-            groups, momentum=settings.momentum, nesterov=settings.nesterov, fused=True
+            groups, momentum=settings.momentum, nesterov=settings.nesterov, **chosen
         )
     kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-    return kind(groups, betas=settings.betas, fused=True)
+    return kind(groups, betas=settings.betas, **chosen)
+
+
+def build_apex_optimizer(
+    groups: list[dict[str, Any]], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
+    """Return the optimizer of NVIDIA apex over parameter groups.
+
+    Raises RuntimeError where apex is missing, is the other package of that name, was built without
+    its extensions, or where the parameters are not on a GPU.
+    """
+    apex = find_apex()
+    if not all(p.is_cuda for group in groups for p in group["params"]):
+        raise RuntimeError(
+            "apex updates weights on a GPU only: use --optimizer.implementation auto on a CPU"
+        )
+    try:
+        if settings.name == "sgd":
+            return apex.FusedSGD(
+                groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov
+            )
+        return apex.FusedAdam(
+            groups, lr=settings.lr, betas=settings.betas, adam_w_mode=settings.name == "adamw"
+        )
+    except (RuntimeError, ImportError) as error:
+        raise RuntimeError(f"apex cannot make its optimizer ({error}): {_APEX_REMEDY}") from error
+
+
+_APEX_REMEDY = (
+    "build NVIDIA's by APEX_CPP_EXT=1 APEX_CUDA_EXT=1 pip install --no-build-isolation "
+    "git+https://github.com/NVIDIA/apex, or use --optimizer.implementation auto"
+)
+
+
+def find_apex() -> Any:
+    """Return the module `apex.optimizers` of NVIDIA apex, told by what it offers.
+
+    Raises RuntimeError where there is none, or where `apex` is the unrelated web toolkit that PyPI
+    has under this name.
+    """
+    if importlib.util.find_spec("apex") is None:
+        raise RuntimeError(f"NVIDIA apex is not installed: {_APEX_REMEDY}")
+    try:
+        optimizers: Any = importlib.import_module("apex.optimizers")
+    except ImportError:
+        optimizers = None
+    if not all(hasattr(optimizers, name) for name in ("FusedSGD", "FusedAdam")):
+        raise RuntimeError(
+            "the apex that is installed is not NVIDIA's (it has no fused optimizers; PyPI's apex "
+            f"is a web toolkit): pip uninstall apex, then {_APEX_REMEDY}"
+        )
+    return optimizers

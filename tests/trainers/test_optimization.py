@@ -1,6 +1,10 @@
 """Schedules and optimizers against the formulas of the papers."""
 
+import copy
 import math
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 import torch
@@ -97,3 +101,93 @@ def test_frozen_parameters_are_left_out():
 def test_a_negative_rate_is_refused_by_its_flag():
     with pytest.raises(ValueError, match=r"--optimizer.backbone-lr must be >= 0; got -1"):
         OptimizerSettings(backbone_lr=-1)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("implementation", ["torch", "fused", "foreach"])
+def test_implementations_make_the_same_step(name, implementation):
+    torch.manual_seed(0)
+    network = TwoParts()
+    expected = copy.deepcopy(network)
+    settings = {"name": name, "lr": 0.1, "weight_decay": 0.1}
+    for ours, way in ((network, implementation), (expected, "auto")):
+        optimizer = build_optimizer([ours], OptimizerSettings(implementation=way, **settings))
+        for number in range(3):
+            for parameter in ours.parameters():
+                parameter.grad = torch.full_like(parameter, 1.0 + number)
+            optimizer.step()
+    flags = {key: optimizer.param_groups[0][key] for key in ("fused", "foreach")}
+    assert flags == {"fused": True, "foreach": None}
+    torch.testing.assert_close(network.state_dict(), expected.state_dict())
+
+
+def fake_apex(monkeypatch, **contents):
+    """Put a package `apex` in place, with or without NVIDIA's optimizers."""
+    apex = ModuleType("apex")
+    apex.__path__, apex.__spec__ = [], ModuleSpec("apex", None, is_package=True)
+    monkeypatch.setitem(sys.modules, "apex", apex)
+    if contents:
+        optimizers = ModuleType("apex.optimizers")
+        vars(optimizers).update(contents)
+        monkeypatch.setitem(sys.modules, "apex.optimizers", optimizers)
+
+
+class OnGpu(nn.Linear):
+    """A layer whose parameters say that they are on a GPU."""
+
+    class Parameter(nn.Parameter):
+        is_cuda = True
+
+    def __init__(self):
+        super().__init__(2, 1)
+        self.weight, self.bias = (self.Parameter(p) for p in (self.weight, self.bias))
+
+    def parameter_groups(self):
+        return {"backbone": [self.weight], "classifier": [self.bias]}
+
+
+def apex_settings(name):
+    return OptimizerSettings(name=name, implementation="apex", lr=0.3, backbone_lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("sgd", "FusedSGD", {"lr": 0.3, "momentum": 0.9, "nesterov": False}),
+        ("adam", "FusedAdam", {"lr": 0.3, "betas": (0.9, 0.99), "adam_w_mode": False}),
+        ("adamw", "FusedAdam", {"lr": 0.3, "betas": (0.9, 0.99), "adam_w_mode": True}),
+    ],
+)
+def test_apex_is_told_what_the_settings_say(name, kind, told, monkeypatch):
+    made = []
+
+    def record(which):
+        return lambda groups, **options: made.append((which, groups, options)) or "optimizer"
+
+    fake_apex(monkeypatch, FusedSGD=record("FusedSGD"), FusedAdam=record("FusedAdam"))
+    assert build_optimizer([OnGpu()], apex_settings(name)) == "optimizer"
+    ((which, groups, options),) = made
+    assert (which, options) == (kind, told)
+    assert [group["lr"] for group in groups] == [0.3, 0.1]
+
+
+def test_what_is_wrong_with_apex_is_said(monkeypatch):
+    def told():
+        with pytest.raises(RuntimeError) as raised:
+            build_optimizer([OnGpu()], apex_settings("sgd"))
+        return str(raised.value)
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert told().startswith("NVIDIA apex is not installed: build NVIDIA's by")
+    monkeypatch.undo()
+    fake_apex(monkeypatch)
+    assert "is not NVIDIA's" in told()
+    assert "pip uninstall apex" in told()
+
+    def unbuilt(groups, **options):
+        raise RuntimeError("apex.optimizers.FusedSGD requires cuda extensions")
+
+    fake_apex(monkeypatch, FusedSGD=unbuilt, FusedAdam=unbuilt)
+    assert "requires cuda extensions): build NVIDIA's by" in told()
+    with pytest.raises(RuntimeError, match="apex updates weights on a GPU only"):
+        build_optimizer([TwoParts()], apex_settings("sgd"))

@@ -1,0 +1,104 @@
+"""Corrupt samples: on request the next sample of the stream stands in for them, counted, not in
+silence."""
+
+import itertools
+import shutil
+
+import pytest
+import torch
+from warpseg.pipelines import GeometrySettings, LoaderSettings, labeled
+from warpseg.shards import Dataset
+
+GEOMETRY = GeometrySettings(crop_size=(24, 32))
+BATCH, STEPS = 4, 7
+CORRUPT = {"00000005": "jpg", "00000009": "seg.png"}
+"""Key of a spoiled sample -> which of its members is spoiled."""
+
+
+@pytest.fixture(scope="module")
+def spoiled(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spoiled") / "data"
+    shutil.copytree(photographs.root, folder)
+    for sample in Dataset.open(folder).subset("train").samples():
+        if sample.key in CORRUPT:
+            offset, size = sample.parts[CORRUPT[sample.key]]
+            with open(sample.shard, "r+b") as file:
+                file.seek(offset + size // 3)
+                file.write(bytes(size - size // 3))
+    return Dataset.open(folder)
+
+
+def open_stream(dataset, *, loader="portable", cache="none", corrupt="skip", **changes):
+    settings = LoaderSettings(loader=loader, cache=cache, corrupt=corrupt, threads=2)
+    options = {"geometry": GEOMETRY, "batch_size": BATCH, "loader": settings, **changes}
+    return labeled(dataset.subset("train"), normalization="none", **options)
+
+
+def taken(stream, count=STEPS):
+    batches = list(itertools.islice(stream, count))
+    stream.close()
+    return batches
+
+
+@pytest.fixture(params=[("portable", "none"), ("dali", "none"), ("auto", "device")], ids=str)
+def way(request):
+    loader, cache = request.param
+    if loader == "dali":
+        pytest.importorskip("nvidia.dali")
+    return {"loader": loader, "cache": cache}
+
+
+def test_the_next_sample_stands_in_for_a_corrupt_one(photographs, spoiled, way, caplog):
+    stream = open_stream(spoiled, **way)
+    batches = taken(stream)
+    whole = taken(open_stream(photographs))
+    keys = [key for batch in whole for key in batch.keys]
+    keys += [
+        key for batch in taken(open_stream(photographs), STEPS + 1)[STEPS:] for key in batch.keys
+    ]
+    expected = [
+        next(key for key in keys[place:] if key not in CORRUPT) for place in range(BATCH * STEPS)
+    ]
+    assert [key for batch in batches for key in batch.keys] == expected
+    assert stream.skipped == sum(key in CORRUPT for key in keys[: BATCH * STEPS]) > 2
+    told = [record.message for record in caplog.records if "stands in" in record.message]
+    assert len(told) == len(CORRUPT)
+    assert all(any(key in line for line in told) for key in CORRUPT)
+    for ours, theirs in zip(batches, whole, strict=True):
+        for row, key in enumerate(theirs.keys):
+            if key not in CORRUPT:
+                assert torch.equal(ours.mask[row], theirs.mask[row])
+                assert (ours.image[row] - theirs.image[row]).abs().max() * 255 <= 3
+
+
+def test_a_resumed_stream_skips_and_counts_on(spoiled, way):
+    stream = open_stream(spoiled, **way)
+    list(itertools.islice(stream, 3))
+    state = stream.state_dict()
+    expected, total = taken(stream, 4), stream.skipped
+    resumed = open_stream(spoiled, **way)
+    resumed.load_state_dict(state)
+    for one, other in zip(taken(resumed, 4), expected, strict=True):
+        assert one.keys == other.keys
+        assert torch.equal(one.image, other.image)
+    assert resumed.skipped == total
+
+
+def test_without_asking_the_device_cache_stops_as_the_others_do(spoiled):
+    stream = open_stream(spoiled, cache="device", corrupt="stop")
+    with pytest.raises(ValueError, match=r"sample 0000000[59] .* cannot be decoded"):
+        taken(stream)
+
+
+def test_a_stream_of_corrupt_samples_alone_stops(photographs, tmp_path):
+    shutil.copytree(photographs.root, tmp_path / "data")
+    for sample in Dataset.open(tmp_path / "data").subset("train").samples():
+        offset, size = sample.parts["jpg"]
+        with open(sample.shard, "r+b") as file:
+            file.seek(offset)
+            file.write(bytes(size))
+    for cache in ("none", "device"):
+        stream = open_stream(Dataset.open(tmp_path / "data"), cache=cache)
+        with pytest.raises(ValueError, match="none of the 13 samples of the stream"):
+            next(stream)
+        stream.close()
