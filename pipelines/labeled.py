@@ -1,41 +1,49 @@
 """The stream of weak views with their masks."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import IGNORE
-from ..kernels import TPS, normalize, strong_view, warp
+from ..kernels import TPS, strong_view, warp
 from ..shards import Subset
 from .batches import LabeledBatch
 from .colour import colour_views
-from .loading import Crops, MapSource
+from .loading import Crops, Loader, MapSource, Plan
 from .settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
 from .streams import Pseudo, Stream, pseudo_maps
+
+
+def strong_rows(batch_size: int, rank: int, share: float) -> list[int]:
+    """Return the rows of a rank's batch that are perturbed: a share, spread evenly over the rows of
+    the joined batch of all ranks."""
+    first = rank * batch_size
+    places = range(first, first + batch_size)
+    return [p - first for p in places if int((p + 1) * share) > int(p * share)]
 
 
 class LabeledStream(Stream[LabeledBatch]):
     """Weak views with their masks; a share of them perturbed, if asked."""
 
     def __init__(self, subset: Subset, *, strong_share: float, **options: Any) -> None:
-        super().__init__(subset, **options)
         self._rows: list[int] = []
-        if self.strong is not None and self.strong.view != "none":
-            # Spread evenly over the rows of the joined batch of all ranks.
-            first = self.rank * self.batch_size
-            self._rows = [
-                row
-                for row in range(self.batch_size)
-                if int((first + row + 1) * strong_share) > int((first + row) * strong_share)
-            ]
+        strong: StrongSettings | None = options["strong"]
+        if strong is not None and strong.view != "none":
+            self._rows = strong_rows(options["batch_size"], options["rank"], strong_share)
+        super().__init__(subset, **options)
+
+    def _open_loader(self, plan: Plan, settings: LoaderSettings) -> Loader:
+        if self.strong is not None and self.strong.whole:
+            plan = replace(plan, change=self._augmentation(self.strong, self._rows))
+        return super()._open_loader(plan, settings)
 
     def _make(self, crops: Crops) -> LabeledBatch:
         pixels = self._to_device(crops.image)
         mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
         confidence = self._confidence(crops)
-        image = normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
-        image = self._weak(image, pixels, crops)
+        image = self._weak(self._normalized(pixels), pixels, crops)
         if self._rows and self.strong is not None:
             rows = self._to_device(torch.tensor(self._rows))
             views, tps = self._perturbed(crops, pixels[rows], self.strong)
@@ -50,6 +58,8 @@ class LabeledStream(Stream[LabeledBatch]):
         self, crops: Crops, pixels: Tensor, settings: StrongSettings
     ) -> tuple[Tensor, TPS | None]:
         """Return the strong views of the perturbed rows, and their warp."""
+        if settings.whole:
+            return self._normalized(pixels), None
         if settings.coloured:
             colours = self._colours(crops, settings)
             chosen = [colours[row] for row in self._rows]

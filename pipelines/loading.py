@@ -184,7 +184,7 @@ class Loader(ABC):
         """Read what the loader needs of the image at a position, in a thread."""
 
     def _image(self, sample: Sample, position: int) -> np.ndarray:
-        """Return a whole image, uint8 RGB (H, W, 3), changed as the plan says; not to be written to."""
+        """Return a whole image, uint8 RGB (H, W, 3), changed as the plan says; it is read-only."""
         image = sample.read_image() if self._cache is None else self._cache.read(sample)
         return image if self.plan.change is None else self.plan.change(image, position)
 

@@ -1,5 +1,6 @@
 """The stream of weak and strong views of the same crops."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from ..kernels.tps import window_mask
 from ..shards import Subset
 from .batches import PairedBatch, SecondView
 from .colour import colour_views
-from .loading import Crops
+from .loading import Crops, Loader
 from .settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
 from .streams import Pseudo, Stream, pseudo_maps
 
@@ -23,11 +24,21 @@ class PairedStream(Stream[PairedBatch]):
     def __init__(self, subset: Subset, *, second: bool, **options: Any) -> None:
         super().__init__(subset, **options)
         self._second = second
+        self._changing: Loader | None = None
+        if self.strong.whole:
+            # The same crops of images that were changed; their maps are those of the weak views.
+            change = self._augmentation(self.strong, range(self.batch_size))
+            plan = replace(self.loader.plan, maps={}, classes=False, change=change)
+            self._changing = self._open_loader(plan, options["loader"])
 
     def _make(self, crops: Crops) -> PairedBatch:
         pixels, window = self._to_device(crops.image), self._to_device(crops.window)
         second = None
-        if self.strong.coloured:
+        if self._changing is not None:
+            changed = self._to_device(self._changing.load(crops.request.position).image)
+            weak, strong = self._normalized(pixels), self._normalized(changed)
+            valid, tps = window_mask(window, self.geometry.crop_size), None
+        elif self.strong.coloured:
             colours = self._colours(crops, self.strong)
             shown = window if self.strong.view == "mkd" else None
             weak, strong = colour_views(pixels, colours, self.normalization, self.dtype, shown)
@@ -51,6 +62,12 @@ class PairedStream(Stream[PairedBatch]):
             confidence=self._confidence(crops),
             second=second,
         )
+
+    def close(self) -> None:
+        """Stop the loaders' threads."""
+        if self._changing is not None:
+            self._changing.close()
+        super().close()
 
     def _view(self, pixels: Tensor, window: Tensor, number: int) -> tuple[StrongView, TPS | None]:
         """Perturb the crops for the first or the second strong view; the weak comes with the
@@ -98,7 +115,7 @@ def paired(
     Raises ValueError for a subset without samples, or a second view of colours alone.
     """
     strong = strong or StrongSettings()
-    if second and strong.coloured:
+    if second and (strong.coloured or strong.whole):
         raise ValueError(
             f"a second strong view is photometric or warped; its view cannot be {strong.view!r}"
         )

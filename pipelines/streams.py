@@ -19,6 +19,7 @@ from torch import Tensor
 from ..kernels import (
     TPS,
     Photometric,
+    normalize,
     sample_photometric,
     sample_tps,
 )
@@ -184,6 +185,10 @@ class Stream(ABC, Generic[Batch]):
             warped = TPS(points=spline.points[own], weights=spline.weights[own])
             warped = warped.to(self.device, non_blocking=True)
         return changed, warped
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        """Return crops (N, H, W, 3) uint8 as the network wants them."""
+        return normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
 
     def _weak(self, plain: Tensor, pixels: Tensor, crops: Crops) -> Tensor:
         """Return the plain weak view, or that of distorted pixels (N, H, W, 3) where asked for.

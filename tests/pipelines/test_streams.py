@@ -20,7 +20,7 @@ from warpseg.pipelines import (
 from warpseg.shards import Dataset
 
 GEOMETRY = GeometrySettings(crop_size=(24, 32))
-VIEWS = ("phtps", "ph", "tps", "colour", "mkd", "none")
+VIEWS = ("phtps", "ph", "tps", "colour", "mkd", "sda", "none")
 
 
 def options(loader="portable", **changes):
