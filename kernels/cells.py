@@ -244,25 +244,26 @@ def launch(
         "num_warps": warps,
     }
     partial = torch.empty((1 + COUNTS, programs), dtype=torch.float32, device=logits.device)
-    _cell_loss_kernel[(programs,)](
-        rows,
-        target,
-        target if map is None else map.contiguous(),
-        target if table is None else table.contiguous(),
-        gradient,
-        partial,
-        *parameters,
-        target.shape[1],
-        target.shape[2],
-        h,
-        w,
-        stride_of(logits, (target.shape[1], target.shape[2])),
-        ignore,
-        segment,
-        segments,
-        strips,
-        **constants,
-    )
+    with torch.cuda.device_of(logits):
+        _cell_loss_kernel[(programs,)](
+            rows,
+            target,
+            target if map is None else map.contiguous(),
+            target if table is None else table.contiguous(),
+            gradient,
+            partial,
+            *parameters,
+            target.shape[1],
+            target.shape[2],
+            h,
+            w,
+            stride_of(logits, (target.shape[1], target.shape[2])),
+            ignore,
+            segment,
+            segments,
+            strips,
+            **constants,
+        )
     return partial.sum(1, dtype=torch.float64).float(), gradient
 
 

@@ -94,20 +94,21 @@ def _confusion(logits: Tensor, mask: Tensor) -> Tensor:
         "num_warps": warps,
     }
     if mask.numel():
-        _confusion_kernel[(batch * (h + 1) * strips,)](
-            to_rows(logits),
-            mask.contiguous(),
-            table,
-            mask.shape[1],
-            mask.shape[2],
-            h,
-            w,
-            stride_of(logits, (mask.shape[1], mask.shape[2])),
-            IGNORE,
-            strips,
-            copies,
-            **constants,
-        )
+        with torch.cuda.device_of(logits):
+            _confusion_kernel[(batch * (h + 1) * strips,)](
+                to_rows(logits),
+                mask.contiguous(),
+                table,
+                mask.shape[1],
+                mask.shape[2],
+                h,
+                w,
+                stride_of(logits, (mask.shape[1], mask.shape[2])),
+                IGNORE,
+                strips,
+                copies,
+                **constants,
+            )
     return table.sum(0)
 
 

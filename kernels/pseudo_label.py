@@ -138,20 +138,21 @@ def _pseudo_label(
         "BLOCK_B": lanes,
         "num_warps": warps,
     }
-    _pseudo_label_kernel[(batch * (h + 1) * strips,)](
-        to_rows(logits),
-        label if boxes is None else boxes.contiguous(),
-        label if inverse is None else inverse.contiguous(),
-        label,
-        confidence,
-        counts,
-        *size,
-        h,
-        w,
-        stride_of(logits, (size[0], size[1])),
-        strips,
-        **constants,
-    )
+    with torch.cuda.device_of(logits):
+        _pseudo_label_kernel[(batch * (h + 1) * strips,)](
+            to_rows(logits),
+            label if boxes is None else boxes.contiguous(),
+            label if inverse is None else inverse.contiguous(),
+            label,
+            confidence,
+            counts,
+            *size,
+            h,
+            w,
+            stride_of(logits, (size[0], size[1])),
+            strips,
+            **constants,
+        )
     return label, confidence, counts
 
 

@@ -142,11 +142,12 @@ def _select(values: Tensor, rank: Tensor, mask: Tensor | None) -> Tensor:
     values = values.contiguous()
     given = values if mask is None else mask.contiguous()
     constants: dict[str, Any] = {"MASKED": mask is not None, "BLOCK": _BLOCK, "num_warps": 8}
-    for step in range(4):
-        digit: dict[str, Any] = constants | {"PASS": step}
-        _digit_kernel[(programs,)](values, given, rank, histogram, count, **digit)
-    _above_kernel[(programs,)](values, given, rank, histogram, above, count, **constants)
-    _finish_kernel[(1,)](rank, histogram, above, out)
+    with torch.cuda.device_of(values):
+        for step in range(4):
+            digit: dict[str, Any] = constants | {"PASS": step}
+            _digit_kernel[(programs,)](values, given, rank, histogram, count, **digit)
+        _above_kernel[(programs,)](values, given, rank, histogram, above, count, **constants)
+        _finish_kernel[(1,)](rank, histogram, above, out)
     return out
 
 

@@ -93,13 +93,14 @@ def _launch(map: Tensor, out: Tensor, factor: Tensor | None) -> None:
         "BLOCK_W": block_w,
     }
     if map.numel():
-        _rows_kernel[(batch * height * triton.cdiv(w, block_w),)](
-            map,
-            out,
-            map if factor is None else factor,
-            w,
-            **constants,
-        )
+        with torch.cuda.device_of(map):
+            _rows_kernel[(batch * height * triton.cdiv(w, block_w),)](
+                map,
+                out,
+                map if factor is None else factor,
+                w,
+                **constants,
+            )
 
 
 def compile_cases() -> list[CompileCase]:
