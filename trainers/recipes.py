@@ -20,8 +20,11 @@ from .networks import NetworkSettings
 from .optimization import OptimizerSettings
 from .recipes_one_way import ONE_WAY, VARIANTS, segmentation_recipes
 from .recipes_online import ONLINE
+from .recipes_simple_baseline import SIMPLE_BASELINE, halved_recipes
+from .rounds import RoundsSettings
 from .runtime import Runtime
 from .settings import RunSettings
+from .simple_baseline import SimpleBaseline, SimpleBaselineRounds, SimpleBaselineSettings
 from .supervised import Supervised, SupervisedSettings
 from .vat import Vat, VatSettings
 
@@ -30,17 +33,24 @@ METHODS: dict[str, tuple[type[RunSettings], Callable[..., Method]]] = {
     "consistency": (ConsistencySettings, Consistency),
     "gta": (GtaSettings, Gta),
     "mkd": (MkdSettings, Mkd),
+    "simple-baseline": (SimpleBaselineSettings, SimpleBaseline),
     "vat": (VatSettings, Vat),
 }
 """Settings and method by name."""
 
-RECIPES: dict[str, Callable[[], RunSettings]] = {}
+ROUNDS: dict[str, type[RoundsSettings]] = {
+    "simple-baseline-rounds": SimpleBaselineRounds,
+}
+"""Settings of the methods that train in rounds, by name."""
+
+RECIPES: dict[str, Callable[[], RunSettings | RoundsSettings]] = {}
 """Recipes by name."""
 
 
-def method_name(settings: RunSettings) -> str:
+def method_name(settings: RunSettings | RoundsSettings) -> str:
     """Return the name of the method that settings belong to."""
-    return next(name for name, (kind, _) in METHODS.items() if type(settings) is kind)
+    kinds: dict[str, type] = {name: kind for name, (kind, _) in METHODS.items()} | ROUNDS
+    return next(name for name, kind in kinds.items() if type(settings) is kind)
 
 
 def settings_kind(method: str) -> type[RunSettings]:
@@ -55,7 +65,7 @@ def build_method(settings: RunSettings, runtime: Runtime, num_classes: int) -> M
     return METHODS[method_name(settings)][1](settings, runtime, num_classes)
 
 
-def find_recipe(name: str) -> RunSettings:
+def find_recipe(name: str) -> RunSettings | RoundsSettings:
     """Return a recipe's settings. Raise ValueError with the names that come close when it does not
     exist."""
     if name not in RECIPES:
@@ -64,7 +74,7 @@ def find_recipe(name: str) -> RunSettings:
     return RECIPES[name]()
 
 
-def change_recipe(name: str, words: Sequence[str]) -> RunSettings:
+def change_recipe(name: str, words: Sequence[str]) -> RunSettings | RoundsSettings:
     """Return a recipe's settings changed by words of the command line, `--any.setting value`.
 
     Raises as `find_recipe`; exits with status 2 and a message for a word that is no setting of it.
@@ -129,10 +139,12 @@ def _add(
     RECIPES[f"vat-{family}"] = partial(VatSettings, network=chosen, **shared, **unlabeled)
     RECIPES[f"gta-{family}"] = partial(GtaSettings, network=chosen, **shared, **unlabeled)
     RECIPES[f"mkd-{family}"] = partial(MkdSettings, network=chosen, **shared, **unlabeled)
+    RECIPES.update(halved_recipes(family, shared, network))
 
 
 RECIPES.update(ONE_WAY)
 RECIPES.update(ONLINE)
+RECIPES.update(SIMPLE_BASELINE)
 _add("camvid-swiftnet18", CAMVID, "swiftnet-rn18")
 _add("camvid-swiftnet18-tiny", CAMVID_TINY, "swiftnet-rn18", VARIANTS)
 _add("synthetic-swiftnet18-tiny", SYNTHETIC_TINY, "swiftnet-rn18", VARIANTS, SYNTHETIC_CONSISTENCY)
