@@ -12,6 +12,9 @@ from typing import Any, Literal, cast
 from .labeling import LabelingSettings
 from .settings import RunSettings
 
+PART = "part.json"
+"""File in a part's folder that is there when the part is finished."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPart:
@@ -57,6 +60,8 @@ Part = TrainPart | LabelPart
 class RoundsSettings:
     """What every method with rounds has."""
 
+    seed: int = 0
+    """seed of weights, order and views of all parts"""
     select: Literal["last", "held_out", "val"] = "last"
     """which training part is the answer: the last of the plan; the best of its candidates on the
     images that the split holds out (`warpseg split --held-out`); or the best on the validation set,
@@ -85,23 +90,22 @@ class RoundsSettings:
 
 def check_plan(parts: Sequence[Part]) -> None:
     """Raise ValueError for a plan that names parts twice, or needs what does not come before."""
-    kinds: dict[str, type] = {}
+    before: dict[str, Part] = {}
     for part in parts:
-        if part.name in kinds or not part.name or "/" in part.name:
+        if part.name in before or not part.name or "/" in part.name:
             raise ValueError(f"part {part.name!r} of the plan needs a plain name of its own")
-        wanted = dict.fromkeys(part.needs, TrainPart)
-        if isinstance(part, TrainPart) and part.labels is not None:
-            wanted[part.labels] = LabelPart
-            if not hasattr(part.settings, "labels"):
-                raise ValueError(
-                    f"part {part.name!r} trains on labels, but its method has no setting for them"
-                )
-        for name, kind in wanted.items():
-            if kinds.get(name) is not kind:
+        for name in part.needs:
+            labels = isinstance(part, TrainPart) and name == part.labels
+            kind = LabelPart if labels else TrainPart
+            if not isinstance(before.get(name), kind):
                 raise ValueError(
                     f"part {part.name!r} needs a {kind.__name__} {name!r} before it in the plan"
                 )
-        kinds[part.name] = type(part)
+            if labels and not hasattr(part.settings, "labels"):
+                raise ValueError(
+                    f"part {part.name!r} trains on labels, but its method has no setting for them"
+                )
+        before[part.name] = part
 
 
 def find_part(parts: Sequence[Part], name: str) -> TrainPart:

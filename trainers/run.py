@@ -24,6 +24,7 @@ from .export import CONFIG as EXPORT_CONFIG
 from .export import TrainedNetwork, load_exported
 from .inference import EvaluationSettings
 from .recipes import method_name, settings_kind
+from .rounds import RoundsSettings
 from .runtime import Runtime
 from .settings import RunSettings, first_difference, from_plain, to_plain
 
@@ -32,7 +33,7 @@ _IMAGES_AT_ONCE = 250
 
 
 def describe_run(
-    settings: RunSettings, dataset: Dataset, split: str | None, *, recipe: str
+    settings: RunSettings | RoundsSettings, dataset: Dataset, split: str | None, *, recipe: str
 ) -> dict[str, Any]:
     """Return all that defines a run, as plain values."""
     return {
