@@ -11,6 +11,7 @@ from ..kernels import TPS, strong_view, warp
 from ..shards import Subset
 from .batches import LabeledBatch
 from .colour import colour_views
+from .image_labels import ImageLabels
 from .loading import Crops, Loader, MapSource, Plan
 from .settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
 from .streams import Pseudo, Stream, pseudo_maps
@@ -27,7 +28,15 @@ def strong_rows(batch_size: int, rank: int, share: float) -> list[int]:
 class LabeledStream(Stream[LabeledBatch]):
     """Weak views with their masks; a share of them perturbed, if asked."""
 
-    def __init__(self, subset: Subset, *, strong_share: float, **options: Any) -> None:
+    def __init__(
+        self,
+        subset: Subset,
+        *,
+        strong_share: float,
+        image_labels: ImageLabels | None = None,
+        **options: Any,
+    ) -> None:
+        self._image_labels = image_labels
         self._rows: list[int] = []
         strong: StrongSettings | None = options["strong"]
         if strong is not None and strong.view != "none":
@@ -41,8 +50,7 @@ class LabeledStream(Stream[LabeledBatch]):
 
     def _make(self, crops: Crops) -> LabeledBatch:
         pixels = self._to_device(crops.image)
-        mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
-        confidence = self._confidence(crops)
+        mask, confidence = self._targets(crops)
         image = self._weak(self._normalized(pixels), pixels, crops)
         if self._rows and self.strong is not None:
             rows = self._to_device(torch.tensor(self._rows))
@@ -54,12 +62,22 @@ class LabeledStream(Stream[LabeledBatch]):
                     confidence[rows] = warp(confidence[rows], tps, mode="nearest")
         return LabeledBatch(image=image, mask=mask, keys=crops.keys, confidence=confidence)
 
+    def _targets(self, crops: Crops) -> tuple[Tensor, Tensor | None]:
+        """Return masks, or the classes of whole images, and their confidences if they have some."""
+        if self._image_labels is not None:
+            label, confidence = self._image_labels.of(crops.keys)
+            return self._to_device(label), self._to_device(confidence)
+        mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
+        return mask, self._confidence(crops)
+
     def _perturbed(
         self, crops: Crops, pixels: Tensor, settings: StrongSettings
     ) -> tuple[Tensor, TPS | None]:
         """Return the strong views of the perturbed rows, and their warp."""
         if settings.whole:
             return self._normalized(pixels), None
+        if settings.view == "randaugment":
+            return self._normalized(self._randaugmented(pixels, settings, self._rows)), None
         if settings.coloured:
             colours = self._colours(crops, settings)
             chosen = [colours[row] for row in self._rows]
@@ -113,14 +131,16 @@ def labeled(
         )
     if not 0 <= strong_share <= 1:
         raise ValueError(f"strong_share must lie in [0, 1]; got {strong_share}")
-    classes = pseudo is None and subset.dataset.task == "classification"
-    maps = {} if classes else {"mask": MapSource(extension="seg.png")}
-    if pseudo is not None:
+    maps, image_labels = {"mask": MapSource(extension="seg.png")}, None
+    if subset.dataset.task == "classification":
+        maps, image_labels = {}, None if pseudo is None else ImageLabels(pseudo)
+    elif pseudo is not None:
         maps = pseudo_maps("mask", pseudo)
     return LabeledStream(
         subset,
         maps=maps,
-        classes=classes,
+        classes=not maps and image_labels is None,
+        image_labels=image_labels,
         geometry=geometry,
         normalization=normalization,
         strong=strong,

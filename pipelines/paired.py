@@ -38,6 +38,10 @@ class PairedStream(Stream[PairedBatch]):
             changed = self._to_device(self._changing.load(crops.request.position).image)
             weak, strong = self._normalized(pixels), self._normalized(changed)
             valid, tps = window_mask(window, self.geometry.crop_size), None
+        elif self.strong.view == "randaugment":
+            weak = self._normalized(pixels)
+            strong = self._normalized(self._randaugmented(pixels, self.strong))
+            valid, tps = window_mask(window, self.geometry.crop_size), None
         elif self.strong.coloured:
             colours = self._colours(crops, self.strong)
             shown = window if self.strong.view == "mkd" else None
@@ -115,7 +119,7 @@ def paired(
     Raises ValueError for a subset without samples, or a second view of colours alone.
     """
     strong = strong or StrongSettings()
-    if second and (strong.coloured or strong.whole):
+    if second and strong.view not in ("phtps", "ph", "tps", "none"):
         raise ValueError(
             f"a second strong view is photometric or warped; its view cannot be {strong.view!r}"
         )

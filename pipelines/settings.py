@@ -8,9 +8,9 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-View = Literal["phtps", "ph", "tps", "colour", "mkd", "sda", "none"]
+View = Literal["phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none"]
 """Strong views: photometric change and thin-plate-spline warp, either alone, colours, operations on
-the whole image, or none."""
+the whole image or on small crops, or none."""
 
 Triple = tuple[float, float, float]
 
@@ -66,7 +66,8 @@ class StrongSettings:
     """phtps: photometric change and thin-plate-spline warp; ph or tps: one of them; colour: jitter,
     grayscale and blur, each by its probability; mkd: exactly one of jitter, blur, equalize,
     solarize and grayscale; sda: some of 17 operations on the whole image, before scale, crop and
-    flip; none: the strong view is the weak one."""
+    flip; randaugment: some of 16 operations, Cutout among them, on crops that are classified as
+    wholes; none: the strong view is the weak one."""
     photometric_strength: float = 1.0
     """Strength s_P of the photometric change (0: none, 1: the paper's)."""
     geometric_strength: float = 1.0
@@ -100,6 +101,11 @@ class StrongSettings:
     sda_magnitudes: Literal["sampled", "official"] = "sampled"
     """sda: draw each magnitude from its range, or take the released code's constants."""
 
+    randaugment_operations: int = 1
+    """randaugment: operations of an image (n)."""
+    randaugment_magnitudes: tuple[int, int] = (1, 10)
+    """randaugment: least and greatest magnitude (m), drawn once for an image."""
+
     def __post_init__(self) -> None:
         for name in ("photometric_strength", "geometric_strength"):
             if getattr(self, name) < 0:
@@ -124,6 +130,17 @@ class StrongSettings:
             raise ValueError(
                 f"sda_operations must lie between 1 and {SDA_POOL} (100 with sda_replacement); "
                 f"got {self.sda_operations}"
+            )
+
+        if self.randaugment_operations < 1:
+            raise ValueError(
+                f"randaugment_operations must be 1 or more; got {self.randaugment_operations}"
+            )
+        low, high = self.randaugment_magnitudes
+        if not 0 <= low <= high <= 10:
+            raise ValueError(
+                "randaugment_magnitudes must be two numbers, 0 <= least <= greatest <= 10; "
+                f"got {self.randaugment_magnitudes}"
             )
 
     @property
@@ -172,6 +189,10 @@ NORMALIZATIONS: dict[str, NormalizationSettings] = {
     # Weights of Caffe (ImageNet's mean, levels from 0 to 255; models.weights turns BGR round).
     "caffe": NormalizationSettings(
         mean=(122.675 / 255, 116.669 / 255, 104.008 / 255), std=(1 / 255, 1 / 255, 1 / 255)
+    ),
+    # DMT: statistics of CIFAR-10's training images.
+    "cifar10": NormalizationSettings(
+        mean=(0.49137, 0.48235, 0.44667), std=(0.24706, 0.24353, 0.26157)
     ),
     "half": NormalizationSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
     "none": NormalizationSettings(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),

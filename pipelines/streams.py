@@ -31,6 +31,7 @@ from .dali import DaliLoader, has_dali
 from .distortion import Distortion, distort, sample_distortion
 from .loading import Change, Crops, Loader, MapSource, Plan
 from .portable import PortableLoader
+from .randaugment import randaugment, sample_randaugment
 from .resident import ResidentLoader
 from .sampling import COLOUR, Sampler
 from .sda import augment
@@ -46,7 +47,7 @@ Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 Pseudo = Mapping[str, Sample]
 """Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
 
-_PHOTOMETRIC, _TPS, _DISTORTION, _SDA = 0, 1, 4, 6
+_PHOTOMETRIC, _TPS, _DISTORTION, _RANDAUGMENT, _SDA = 0, 1, 4, 5, 6
 """What is drawn at a position; a second view takes the numbers 2 and 3."""
 _PSEUDO_MAPS = ("label.png", "confidence.png")
 _log = logging.getLogger(__name__)
@@ -81,6 +82,12 @@ class Stream(ABC, Generic[Batch]):
             raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size}); got {rank}")
+        moved = strong is not None and strong.view == "randaugment"
+        if moved and subset.dataset.task != "classification":
+            raise ValueError(
+                "view randaugment moves pixels without their masks: it is for images that are "
+                "classified as wholes; choose another"
+            )
         samples = subset.samples()
         self.geometry, self.strong, self.weak_photometric = geometry, strong, weak_photometric
         self.normalization = normalization_of(normalization)
@@ -185,6 +192,20 @@ class Stream(ABC, Generic[Batch]):
             warped = TPS(points=spline.points[own], weights=spline.weights[own])
             warped = warped.to(self.device, non_blocking=True)
         return changed, warped
+
+    def _randaugmented(
+        self, pixels: Tensor, settings: StrongSettings, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Change crops (n, H, W, 3) uint8, this rank's rows of the step, by RandAugment."""
+        first = self.rank * self.batch_size
+        drawn = sample_randaugment(
+            self.batch_size * self.world_size,
+            operations=settings.randaugment_operations,
+            magnitudes=settings.randaugment_magnitudes,
+            generator=self._generator(_RANDAUGMENT),
+        )
+        own = torch.tensor([first + row for row in rows or range(self.batch_size)])
+        return randaugment(pixels, drawn[own])
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """Return crops (N, H, W, 3) uint8 as the network wants them."""
