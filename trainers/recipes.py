@@ -12,12 +12,16 @@ import tyro
 
 from ..pipelines.settings import GeometrySettings, StrongSettings
 from .consistency import Consistency, ConsistencySettings
+from .dmt import Dmt, DmtSettings
+from .dmt_chain import DmtLink, DmtLinkSettings
+from .dmt_rounds import DmtChain, DmtRounds
 from .engine import Method
 from .gta import Gta, GtaSettings
 from .inference import EvaluationSettings
 from .mkd import Mkd, MkdSettings
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings
+from .recipes_dmt import DMT, scratch_recipes
 from .recipes_one_way import ONE_WAY, VARIANTS, segmentation_recipes
 from .recipes_online import ONLINE
 from .recipes_simple_baseline import SIMPLE_BASELINE, halved_recipes
@@ -31,6 +35,8 @@ from .vat import Vat, VatSettings
 METHODS: dict[str, tuple[type[RunSettings], Callable[..., Method]]] = {
     "supervised": (SupervisedSettings, Supervised),
     "consistency": (ConsistencySettings, Consistency),
+    "dmt": (DmtSettings, Dmt),
+    "dmt-link": (DmtLinkSettings, DmtLink),
     "gta": (GtaSettings, Gta),
     "mkd": (MkdSettings, Mkd),
     "simple-baseline": (SimpleBaselineSettings, SimpleBaseline),
@@ -39,6 +45,8 @@ METHODS: dict[str, tuple[type[RunSettings], Callable[..., Method]]] = {
 """Settings and method by name."""
 
 ROUNDS: dict[str, type[RoundsSettings]] = {
+    "dmt-chain": DmtChain,
+    "dmt-rounds": DmtRounds,
     "simple-baseline-rounds": SimpleBaselineRounds,
 }
 """Settings of the methods that train in rounds, by name."""
@@ -140,11 +148,13 @@ def _add(
     RECIPES[f"gta-{family}"] = partial(GtaSettings, network=chosen, **shared, **unlabeled)
     RECIPES[f"mkd-{family}"] = partial(MkdSettings, network=chosen, **shared, **unlabeled)
     RECIPES.update(halved_recipes(family, shared, network))
+    RECIPES.update(scratch_recipes(family, shared, network))
 
 
 RECIPES.update(ONE_WAY)
 RECIPES.update(ONLINE)
 RECIPES.update(SIMPLE_BASELINE)
+RECIPES.update(DMT)
 _add("camvid-swiftnet18", CAMVID, "swiftnet-rn18")
 _add("camvid-swiftnet18-tiny", CAMVID_TINY, "swiftnet-rn18", VARIANTS)
 _add("synthetic-swiftnet18-tiny", SYNTHETIC_TINY, "swiftnet-rn18", VARIANTS, SYNTHETIC_CONSISTENCY)
