@@ -190,4 +190,6 @@ class Consistency(Method):
 
     def _draw_boxes(self, image: Tensor) -> CutMixBoxes:
         size = (image.shape[-2], image.shape[-1])
-        return cutmix_boxes(len(image), size, preset="britefury").to(image.device)
+        return cutmix_boxes(len(image), size, preset="britefury").to(
+            image.device, non_blocking=True
+        )

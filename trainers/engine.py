@@ -103,6 +103,7 @@ class Engine:
 
     def run_step(self, micro_batches: Sequence[Batches]) -> None:
         """Run every stage, and the optimizer steps they ask for, on `accumulate` batches."""
+        self.runtime.speed.begin_step()
         self.runtime.seed(self.seed, self.step)
         for group in self.groups:
             ran = False
@@ -140,7 +141,8 @@ class Engine:
             for group, lr in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = lr
             self.scaler.step(optimizer)
-            optimizer.zero_grad(set_to_none=True)
+            # To None, the default; apex's optimizers take no argument here.
+            optimizer.zero_grad()
         if stage.after is not None:
             with self.phase(f"{stage.name}: after"), torch.no_grad():
                 stage.after(self.step)

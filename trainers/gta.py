@@ -227,7 +227,7 @@ class Gta(Method):
         label = torch.where(shown, clean.label, IGNORE).to(torch.uint8)
         boxes = cutmix_boxes(
             len(image), size, preset="gta", probability=settings.cutmix_probability
-        ).to(image.device)
+        ).to(image.device, non_blocking=True)
         image, label = cutmix(image, boxes), cutmix(label, boxes)
         if settings.confidence == "clean":
             return image, label, cutmix(clean.confidence, boxes)

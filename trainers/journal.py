@@ -53,8 +53,15 @@ class Journal:
         aside.write_text("".join(line + "\n" for line in rows))
         os.replace(aside, self.path)
 
-    def training(self, step: int, losses: Mapping[str, float], lr: Mapping[str, float]) -> None:
-        """Record the mean losses, the seconds and the speed since the last row; learning rates."""
+    def training(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        lr: Mapping[str, float],
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        """Record the mean losses, the seconds and the speed since the last row; learning rates;
+        where they are counted, the corrupt samples skipped so far, by stream."""
         elapsed = time.perf_counter() - self.started
         steps = max(step - self.step, 1)
         rate = self.images / elapsed
@@ -70,13 +77,14 @@ class Journal:
                 "images_per_second": round(rate, 2),
                 "data_wait": round(wait, 4),
                 "peak_memory": round(memory, 1),
+                **({} if skipped is None else {"skipped": dict(skipped)}),
             }
         )
         terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
         rates = ", ".join(f"{value:.2e}" for value in lr.values())
         log.info(
             f"step {step}/{self.num_steps}  {terms}  lr {rates}  {rate:.1f} images/s  "
-            f"wait {wait:.0%}  {memory / 1024:.2f} GiB  {left} left"
+            f"wait {wait:.0%}  {memory / 1024:.2f} GiB  {left} left{_told(skipped)}"
         )
         self.restart(step)
 
@@ -131,6 +139,11 @@ def open_tensorboard(run: Path) -> Any:
             'TensorBoard is not installed; run: pip install "warpseg[tensorboard]"'
         ) from error
     return SummaryWriter(run / "tensorboard")
+
+
+def _told(skipped: Mapping[str, int] | None) -> str:
+    counts = [f"{count} {stream}" for stream, count in (skipped or {}).items() if count]
+    return f"  skipped as corrupt: {', '.join(counts)}" if counts else ""
 
 
 def _scalars(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -220,7 +220,9 @@ class Mkd(Method):
         with self._teaching():
             guides = self._ask(self.teachers, unlabeled.weak)
         if self.settings.cutmix:
-            boxes = cutmix_boxes(len(strong), size, preset="mkd").to(strong.device)
+            boxes = cutmix_boxes(len(strong), size, preset="mkd").to(
+                strong.device, non_blocking=True
+            )
             strong, known = cutmix(strong, boxes), cutmix(known, boxes)
             guides = [(cutmix(logits, boxes), cutmix(feature, boxes)) for logits, feature in guides]
         students = self._ask(self.students, strong)

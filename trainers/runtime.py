@@ -3,6 +3,7 @@ for both."""
 
 import copy
 import inspect
+import logging
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .networks import NetworkSettings
+from .speed import SpeedSettings
 
 # Each rank keeps its own batch-norm statistics; PyTorch 2.15 gave the flag another name.
 KEEP_BUFFERS = (
@@ -23,6 +25,8 @@ KEEP_BUFFERS = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else "broadcast_buffers"
 )
+
+log = logging.getLogger("warpseg")
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
@@ -38,6 +42,7 @@ class Runtime:
     rank: int = 0
     world_size: int = 1
     precision: Precision = "auto"
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
     wrapped: list[DistributedDataParallel] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -77,19 +82,23 @@ class Runtime:
         before it is placed and wrapped."""
         network: nn.Module = settings.build(num_classes)
         if settings.sync_batch_norm and self.world_size > 1:
+            if self.speed.compile != "none":
+                log.warning("torch.compile cuts the network at each synchronised batch norm")
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return self.distribute(change(network) if change else network)
 
     def distribute(self, network: nn.Module) -> nn.Module:
         """Make a network ready for training: placed, and its gradients averaged over the ranks."""
-        network = self.place(network)
+        network = self.speed.compile_network(self.place(network))
         if self.world_size == 1:
             return network
+        # Not static_graph: with no_sync, which stages need, it leaves gradients unreduced.
         own_buffers: dict[str, Any] = {KEEP_BUFFERS: False}
         wrapped = DistributedDataParallel(
             network,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
+            bucket_cap_mb=self.speed.bucket_mib,
             **own_buffers,
         )
         self.wrapped.append(wrapped)
@@ -97,7 +106,8 @@ class Runtime:
 
     def frozen_copy(self, network: nn.Module) -> nn.Module:
         """Return a copy of a network that takes no gradients and starts in evaluation mode."""
-        return copy.deepcopy(unwrap(network)).requires_grad_(False).eval()
+        copied = copy.deepcopy(unwrap(network)).requires_grad_(False).eval()
+        return self.speed.compile_network(copied)
 
     def without_sync(self) -> AbstractContextManager:
         """Return the context of backward passes whose gradients later ones complete."""
@@ -175,7 +185,9 @@ def unwrap(network: nn.Module) -> nn.Module:
     return network.module if isinstance(network, DistributedDataParallel) else network
 
 
-def open_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime:
+def open_runtime(
+    device: str = "auto", precision: Precision = "auto", speed: SpeedSettings | None = None
+) -> Runtime:
     """Read the rank from torchrun's environment, join the group, and choose the device.
 
     `device` "auto" is this rank's GPU where there is one and the CPU elsewhere.
@@ -202,6 +214,7 @@ def open_runtime(device: str = "auto", precision: Precision = "auto") -> Runtime
         rank=rank,
         world_size=world_size,
         precision=precision,
+        speed=speed or SpeedSettings(),
     )
 
 

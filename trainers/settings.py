@@ -21,6 +21,7 @@ from .inference import EvaluationSettings
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .runtime import Precision
+from .speed import SpeedSettings
 
 T = TypeVar("T")
 
@@ -36,12 +37,13 @@ class RunSettings:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
     batch_size: int = 8
     """labeled images of a step on each rank"""
     num_steps: int = 10_000
     """optimizer steps of the run"""
     accumulate: int = 1
-    """batches whose gradients make one step"""
+    """batches whose mean gradient makes one step"""
     precision: Precision = "auto"
     """auto is bf16 or fp16 on a GPU and fp32 on a CPU"""
     seed: int = 0

@@ -1,5 +1,6 @@
 """Train: parse, build, loop, close. The same loop serves every method."""
 
+import gc
 import logging
 import math
 import signal
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import torch
 
 from ..shards import Dataset
 from .checkpoint import NAME as CHECKPOINT
@@ -18,6 +21,7 @@ from .recipes import build_method
 from .run import claim_folder, describe_run, score
 from .runtime import Runtime, close_runtime, open_runtime, unwrap
 from .settings import RunSettings
+from .speed import manual_garbage_collection
 
 log = logging.getLogger("warpseg")
 
@@ -31,16 +35,18 @@ def train(
     resume: bool = False,
     device: str = "auto",
     recipe: str = "",
-) -> None:
+) -> bool:
     """Train by the settings on a data set's split and leave checkpoint, metrics and scores in
-    `out`."""
-    runtime = open_runtime(device, settings.precision)
+    `out`; tell whether the run came to its end, not stopped by SIGTERM."""
+    runtime = open_runtime(device, settings.precision, settings.speed)
     start_logging(runtime.rank)
     try:
-        Run(settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe).work()
+        run = Run(settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe)
+        finished = run.work()
         runtime.barrier()
     finally:
         close_runtime()
+    return finished
 
 
 class Run:
@@ -97,30 +103,35 @@ class Run:
         self.terminated = False
         signal.signal(signal.SIGTERM, self._terminate)
 
-    def work(self) -> None:
-        """Run the steps that are left, then score the network."""
-        settings, engine = self.settings, self.engine
+    def work(self) -> bool:
+        """Run the steps that are left, then score the network; False where SIGTERM stopped it."""
         try:
-            self.journal.restart(engine.step)
-            while engine.step < settings.num_steps:
-                self._step()
-                if engine.step % settings.log_every == 0:
-                    self._log()
-                stop = self._agreed_to_stop()
-                if stop or engine.step % settings.checkpoint_every == 0:
-                    self._save()
-                if stop:
-                    log.info(f"stopped at step {engine.step}; go on with --resume")
-                    return
-                if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
-                    self._evaluate()
-            self._log()
-            self._save()
-            self._evaluate()
+            with manual_garbage_collection():
+                return self._work()
         finally:
             self.journal.close()
             for stream in self.streams.values():
                 stream.close()
+
+    def _work(self) -> bool:
+        settings, engine = self.settings, self.engine
+        self.journal.restart(engine.step)
+        while engine.step < settings.num_steps:
+            self._step()
+            if engine.step % settings.log_every == 0:
+                self._log()
+            stop = self._agreed_to_stop()
+            if stop or engine.step % settings.checkpoint_every == 0:
+                self._save()
+            if stop:
+                log.info(f"stopped at step {engine.step}; go on with --resume")
+                return False
+            if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
+                self._evaluate()
+        self._log()
+        self._save()
+        self._evaluate()
+        return True
 
     def _step(self) -> None:
         started = time.perf_counter()
@@ -136,7 +147,8 @@ class Run:
         means = engine.means()
         if not means:
             return
-        self.journal.training(engine.step, means, lr)
+        self.journal.training(engine.step, means, lr, self._skipped())
+        gc.collect()
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise ValueError(
@@ -144,6 +156,16 @@ class Run:
                 "with a lower --optimizer.lr or --precision fp32; the last good checkpoint is "
                 f"still in {self.out}"
             )
+
+    def _skipped(self) -> dict[str, int] | None:
+        """Return the corrupt samples skipped so far on all ranks, by stream; None where one would
+        have stopped the run."""
+        if self.settings.loader.corrupt == "stop":
+            return None
+        counts = [float(stream.skipped) for stream in self.streams.values()]
+        mean = self.runtime.average(torch.tensor(counts, device=self.runtime.device))
+        totals = (mean * self.runtime.world_size).round().int().tolist()
+        return dict(zip(self.streams, totals, strict=True))
 
     def _agreed_to_stop(self) -> bool:
         """Tell whether SIGTERM came; ranks ask each other only where they wait for each other
@@ -190,12 +212,13 @@ class Run:
         if scored or step == 0 or "val" not in self.dataset.subsets:
             return
         network = unwrap(self.method.networks[self.method.evaluated])
-        result = score(
-            network,
-            self.dataset.subset("val"),
-            self.runtime,
-            normalization=self.settings.normalization,
-            evaluation=self.settings.evaluation,
-            loader=self.settings.loader,
-        )
+        with self.runtime.speed.eagerly():
+            result = score(
+                network,
+                self.dataset.subset("val"),
+                self.runtime,
+                normalization=self.settings.normalization,
+                evaluation=self.settings.evaluation,
+                loader=self.settings.loader,
+            )
         self.journal.evaluation(step, result.to_json())

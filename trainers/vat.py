@@ -146,8 +146,8 @@ class Vat(Method):
             value = self._divergence(network(image + change), prediction, views)
             return torch.autograd.grad(value, change)[0]
         change = torch.zeros_like(image).requires_grad_()
-        # The Triton op has no second derivative.
-        with kernels("reference"):
+        # The Triton op has no second derivative, and neither has a compiled network.
+        with kernels("reference"), self.runtime.speed.eagerly():
             logits = network(image + change)
             value = self._divergence(logits, logits.detach(), views)
             (slope,) = torch.autograd.grad(value, change, create_graph=True)
