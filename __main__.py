@@ -8,9 +8,11 @@ import os
 import sys
 
 VERBS = {
-    "convert": ("shards.commands", "turn a data set on disk into tar shards"),
+    "convert": ("shards.convert_command", "turn a data set on disk into tar shards"),
     "split": ("shards.commands", "choose the labeled images of a data set"),
     "check": ("shards.commands", "decode everything, verify sums, count the classes"),
+    "merge": ("shards.commands", "join the parts that many machines converted"),
+    "fetch": ("shards.commands", "bring a data set from object storage to this machine"),
     "show": ("trainers.commands", "draw the weak and strong views a recipe trains on"),
     "models": ("models.commands", "list the networks with their size and cost"),
     "train": ("trainers.commands", "train a network by a recipe"),

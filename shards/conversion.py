@@ -18,6 +18,7 @@ from .dataset import parts_of_image
 from .manifest import FILE, Manifest, ShardRecord, SubsetRecord, load_manifest
 from .packing import Packed, PackSettings, pack_sample
 from .parallel import mapped
+from .parts import Part, save_plan
 from .source import Entry, Source, shuffling_hash
 
 PROBED = 16
@@ -54,27 +55,33 @@ def convert(
 ) -> Report:
     """Convert a source into the folder `root`, or finish a conversion that was stopped.
 
+    Of a conversion in parts, write the one that `settings.part` says into its folder below `root`.
     A shard that is finished, and not older than its source files, is not written again. Raises
     ValueError where `root` holds something else (unless `replace_other`) and for bad input, OSError
     on a full disk; finished shards are kept in either case.
     """
+    part = Part.parse(settings.part) if settings.part else None
+    root = part.folder(root) if part else root
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
         found = load_manifest(root) if (root / FILE).is_file() else None
         if found is not None and not _same_settings(found, source, settings):
             _refuse(root, found, replace_other)
             found = None
-        planned, wanted = _plan(source, settings, found)
+        every, wanted = _plan(source, settings, found)
+        planned = part.of(every) if part else every
         if found is not None and found.complete and not _same_images(found, planned):
             _refuse(root, found, replace_other)
         finished = {} if found is None else _finished(root, found, planned, source)
         todo = [shard for shard in planned if shard.tar not in finished]
         if todo or found is None or not found.complete:
-            _save(root, wanted, planned, finished)
+            _save(root, wanted, every, finished)
         for shard, record in zip(todo, _write_shards(source, root, todo, settings), strict=True):
             finished[shard.tar] = record
-            _save(root, wanted, planned, finished)
+            _save(root, wanted, every, finished)
         _remove_strays(root, planned)
+        if part:
+            save_plan(root, [shard.tar for shard in every])
     samples = {name: len(entries) for name, entries in source.subsets.items()}
     return Report(len(todo), len(planned) - len(todo), samples)
 

@@ -94,12 +94,12 @@ class Manifest:
         return replace(self, subsets=subsets, complete=complete)
 
 
-def load_manifest(root: Path) -> Manifest:
+def load_manifest(root: Path, name: str = FILE) -> Manifest:
     """Read the manifest of a data set's folder.
 
     Raises FileNotFoundError where there is none and ValueError where it cannot be read.
     """
-    path = root / FILE
+    path = root / name
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:

@@ -7,6 +7,7 @@ import numpy as np
 
 from .images import Encoding, Exif, pack_image
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes, encode_mask, resize_mask
+from .parts import Part
 from .source import Entry, Source
 
 
@@ -26,6 +27,9 @@ class PackSettings:
     """Images turned by EXIF: upright turns the pixels, raw leaves them, auto asks the mask."""
     workers: int = 0
     """Processes; 0 is one for each core."""
+    part: str | None = None
+    """Write one of N equal parts alone, as I/N, into DATA/part-I-of-N: for large sets, on N
+    machines. `warpseg merge DATA` then joins them."""
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
@@ -34,11 +38,13 @@ class PackSettings:
             raise ValueError(f"shard_size must be at least 1 MiB; got {self.shard_size}")
         if self.workers < 0:
             raise ValueError(f"workers must be 0 (all cores) or more; got {self.workers}")
+        if self.part is not None:
+            Part.parse(self.part)
 
     def record(self) -> dict[str, Any]:
         """Return what shapes the bytes, as plain values for the manifest."""
         values = asdict(self)
-        del values["workers"]
+        del values["workers"], values["part"]
         return values | {"size": list(self.size) if self.size else None}
 
 

@@ -9,7 +9,8 @@ from PIL import Image
 from warpseg import IGNORE
 from warpseg.shards import Dataset
 from warpseg.shards.checking import check, check_splits
-from warpseg.shards.commands import convert, split
+from warpseg.shards.commands import split
+from warpseg.shards.convert_command import convert
 
 
 @pytest.fixture(scope="module")
