@@ -63,7 +63,8 @@ def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
     """
     state, caffe = _read(network, weights)
     rules = names.XCEPTION if isinstance(network.backbone, Xception65) else names.RESNET
-    state = {names.translate(key, names.COMMON + rules): v for key, v in state.items()}
+    if not state.keys() <= network.state_dict().keys():
+        state = {names.translate(key, names.COMMON + rules): v for key, v in state.items()}
     if caffe and "conv1.weight" in state:
         # Our images are RGB; the first convolution is linear, so turning it round is exact.
         state["conv1.weight"] = state["conv1.weight"].flip(1)
