@@ -27,7 +27,8 @@ def test_the_verb_draws_an_image_of_a_data_set(coordinates, tmp_path, capsys):
     out = tmp_path / "sheet.png"
     words = ["operations", str(coordinates.root), "--out", str(out)]
     assert main([*words, "--image", "2", "--official"]) == 0
-    assert Image.open(out).width == GAP + COLUMNS * (WIDTH + GAP)
+    with Image.open(out) as sheet:
+        assert sheet.width == GAP + COLUMNS * (WIDTH + GAP)
     assert main([*words, "--image", "13"]) == 1
     assert "--image must lie in [0, 13); got 13" in capsys.readouterr().err
 
