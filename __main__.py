@@ -13,12 +13,14 @@ VERBS = {
     "check": ("shards.commands", "decode everything, verify sums, count the classes"),
     "merge": ("shards.commands", "join the parts that many machines converted"),
     "fetch": ("shards.commands", "bring a data set from object storage to this machine"),
-    "show": ("trainers.commands", "draw the weak and strong views a recipe trains on"),
+    "show": ("trainers.show", "draw the views a recipe trains on, or pseudo-labels"),
     "models": ("models.commands", "list the networks with their size and cost"),
     "train": ("trainers.commands", "train a network by a recipe"),
-    "evaluate": ("trainers.commands", "score a trained network"),
-    "predict": ("trainers.commands", "label a folder of images"),
-    "export": ("trainers.commands", "write a trained network for use elsewhere"),
+    "evaluate": ("trainers.network_commands", "score a trained network"),
+    "predict": ("trainers.network_commands", "label a folder of images"),
+    "pseudo-label": ("trainers.network_commands", "label images for training on them"),
+    "diagnose": ("trainers.diagnose", "draw how good pseudo-labels are"),
+    "export": ("trainers.network_commands", "write a trained network for use elsewhere"),
     "report": ("trainers.commands", "compare runs in a table"),
     "compare": ("trainers.compare", "train several recipes and seeds, and compare them"),
     "moons": ("trainers.moons", "draw why the teacher's input is the clean one, on two moons"),
@@ -36,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"warpseg: no verb {words[0]!r}\n{usage()}", file=sys.stderr)
         return 2
     module, _ = VERBS[words[0]]
-    command = getattr(importlib.import_module(f".{module}", __package__), words[0])
+    command = getattr(
+        importlib.import_module(f".{module}", __package__), words[0].replace("-", "_")
+    )
     try:
         return command(words[1:]) or 0
     except KeyboardInterrupt:
@@ -53,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def usage() -> str:
     """Return the list of verbs."""
-    lines = [f"  {verb:<10} {text}" for verb, (_, text) in VERBS.items()]
+    lines = [f"  {verb:<12} {text}" for verb, (_, text) in VERBS.items()]
     return "usage: warpseg VERB ...\n\n" + "\n".join(lines) + "\n\nwarpseg VERB --help tells more."
 
 

@@ -12,7 +12,7 @@ from .settings import (
     StrongSettings,
     normalization_of,
 )
-from .show import contact_sheet
+from .show import contact_sheet, label_sheet
 
 __all__ = [
     "NORMALIZATIONS",
@@ -25,6 +25,7 @@ __all__ = [
     "SecondView",
     "StrongSettings",
     "contact_sheet",
+    "label_sheet",
     "labeled",
     "normalization_of",
     "paired",

@@ -1,4 +1,8 @@
-"""A contact sheet of what a recipe trains on: weak view, mask, strong view, validity."""
+"""A contact sheet of what a recipe trains on: weak view, mask, strong view, validity; or what
+pseudo-labels say of it."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -7,6 +11,7 @@ from torch import Tensor
 
 from .. import IGNORE
 from ..shards import Subset
+from .batches import PairedBatch
 from .labeled import labeled
 from .paired import paired
 from .settings import (
@@ -16,12 +21,18 @@ from .settings import (
     StrongSettings,
     normalization_of,
 )
+from .streams import Pseudo
+
+Weigh = Callable[[PairedBatch], Tensor]
+"""Says how much each pseudo-labeled pixel of a batch weighs, in [0, 1]: (N, H, W)."""
 
 GAP = 8
 TITLE = 22
 PAPER, INK = (250, 250, 250), (32, 32, 32)
 INVALID = (230, 30, 140)
 MASK_SHARE = 0.55
+HEAT = ((48, 18, 59), (62, 82, 178), (27, 158, 119), (240, 200, 50), (255, 250, 220))
+"""Colours from 0 to 1, evenly spaced."""
 
 
 def contact_sheet(
@@ -52,19 +63,77 @@ def contact_sheet(
         "stream": "show",
         "weak_photometric": weak_photometric,
     }
-    views = paired(subset, strong=strong, **shared)
-    pair = next(views)
-    views.close()
+    pair = _first(paired(subset, strong=strong, **shared))
     weak, perturbed = _picture(pair.weak, look), _picture(pair.strong, look)
     columns = {"weak view": weak}
     if subset.has_masks and subset.dataset.task == "segmentation":
-        masks = labeled(subset, **shared)
-        mask = next(masks).mask.cpu().numpy()
-        masks.close()
+        mask = _first(labeled(subset, **shared)).mask.cpu().numpy()
         columns["mask"] = _overlay(weak, mask, subset.dataset.palette)
     columns["strong view"] = perturbed
     columns["valid part"] = np.where(pair.valid.cpu().numpy()[..., None], perturbed, INVALID)
     return _sheet(columns, pair.keys)
+
+
+def label_sheet(
+    subset: Subset,
+    pseudo: Pseudo,
+    *,
+    geometry: GeometrySettings,
+    truth: Subset | None = None,
+    weigh: Weigh | None = None,
+    normalization: NormalizationSettings | str = "imagenet",
+    loader: LoaderSettings | None = None,
+    samples: int = 6,
+    seed: int = 0,
+) -> Image.Image:
+    """Draw crops of pseudo-labeled images, one a row: weak view, true mask, pseudo-label,
+    confidence, weight (DMT, Figure 6).
+
+    truth: the same samples with masks, where known. weigh: says what a loss makes of the labels;
+    the column is left out without it. Pixels without a label are drawn in a colour of their own in
+    the last two columns. Raises what `labeled` and `paired` raise.
+    """
+    look = normalization_of(normalization)
+    shared = {
+        "geometry": geometry,
+        "normalization": look,
+        "loader": loader,
+        "batch_size": samples,
+        "seed": seed,
+        "stream": "show",
+    }
+    plain = StrongSettings(view="none")
+    pair = _first(paired(subset, pseudo=pseudo, strong=plain, **shared))
+    assert pair.label is not None
+    assert pair.confidence is not None
+    weak, palette = _picture(pair.weak, look), subset.dataset.palette
+    label = pair.label.cpu().numpy()
+    columns = {"image": weak}
+    if truth is not None:
+        mask = _first(labeled(truth, **shared)).mask.cpu().numpy()
+        columns["true mask"] = _overlay(weak, mask, palette)
+    columns["pseudo-label"] = _overlay(weak, label, palette)
+    columns["confidence"] = _heat(pair.confidence, label)
+    if weigh is not None:
+        columns["dynamic weight"] = _heat(weigh(pair), label)
+    return _sheet(columns, pair.keys)
+
+
+def _first(stream: Any) -> Any:
+    """Take one batch of a stream and close it."""
+    try:
+        return next(stream)
+    finally:
+        stream.close()
+
+
+def _heat(values: Tensor, label: np.ndarray) -> np.ndarray:
+    """Colour values in [0, 1], (N, H, W): dark to bright; where there is no label, INVALID."""
+    shares = values.float().cpu().numpy()
+    stops = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(shares, stops, [colour[i] for colour in HEAT]) for i in range(3)]
+    drawn = np.stack(channels, -1).round().astype(np.uint8)
+    return np.where((label == IGNORE)[..., None], np.array(INVALID, np.uint8), drawn)
 
 
 def _picture(views: Tensor, look: NormalizationSettings) -> np.ndarray:

@@ -27,7 +27,8 @@ from .manifest import FILE
 VERSION = 1
 LABEL_EXTENSION = "label.png"
 CONFIDENCE_EXTENSION = "confidence.png"
-_LEVELS = 255
+LEVELS = 255
+"""Steps of a stored confidence."""
 _COMPRESSION = 1
 """zlib's level: a higher one saves a tenth of the bytes and takes several times as long."""
 
@@ -73,7 +74,7 @@ def shard_name(number: int) -> str:
 
 def quantize(confidence: np.ndarray) -> np.ndarray:
     """Return confidences in [0, 1] as uint8 levels, rounded to the nearest."""
-    return np.rint(confidence * np.float32(_LEVELS)).astype(np.uint8)
+    return np.rint(confidence * np.float32(LEVELS)).astype(np.uint8)
 
 
 def encode_map(values: np.ndarray) -> bytes:

@@ -1,30 +1,22 @@
-"""The verbs train, evaluate, predict, export, report and show."""
+"""The verbs train and report."""
 
-from dataclasses import replace
+import os
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from ..pipelines.settings import LoaderSettings
-from ..pipelines.show import contact_sheet
-from ..shards import Dataset
-from .data import open_subset
-from .export import Graph, export_network
-from .inference import EvaluationSettings
 from .journal import start_logging
-from .predict import PredictSettings, predict_images
 from .recipes import RECIPES, find_recipe
 from .report import report as build_report
 from .report_page import page
-from .run import open_trained, score
-from .runtime import Precision, close_runtime, open_runtime
+from .rounds import RoundsSettings
+from .rounds_run import run_one_part, run_rounds
+from .rounds_summary import table as rounds_table
 from .settings import RunSettings, from_plain
 from .train import train as run_training
-
-READING = LoaderSettings()
-DRAWING = PredictSettings()
 
 
 def train(arguments: list[str]) -> int:
@@ -32,15 +24,22 @@ def train(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_recipe_list())
         return 0 if arguments else 2
+    if arguments[0] == "--only":
+        return _train_part(arguments)
     recipe, settings, rest = _read_recipe(arguments)
+    run = _rounds_command if isinstance(settings, RoundsSettings) else _run_command
+    tyro.cli(run(recipe, settings), args=rest, prog=f"warpseg train {recipe}")
+    return 0
+
+
+def _run_command(recipe: str, settings: Any) -> Callable[..., None]:
+    """Return the command that trains by a recipe: its flags are the recipe's settings."""
 
     def run(
         *,
         data: Path,
         out: Path,
-        settings: Annotated[
-            RunSettings, tyro.conf.arg(name="", constructor=type(settings))
-        ] = settings,
+        settings: Any = settings,
         split: str | None = None,
         resume: bool = False,
         device: str = "auto",
@@ -60,143 +59,66 @@ def train(arguments: list[str]) -> int:
         )
 
     run.__annotations__["settings"] = Annotated[type(settings), tyro.conf.arg(name="")]
-    tyro.cli(run, args=rest, prog=f"warpseg train {recipe}")
-    return 0
+    return run
 
 
-def evaluate(arguments: list[str]) -> int:
-    """Score a trained network: `evaluate RUN`; the last line on standard output is JSON."""
-    protocol = _protocol(arguments)
+def _rounds_command(recipe: str, settings: Any) -> Callable[..., None]:
+    """Return the command that trains in rounds by a recipe."""
 
     def run(
-        path: tyro.conf.Positional[Path],
         *,
-        data: Path | None = None,
-        subset: str = "val",
-        network: str | None = None,
-        evaluation: EvaluationSettings = protocol,
-        loader: LoaderSettings = READING,
-        precision: Precision = "auto",
+        data: Path,
+        out: Path,
+        settings: Any = settings,
+        split: str | None = None,
+        resume: bool = False,
         device: str = "auto",
+        jobs: int = 1,
     ) -> None:
-        """Score a trained network on images with masks.
+        """Train in rounds: networks label images for each other.
 
         Args:
-            path: a run's folder, a checkpoint or an export
-            data: the data set; the one of the run when not given
-            subset: the images to score
-            network: another network of the run, such as teacher
-            evaluation: the protocol; as the recipe says where not given
-            loader: how images are read
-            precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
+            data: folder that `warpseg convert` made
+            out: folder for all runs and labels, one for each part of the plan
+            settings: the recipe
+            split: a split that `warpseg split` made
+            resume: go on where it was interrupted; what is finished is not done again
+            device: auto, cpu, cuda or cuda:N
+            jobs: parts that do not need each other run side by side, each on a GPU of its own
+        """
+        start_logging(int(os.environ.get("RANK", 0)))
+        summary = run_rounds(
+            settings,
+            data=data,
+            out=out,
+            split=split,
+            resume=resume,
+            device=device,
+            jobs=jobs,
+            recipe=recipe,
+        )
+        if summary is not None:
+            print(rounds_table(summary))
+
+    run.__annotations__["settings"] = Annotated[type(settings), tyro.conf.arg(name="")]
+    return run
+
+
+def _train_part(arguments: list[str]) -> int:
+    """Do one part of rounds that were begun: `train --only PART --out OUT`."""
+
+    def run(*, only: str, out: Path, device: str = "auto") -> None:
+        """Train or label one part of rounds whose folder `warpseg train RECIPE` has begun.
+
+        Args:
+            only: name of the part
+            out: folder of the rounds
             device: auto, cpu, cuda or cuda:N
         """
-        trained = open_trained(path, network=network)
-        dataset = Dataset.open(data or trained.origin["data"])
-        if dataset.classes != trained.classes:
-            raise ValueError(
-                f"{path} knows {len(trained.classes)} classes ({', '.join(trained.classes)}), but "
-                f"{dataset.root} has {len(dataset.classes)} ({', '.join(dataset.classes)}); "
-                "choose the data set that it was trained for with --data"
-            )
-        runtime = open_runtime(device, precision)
-        start_logging(runtime.rank)
-        try:
-            result = score(
-                runtime.place(trained.network),
-                dataset.subset(subset),
-                runtime,
-                normalization=trained.normalization,
-                evaluation=evaluation,
-                loader=loader,
-            )
-        finally:
-            close_runtime()
-        if runtime.rank == 0:
-            print(result.table())
-            print(dumps({"run": str(path), "subset": subset, **result.to_json()}))
+        start_logging(int(os.environ.get("RANK", 0)))
+        run_one_part(out, only, device=device)
 
-    tyro.cli(run, args=arguments, prog="warpseg evaluate")
-    return 0
-
-
-def predict(arguments: list[str]) -> int:
-    """Label images: `predict RUN IMAGES --out DIR`."""
-    protocol = _protocol(arguments)
-
-    def run(
-        path: tyro.conf.Positional[Path],
-        images: tyro.conf.Positional[tuple[Path, ...]],
-        *,
-        out: Path,
-        settings: Annotated[PredictSettings, tyro.conf.arg(name="")] = DRAWING,
-        evaluation: EvaluationSettings = protocol,
-        network: str | None = None,
-        precision: Precision = "auto",
-        device: str = "auto",
-    ) -> None:
-        """Write a mask of class ids and an overlay for each image.
-
-        Args:
-            path: a run's folder, a checkpoint or an export
-            images: image files, or folders of them
-            out: folder for masks and overlays
-            settings: what is written
-            evaluation: the protocol; as the recipe says where not given
-            network: another network of the run, such as teacher
-            precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
-            device: auto, cpu, cuda or cuda:N
-        """
-        runtime = open_runtime(device, precision)
-        start_logging(runtime.rank)
-        trained = replace(open_trained(path, network=network), evaluation=evaluation)
-        runtime.place(trained.network)
-        done = predict_images(
-            trained, images, out, settings, device=runtime.device, dtype=runtime.dtype
-        )
-        for sentence in done.skipped:
-            print(f"skipped: {sentence}")
-        print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
-
-    tyro.cli(run, args=arguments, prog="warpseg predict")
-    return 0
-
-
-def export(arguments: list[str]) -> int:
-    """Write released weights: `export RUN --out FOLDER`."""
-
-    def run(
-        path: tyro.conf.Positional[Path],
-        *,
-        out: Path,
-        network: str | None = None,
-        half: bool = False,
-        graph: Graph = "none",
-        graph_size: tuple[int, int] = (512, 512),
-        overwrite: bool = False,
-    ) -> None:
-        """Write weights (safetensors) and config.json of a trained network, checked by reading.
-
-        Args:
-            path: a run's folder or a checkpoint
-            out: folder to write
-            network: another network of the run, such as teacher
-            half: store float16
-            graph: also write a graph that runs without WarpSeg, as torch.export or ONNX
-            graph_size: height and width of the graph's images
-            overwrite: replace an earlier export
-        """
-        export_network(
-            open_trained(path, network=network),
-            out,
-            half=half,
-            graph=graph,
-            graph_size=graph_size,
-            overwrite=overwrite,
-        )
-        print(f"written and read back: {out}")
-
-    tyro.cli(run, args=arguments, prog="warpseg export")
+    tyro.cli(run, args=arguments, prog="warpseg train")
     return 0
 
 
@@ -227,53 +149,7 @@ def report(arguments: list[str]) -> int:
     return 0
 
 
-def show(arguments: list[str]) -> int:
-    """Draw what a recipe trains on: `show DATA --recipe R --out sheet.png`."""
-
-    def run(
-        data: tyro.conf.Positional[Path],
-        *,
-        recipe: str,
-        out: Path,
-        split: str | None = None,
-        samples: int = 6,
-        seed: int = 0,
-    ) -> None:
-        """Draw weak views, masks, strong views and their validity on a contact sheet.
-
-        Args:
-            data: folder that `warpseg convert` made
-            recipe: the recipe whose views are drawn
-            out: picture to write
-            split: a split; its labeled images are drawn
-            samples: number of images
-            seed: seed of the views
-        """
-        settings = find_recipe(recipe)
-        contact_sheet(
-            open_subset(Dataset.open(data), "labeled", split),
-            geometry=settings.geometry,
-            strong=settings.strong_view(),
-            normalization=settings.normalization,
-            loader=settings.loader,
-            samples=samples,
-            seed=seed,
-            weak_photometric=getattr(settings, "weak_photometric", False),
-        ).save(out)
-        print(out)
-
-    tyro.cli(run, args=arguments, prog="warpseg show")
-    return 0
-
-
-def _protocol(arguments: list[str]) -> EvaluationSettings:
-    """Return the protocol of the run that the words name first, the default of the flags."""
-    if not arguments or arguments[0].startswith("-"):
-        return EvaluationSettings()
-    return open_trained(Path(arguments[0])).evaluation
-
-
-def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings, list[str]]:
+def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSettings, list[str]]:
     """Take the recipe's name, or the file that changes one, off the words."""
     if not arguments[0].startswith("-"):
         return arguments[0], find_recipe(arguments[0]), arguments[1:]
@@ -296,6 +172,7 @@ def _recipe_list() -> str:
     return (
         "usage: warpseg train RECIPE --data DATA --out RUN [--split NAME] [--resume]\n"
         "                     [--any.setting value ...]\n"
-        "       warpseg train --config FILE.yaml --data DATA --out RUN ...\n\n"
+        "       warpseg train --config FILE.yaml --data DATA --out RUN ...\n"
+        "       warpseg train --only PART --out OUT     one part of rounds\n\n"
         f"recipes:\n{names}\n\nwarpseg train RECIPE --help lists its settings."
     )

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from .. import pipelines
 from ..pipelines.settings import StrongSettings
 from ..shards import Dataset, Sample, Subset
-from ..shards.pseudo import open_pseudo_labels
+from ..shards.pseudo import load_manifest, open_pseudo_labels
 from .runtime import Runtime
 from .settings import RunSettings
 
@@ -88,12 +88,40 @@ def open_streams(
     return streams
 
 
+def open_labeled(dataset: Dataset, folder: Path) -> Subset:
+    """Return the subset of a data set, or the side of a split, that a folder labels."""
+    request = load_manifest(folder)["request"]
+    if request["split"] is not None or request["subset"] in dataset.subsets:
+        return dataset.subset(request["subset"], request["split"])
+    return open_subset(dataset, request["subset"], None)
+
+
+def with_masks(dataset: Dataset, subset: Subset) -> Subset | None:
+    """Return the samples of a subset with their true masks, or None where not all have some."""
+    if subset.has_masks:
+        return subset
+    keys = [sample.key for sample in subset.samples()]
+    for name in dataset.subsets:
+        known = dataset.subset(name).only(keys)
+        if known.has_masks and [sample.key for sample in known.samples()] == keys:
+            return known
+    return None
+
+
 def with_pseudo_labels(subset: Subset, folder: Path) -> tuple[Subset, dict[str, Sample]]:
     """Return the images of a subset that have pseudo-labels, and those labels by key.
 
-    Raises what `open_pseudo_labels` raises, and ValueError where no image has one.
+    Raises what `open_pseudo_labels` raises, and ValueError where no image has one, or where they
+    were made for other images.
     """
     labels = open_pseudo_labels(folder)
+    records = subset.dataset.records
+    for tar, total in load_manifest(folder)["request"]["data_shards"].items():
+        if tar not in records or records[tar].sha256 != total:
+            raise ValueError(
+                f"{folder} labels the images of another data set ({tar} of {subset.dataset.root} "
+                "is not the one they lay in): make the labels again"
+            )
     labeled = subset.only(labels)
     if not len(labeled):
         raise ValueError(

@@ -10,7 +10,6 @@ rank makes every so many-th of them. Their bytes depend on network, images and s
 on the number of ranks or on interruptions; a finished shard is not made again.
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -27,13 +26,11 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from .. import IGNORE
 from ..pipelines.settings import LoaderSettings
 from ..shards import Sample, Subset
 from ..shards.archive import write_text
-from ..shards.manifest import FILE as MANIFEST
 from ..shards.pseudo import (
     EncodedLabel,
     LabelShard,
@@ -46,10 +43,11 @@ from ..shards.pseudo import (
 )
 from .export import TrainedNetwork
 from .inference import EvaluationSettings, evaluating
+from .label_request import claim_labels, describe_labels
+from .label_statistics import summarize
 from .predicted import Predicted, predict_subset, read_scratch, write_scratch
 from .ranking import Chunk, rank_classes
 from .runtime import Runtime
-from .settings import first_difference, to_plain
 from .stopping import Stop, Stopped, never
 
 log = logging.getLogger("warpseg")
@@ -143,12 +141,12 @@ class Labeling:
         self.settings, self.runtime, self.loader, self.stop = settings, runtime, loader, stop
         self.shards = plan_shards(subset.samples())
         self.own = range(runtime.rank, len(self.shards), runtime.world_size)
-        self.request = self._request()
+        self.request = describe_labels(trained, subset, settings, runtime)
 
     def run(self) -> dict[str, Any]:
         """Make what is missing and return the manifest."""
         if self.runtime.rank == 0:
-            self._claim()
+            claim_labels(self.out, self.request)
         self.runtime.barrier()
         manifest = load_manifest(self.out)
         if not manifest["complete"]:
@@ -164,42 +162,6 @@ class Labeling:
             log.info(f"{len(self.subset)} images labeled in {seconds:.1f} s: {self.out}")
             self.runtime.barrier()
         return load_manifest(self.out)
-
-    def _request(self) -> dict[str, Any]:
-        """Return all that decides the labels, as plain values."""
-        records = self.subset.dataset.records
-        tars = [index.tar.name for index in self.subset.shards]
-        return {
-            "network": dict(self.trained.origin),
-            "network_sha256": state_sum(self.trained.network),
-            "data": str(Path(self.subset.dataset.root).resolve()),
-            "data_shards": {tar: records[tar].sha256 for tar in tars},
-            "split": self.subset.split,
-            "subset": self.subset.name,
-            "images": len(self.subset),
-            "keys_sha256": _sum_of(sample.key for sample in self.subset.samples()),
-            "classes": list(self.trained.classes),
-            "settings": to_plain(self.settings),
-            "precision": self.runtime.precision,
-            "device": self.runtime.device.type,
-        }
-
-    def _claim(self) -> None:
-        """Make the folder this labeling's, or check that it is."""
-        if (self.out / MANIFEST).is_file():
-            # The same network and data may have been moved: their sums tell.
-            moved: dict[str, Any] = {"data": None, "network": None}
-            held = load_manifest(self.out)["request"]
-            different = first_difference(held | moved, self.request | moved)
-            if different:
-                raise ValueError(
-                    f"{self.out} holds other labels ({different}); choose another folder"
-                )
-            return
-        if self.out.exists() and any(self.out.iterdir()):
-            raise ValueError(f"{self.out} holds other files; choose an empty or new folder")
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_manifest(self.out, [], {"request": self.request}, complete=False)
 
     def _thresholds(self) -> np.ndarray:
         """Return the least confidence that is kept of each class: float32 (C,)."""
@@ -248,7 +210,7 @@ class Labeling:
             "request": self.request,
             "images": sum(shard.images for shard in shards),
             "left_out": len(self.subset) - sum(shard.images for shard in shards),
-            "statistics": statistics(self.trained.classes, thresholds, shards),
+            **summarize(self.trained.classes, thresholds, shards),
         }
         write_manifest(self.out, shards, content, complete=True)
         for number in range(len(shards)):
@@ -316,26 +278,6 @@ def keep_and_encode(made: Predicted, thresholds: np.ndarray) -> EncodedLabel:
     return encode_label(label, made.label, len(thresholds))
 
 
-def statistics(
-    classes: Sequence[str], thresholds: np.ndarray, shards: Sequence[LabelShard]
-) -> dict[str, dict[str, Any]]:
-    """Return, by class name, its threshold, pixels predicted and kept, and mean confidence."""
-    columns = (
-        np.sum([getattr(shard, name) for shard in shards], axis=0).tolist()
-        for name in ("predicted", "kept", "levels")
-    )
-    rows = zip(classes, thresholds.tolist(), *columns, strict=True)
-    return {
-        name: {
-            "threshold": threshold,
-            "predicted": predicted,
-            "kept": kept,
-            "mean_confidence": levels / 255 / predicted if predicted else None,
-        }
-        for name, threshold, predicted, kept, levels in rows
-    }
-
-
 def ordered(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
@@ -348,16 +290,3 @@ def ordered(
         result = waiting.popleft().result()
         waiting.extend(pool.submit(function, item) for item in islice(items, 1))
         yield result
-
-
-def state_sum(network: nn.Module) -> str:
-    """Return the SHA-256 of a network's state: names and values, in hex."""
-    total = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
-def _sum_of(keys: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()

@@ -103,7 +103,7 @@ class Rounds:
         return True
 
     def _train(self, part: TrainPart) -> dict[str, Any] | None:
-        folders = {name: self.folder(name) for name in part.needs}
+        folders = {name: self.folder(name).resolve() for name in part.needs}
         finished = train(
             resolve(part, folders),
             data=self.data,
@@ -144,15 +144,12 @@ class Rounds:
             )
         finally:
             close_runtime()
-        predicted, kept = (
-            sum(row[name] for row in made["statistics"].values()) for name in ("predicted", "kept")
-        )
         return {
             "kind": "label",
             "source": part.source,
             "split": self.split_of(part),
             "images": made["images"],
-            "kept": kept / predicted,
+            "kept": made["kept"],
             "seconds": time.perf_counter() - started,
         }
 
