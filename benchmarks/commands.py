@@ -1,4 +1,4 @@
-"""The command `warpseg bench kernels | pipeline | step`."""
+"""The command `warpseg bench NAME`."""
 
 import importlib
 import sys
@@ -6,7 +6,7 @@ import sys
 BENCHMARKS = {
     "kernels": "fused operations against their references, eager and compiled",
     "pipeline": "the loaders against those of the field",
-    "step": "training steps: where their time goes",
+    "memory": "training steps: what is allocated after each phase",
 }
 
 

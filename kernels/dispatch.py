@@ -2,7 +2,8 @@
 
 A CUDA tensor takes the op, any other the reference. The environment variable WARPSEG_KERNELS, read
 at import, forces one: `reference`, or `triton`, which on CPU tensors needs Triton's interpreter
-(TRITON_INTERPRET=1, set before this package is imported). float64 always takes the reference: the
+(TRITON_INTERPRET=1, set before this package is imported) and on meta tensors, which have shapes
+alone, takes the op's shapes. float64 always takes the reference: the
 kernels compute in float32.
 """
 
@@ -37,7 +38,7 @@ def use_op(*tensors: Tensor | None) -> bool:
         return first.is_cuda
     if _choice != "triton":
         raise ValueError(f"WARPSEG_KERNELS must be one of {', '.join(CHOICES)}; got {_choice!r}")
-    if not first.is_cuda and not INTERPRETED:
+    if not (first.is_cuda or first.is_meta or INTERPRETED):
         raise RuntimeError(
             f"WARPSEG_KERNELS=triton cannot run on {first.device}: move the tensors to a CUDA "
             "device or set TRITON_INTERPRET=1"

@@ -80,7 +80,7 @@ def _averaged(tensor: Tensor) -> bool:
 
 def _shared(old: Tensor, new: Tensor) -> bool:
     # Two parameters can be different objects over one storage (`t.data = s.data`).
-    if old is new or torch.compiler.is_compiling():
+    if old is new or old.is_meta or torch.compiler.is_compiling():
         return old is new
     return old.numel() > 0 and old.data_ptr() == new.data_ptr()
 

@@ -1,0 +1,197 @@
+"""Memory of a training step: what is allocated after each of its phases, and at most.
+
+    warpseg bench memory RECIPE ... [--model] [--plain] [--device cuda] [--out FILE.json]
+                         [--any.setting value ...]
+
+The one-way consistency paper's Figure 4 for any recipe, beside supervised training of the same
+network and crop. On a GPU the CUDA allocator is read, on a CPU the profiler's record of its
+allocator. `--model` computes nothing: it follows the tensors of a step on the meta device, with the
+fused kernels' outputs, and so answers for sizes that do not fit here:
+
+    warpseg bench memory consistency-cityscapes-swiftnet18 --model --plain
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from ..kernels.dispatch import kernels
+from ..trainers.runtime import open_runtime
+from ..trainers.settings import RunSettings, to_plain
+from ..trainers.tables import format_table
+from .allocations import Phase, PhaseMemory, Step, on_cuda, profiled
+from .memory_model import Precision, modeled_plain, modeled_step
+from .plain_step import plain_step
+from .timing import circumstances
+from .workload import bench_settings, open_workload, supervised_part, tensors_of
+
+MiB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySettings:
+    """What `warpseg bench memory` is told."""
+
+    model: bool = False
+    """compute nothing: follow the step's tensors on the meta device, as on a GPU"""
+    plain: bool = False
+    """also the plain PyTorch implementation, in the paper's order and with one backward pass"""
+    precision: Precision = "fp32"
+    """of the model: fp32 (the paper's), or bf16 activations"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to measure; auto takes the GPU if there is one"""
+    classes: int = 19
+    """number of classes"""
+    out: Path | None = None
+    """write the results to this file as well (JSON)"""
+
+
+@dataclass(kw_only=True)
+class Subject:
+    """A step and its phases; bytes."""
+
+    name: str
+    instrument: str
+    phases: list[PhaseMemory]
+    settings: dict[str, Any] = field(repr=False)
+    ratio: float = 1.0
+    """Peak over that of supervised training."""
+
+    @property
+    def peak(self) -> int:
+        """Most bytes held at once."""
+        return max(phase.peak for phase in self.phases)
+
+
+def memory(arguments: list[str]) -> int:
+    """Run `warpseg bench memory`."""
+    count = next((n for n, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    recipes, rest = arguments[:count], arguments[count:]
+    settings, words = tyro.cli(
+        MemorySettings,
+        args=rest,
+        prog="warpseg bench memory RECIPE ... [--any.setting value ...]",
+        return_unknown_args=True,
+    )
+    if not recipes:
+        raise ValueError("bench memory takes one RECIPE or more first; see warpseg train --help")
+    subjects = measure({name: bench_settings(name, words) for name in recipes}, settings)
+    print(table(subjects))
+    for subject in subjects:
+        print(f"\n{phase_table(subject)}")
+    if settings.out is not None:
+        settings.out.write_text(json.dumps(_plain(subjects, settings, arguments), indent=1) + "\n")
+    return 0
+
+
+def measure(recipes: dict[str, RunSettings], settings: MemorySettings) -> list[Subject]:
+    """Measure recipes, and before them supervised training with what the first one shares."""
+    first = next(iter(recipes.values()))
+    entries: dict[str, RunSettings] = {"supervised": supervised_part(first)}
+    entries |= {name: run for name, run in recipes.items() if run != entries["supervised"]}
+    look = _modeled if settings.model else _measured
+    subjects: list[Subject] = []
+    for name, run in entries.items():
+        subjects += look(name, run, settings)
+    for subject in subjects:
+        subject.ratio = subject.peak / subjects[0].peak
+    return subjects
+
+
+def _modeled(name: str, run: RunSettings, settings: MemorySettings) -> list[Subject]:
+    words = f"model, {settings.precision}"
+    with kernels("triton"):
+        phases = modeled_step(name, run, settings.classes, settings.precision)
+    found = [Subject(name=name, instrument=words, phases=phases, settings=to_plain(run))]
+    for label, staged in _plain_forms(run, settings):
+        phases = modeled_plain(name, run, settings.classes, settings.precision, staged)
+        label = f"{name}, {label}"
+        found.append(Subject(name=label, instrument=words, phases=phases, settings=to_plain(run)))
+    return found
+
+
+def _measured(name: str, run: RunSettings, settings: MemorySettings) -> list[Subject]:
+    found = [_measure_ours(name, run, settings)]
+    for label, staged in _plain_forms(run, settings):
+        found.append(_measure_plain(f"{name}, {label}", run, settings, staged))
+    return found
+
+
+def _measure_ours(name: str, run: RunSettings, settings: MemorySettings) -> Subject:
+    runtime = open_runtime(settings.device, run.precision)
+    workload = open_workload(name, run, runtime, settings.classes)
+    engine, micro_batches = workload.engine(), [workload.batches] * run.accumulate
+    engine.run_step(micro_batches)  # makes the optimizer's state
+
+    def step(phase: Phase) -> None:
+        engine.phase = phase
+        engine.run_step(micro_batches)
+
+    held = [*tensors_of(dict(engine.method.networks)), *tensors_of(workload.batches)]
+    held += [t for o in engine.optimizers.values() for t in tensors_of(dict(o.state))]
+    return _subject(name, run, step, held, runtime.device)
+
+
+def _measure_plain(name: str, run: RunSettings, settings: MemorySettings, staged: bool) -> Subject:
+    runtime = open_runtime(settings.device, "fp32")
+    plain = plain_step(run, settings.classes, runtime.device, staged=staged)
+    assert plain is not None
+    assert plain.optimizer is not None
+    batches = open_workload(name, run, runtime, settings.classes).batches
+    plain.run(batches)  # makes the optimizer's state
+    held = [t for module in plain.modules() for t in tensors_of(module)]
+    held += [*tensors_of(batches), *tensors_of(dict(plain.optimizer.state))]
+
+    def step(phase: Phase) -> None:
+        plain.run(batches, phase)
+
+    return _subject(name, run, step, held, runtime.device)
+
+
+def _subject(
+    name: str, run: RunSettings, step: Step, held: list[Tensor], device: torch.device
+) -> Subject:
+    if device.type == "cuda":
+        phases, word = on_cuda(step, device), "CUDA allocator"
+    else:
+        phases, word = profiled(step, held), "CPU profiler"
+    return Subject(name=name, instrument=word, phases=phases, settings=to_plain(run))
+
+
+def _plain_forms(run: RunSettings, settings: MemorySettings) -> list[tuple[str, bool]]:
+    """Return name and order of the plain implementations to compare with."""
+    if not settings.plain or plain_step(run, 2, torch.device("meta"), optimize=False) is None:
+        return []
+    forms = [("plain", True)]
+    return forms if hasattr(run, "augmentation") else [*forms, ("plain, one backward", False)]
+
+
+def table(subjects: Sequence[Subject]) -> str:
+    """Return the peaks as lines for a terminal."""
+    rows = [(s.name, s.instrument, f"{s.peak / MiB:.1f}", f"{s.ratio:.3f}") for s in subjects]
+    return format_table(("step", "by", "peak MiB", "x supervised"), rows)
+
+
+def phase_table(subject: Subject) -> str:
+    """Return the phases of a step as lines for a terminal."""
+    rows = [(p.name, f"{p.after / MiB:.1f}", f"{p.peak / MiB:.1f}") for p in subject.phases]
+    return format_table((subject.name, "after, MiB", "peak, MiB"), rows)
+
+
+def _plain(
+    subjects: Sequence[Subject], settings: MemorySettings, arguments: Sequence[str]
+) -> dict[str, Any]:
+    device = torch.device("cpu")
+    if settings.device != "cpu" and torch.cuda.is_available() and not settings.model:
+        device = torch.device("cuda")
+    return {
+        "command": " ".join(["warpseg bench memory", *arguments]),
+        "machine": circumstances(device),
+        "steps": [{**asdict(subject), "peak": subject.peak} for subject in subjects],
+    }

@@ -1,0 +1,107 @@
+"""Memory of a step: the model on meta against the CPU allocator's record, and the command."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from warpseg.benchmarks import allocations, commands, memory
+from warpseg.benchmarks.memory import MemorySettings
+from warpseg.benchmarks.memory_model import modeled_plain, modeled_step
+from warpseg.benchmarks.workload import supervised_part
+from warpseg.kernels.dispatch import kernels
+from warpseg.models.build import NETWORKS
+from warpseg.pipelines import GeometrySettings
+from warpseg.trainers.recipes import RECIPES
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
+from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe
+
+CLASSES = 19
+
+
+@pytest.fixture(autouse=True)
+def tiny_networks(monkeypatch):
+    for name, builder in TINY_NETWORKS.items():
+        monkeypatch.setitem(NETWORKS, name, builder)
+    monkeypatch.setitem(RECIPES, "tiny", lambda: recipe("consistency"))
+
+
+def recipe(name, size=96, **changes):
+    geometry = GeometrySettings(crop_size=(size, size))
+    return tiny_recipe(METHOD_RECIPES[name], geometry=geometry, **changes)
+
+
+def peak(phases):
+    return max(phase.peak for phase in phases)
+
+
+@pytest.mark.parametrize("name", ["supervised", "consistency", "consistency-mt", "mkd"])
+def test_the_model_agrees_with_the_allocators_record(name):
+    settings = recipe(name)
+    with kernels("reference"):
+        modeled = modeled_step(name, settings, CLASSES)
+    measured = memory._measure_ours(name, settings, MemorySettings(device="cpu", classes=CLASSES))
+    assert [phase.name for phase in modeled] == [phase.name for phase in measured.phases]
+    for ours, true in zip(modeled, measured.phases, strict=True):
+        assert ours.after == pytest.approx(true.after, rel=0.01), ours.name
+    # An operation's own scratch space is the difference.
+    assert peak(modeled) == pytest.approx(measured.peak, rel=0.06)
+
+
+def test_the_model_counts_what_is_kept_for_parameters():
+    settings = recipe("supervised")
+    phases = modeled_step("supervised", settings, CLASSES)
+    network = settings.network.build(CLASSES)
+    parameters = 4 * sum(p.numel() for p in network.parameters())
+    buffers = allocations.bytes_of(network.buffers())
+    batch = 2 * 96 * 96 * (3 * 4 + 1)
+    assert phases[-1].after == pytest.approx(3 * parameters + buffers + batch, abs=64)
+    # After the backward pass, gradients as well, and the loss.
+    assert phases[1].after == pytest.approx(4 * parameters + buffers + batch, abs=64)
+
+
+def test_fused_losses_add_little_to_supervised_training_and_plain_ones_much():
+    settings = recipe("consistency", size=192)
+    supervised = supervised_part(settings)
+    with kernels("triton"):
+        ours = [peak(modeled_step("x", run, CLASSES)) for run in (supervised, settings)]
+        half = peak(modeled_step("x", settings, CLASSES, "bf16"))
+    staged = peak(modeled_plain("x", settings, CLASSES))
+    joint = peak(modeled_plain("x", settings, CLASSES, staged=False))
+    assert half < ours[1] < staged < joint
+    # The tiny network is all logits; the unlabeled views alone are a tenth of its step.
+    assert ours[1] < 1.35 * ours[0]
+    assert ours[1] < staged / 2
+
+
+def test_the_tracker_follows_storages_until_they_are_freed():
+    def step(phase):
+        with phase("made"):
+            first = torch.zeros(1000)
+            view = first.view(10, 100)
+            torch.ones(500).sum()
+        with phase("freed"):
+            del first, view
+
+    held = [torch.zeros(10)]
+    made, freed = allocations.track(step, held)
+    assert (made.after, made.peak) == (4040, 4040 + 2000 + 4)
+    assert freed.after == 40
+
+
+def test_the_command_writes_its_results(tmp_path, capfd):
+    out = tmp_path / "memory.json"
+    words = ["memory", "tiny", "--model", "--plain", "--classes", "5", "--out", str(out)]
+    assert commands.bench([*words, "--batch-size", "3"]) == 0
+    printed = capfd.readouterr().out
+    assert "x supervised" in printed
+    assert "consistency: backward" in printed
+    steps = json.loads(out.read_text())["steps"]
+    names = ["supervised", "supervised, plain", "tiny", "tiny, plain", "tiny, plain, one backward"]
+    assert [step["name"] for step in steps] == names
+    assert steps[0]["settings"]["batch_size"] == 3
+    assert steps[2]["ratio"] == steps[2]["peak"] / steps[0]["peak"]
+    with pytest.raises(ValueError, match="takes one RECIPE or more"):
+        commands.bench(["memory", "--model"])
