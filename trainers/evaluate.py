@@ -43,6 +43,9 @@ class Score:
     task: Task
     evaluation: str
     """The protocol: how labels were made."""
+    fine_grained: float | None = None
+    """Classification: the mean probability of the class where it is right, 0 where it is wrong
+    (DMT, Appendix C: tells networks apart with few images)."""
 
     @property
     def iou(self) -> Tensor:
@@ -77,6 +80,7 @@ class Score:
         """Return the score as plain values; the IoU of an absent class is None."""
         if self.task == "classification":
             values: dict[str, Any] = {"accuracy": self.accuracy}
+            values |= {"fine_grained": self.fine_grained}
         else:
             iou = [None if value != value else value for value in self.iou.tolist()]
             values = {
@@ -91,7 +95,8 @@ class Score:
     def table(self) -> str:
         """Return the score as lines for a terminal, in percent."""
         if self.task == "classification":
-            return f"accuracy {100 * self.accuracy:.2f} %  ({self.images} images)"
+            fine = f"fine-grained {100 * (self.fine_grained or 0.0):.2f} %"
+            return f"accuracy {100 * self.accuracy:.2f} %, {fine}  ({self.images} images)"
         width = max(map(len, (*self.class_names, "pixel accuracy")))
         lines = [f"{'class':<{width}}    IoU %"]
         for name, value in zip(self.class_names, self.iou.tolist(), strict=True):
@@ -131,6 +136,7 @@ def evaluate_network(
     counts = torch.zeros(len(names), len(names), dtype=torch.int64, device=device)
     # Images, images without finite logits, pixels of no known class: read once, at the end.
     totals = torch.zeros(3, dtype=torch.int64, device=device)
+    sure = torch.zeros((), dtype=torch.float64, device=device)
     with evaluating(network):
         for batch in batches:
             mask = _checked_mask(batch, names, task)
@@ -139,6 +145,7 @@ def evaluate_network(
                     logits = network(batch.image)
                 counts = kernels.confusion(logits, mask, len(names), out=counts)
                 finite = logits.isfinite().flatten(1).all(1)
+                sure += _certainty(logits, mask)
             else:
                 counts, finite = _count(network, batch.image, mask, settings, dtype, counts)
             unknown = (mask != IGNORE) & (mask >= len(names))
@@ -148,6 +155,7 @@ def evaluate_network(
     if reduce and dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(counts)
         dist.all_reduce(totals)
+        dist.all_reduce(sure)
     seen, broken, unknown = totals.tolist()
     if unknown:
         raise ValueError(
@@ -166,8 +174,21 @@ def evaluate_network(
         raise ValueError(
             f"the masks of all {seen} images hold no labeled pixel, so there is no score"
         )
-    described = "image" if task == "classification" else settings.describe()
-    return Score(confusion=counts, class_names=names, images=seen, task=task, evaluation=described)
+    classified = task == "classification"
+    return Score(
+        confusion=counts,
+        class_names=names,
+        images=seen,
+        task=task,
+        evaluation="image" if classified else settings.describe(),
+        fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
+    )
+
+
+def _certainty(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the sum of the probabilities of right classes: logits (N, C, 1, 1), mask (N, 1, 1)."""
+    prob, label = logits.double().softmax(1).max(1)
+    return torch.where(label == mask, prob, 0).sum()
 
 
 def _count(

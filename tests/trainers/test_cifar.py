@@ -5,10 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from warpseg.__main__ import main
 from warpseg.pipelines import labeled
 from warpseg.shards import Dataset
@@ -21,38 +19,7 @@ from warpseg.trainers.train import train
 sys.path.insert(0, str(Path(__file__).parent))
 import tiny  # noqa: F401
 
-CLASSES = ("disc", "dots", "stripes")
 TINY = "cifar10-wrn28-2-tiny"
-
-
-def picture(kind, generator):
-    """Draw a 32 x 32 image of a class in two random colours, somewhere."""
-    rows, columns = np.mgrid[:32, :32]
-    top, left = generator.integers(8, 24, 2)
-    shape = {
-        "disc": (rows - top) ** 2 + (columns - left) ** 2 < 64,
-        "dots": ((rows + top) % 6 < 2) & ((columns + left) % 6 < 2),
-        "stripes": (rows + top) % 8 < 4,
-    }[kind]
-    first, second = generator.integers(0, 110, 3), generator.integers(145, 256, 3)
-    return Image.fromarray(np.where(shape[..., None], first, second).astype(np.uint8))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Return a converted data set of 3 x 24 training and 3 x 8 test images, split `few`."""
-    folder = tmp_path_factory.mktemp("pictures")
-    generator = np.random.default_rng(0)
-    for subset, count in (("train", 24), ("test", 8)):
-        for kind in CLASSES:
-            place = folder / "files" / subset / kind
-            place.mkdir(parents=True)
-            for number in range(count):
-                picture(kind, generator).save(place / f"{number:04d}.png")
-    data = folder / "data"
-    assert main(["convert", "cifar10", str(folder / "files"), str(data)]) == 0
-    assert main(["split", str(data), "few", "--labeled", "12"]) == 0
-    return data
 
 
 def run(name, data, out, resume=False, **changes):

@@ -127,8 +127,17 @@ def test_classification_is_scored_by_accuracy(copying):
     batch = PlainBatch(image=image, mask=mask, size=(5, 5), keys=tuple("abcd"))
     network = nn.Sequential(copying, nn.AdaptiveAvgPool2d(1))
     score = evaluate(network, [batch], task="classification")
-    assert score.to_json() == {"accuracy": 0.75, "images": 4, "evaluation": "image"}
-    assert score.table() == "accuracy 75.00 %  (4 images)"
+    # The mean over 25 pixels of one channel that is 1: logits of 1, 0 and 0.
+    sure = torch.tensor([1.0, 0, 0]).softmax(0)[0].item()
+    fine = score.to_json()["fine_grained"]
+    assert fine == pytest.approx(0.75 * sure)
+    assert score.to_json() == {
+        "accuracy": 0.75,
+        "fine_grained": fine,
+        "images": 4,
+        "evaluation": "image",
+    }
+    assert score.table() == f"accuracy 75.00 %, fine-grained {75 * sure:.2f} %  (4 images)"
 
 
 def test_the_network_comes_back_as_it_was(copying):
