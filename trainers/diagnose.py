@@ -1,6 +1,7 @@
 """The verb `diagnose`: the papers' own diagnostics, drawn.
 
 warpseg diagnose labels LABELS --data DATA --out error.png     error of pseudo-labels by confidence
+warpseg diagnose norm RUN --out norm.png                       batch statistics of strong views
 """
 
 import importlib
@@ -8,6 +9,10 @@ import sys
 
 DIAGNOSES = {
     "labels": ("label_errors", "how wrong pseudo-labels are, by their confidence (DMT, Figure 1)"),
+    "norm": (
+        "norm_statistics",
+        "what batch norms see of weak and strong views (SimpleBaseline, Figure 1)",
+    ),
 }
 """Word -> module of this package, with a function of that name, and what it draws."""
 
