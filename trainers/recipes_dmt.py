@@ -61,7 +61,7 @@ CIFAR10: dict[str, Any] = {
     "normalization": NORMALIZATIONS["cifar10"],
     "schedule": ScheduleSettings(name="cosine"),
     "network": NetworkSettings(name="wrn-28-2"),
-    "loader": LoaderSettings(loader="resident"),
+    "loader": LoaderSettings(cache="device"),
 }
 
 

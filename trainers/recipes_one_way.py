@@ -109,7 +109,7 @@ CIFAR10: dict[str, Any] = {
     "optimizer": OptimizerSettings(name="sgd", lr=0.1, momentum=0.9, weight_decay=5e-4),
     "schedule": ScheduleSettings(name="steps", drops=(0.3, 0.6, 0.8), drop_factor=0.2),
     "network": NetworkSettings(name="wrn-28-2"),
-    "loader": LoaderSettings(loader="resident"),
+    "loader": LoaderSettings(cache="device"),
     "batch_size": 128,
 }
 CIFAR10_PHTPS = StrongSettings(tps_sigma=0.1)

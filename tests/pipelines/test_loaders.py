@@ -226,9 +226,39 @@ def test_the_same_graph_is_defined_for_a_gpu(encoded):
         fill=(0, 0, 0),
         encoded=encoded,
         slicing=False,
+        decoder={"hw_decoder_load": 0.5, "preallocate_width_hint": 9, "preallocate_height_hint": 7},
+        affinity=True,
     )
     assert graph.device_id == 1
     assert graph.exec_dynamic
+    assert graph.set_affinity
+
+
+def test_the_decoder_of_a_gpu_is_told_the_settings(photographs, monkeypatch):
+    pytest.importorskip("nvidia.dali")
+    told = []
+
+    class Stop(Exception):
+        pass
+
+    def graph(source, **options):
+        told.append(options)
+        raise Stop
+
+    monkeypatch.setattr("warpseg.pipelines.dali.define_graph", graph)
+    for device, changes, expected in (
+        ("cuda", {}, {"hw_decoder_load": 0.75, "preallocate_height_hint": 64}),
+        ("cuda", {"preallocate": False, "hw_decoder_load": 0.0}, {"hw_decoder_load": 0.0}),
+        ("cpu", {}, {}),
+    ):
+        settings = LoaderSettings(loader="dali", threads=1, **changes)
+        shared = {**options(), "loader": settings, "device": device}
+        stream = labeled(photographs.subset("train"), batch_size=2, **shared)
+        with pytest.raises(Stop):
+            next(stream)
+        stream.close()
+        width = {"preallocate_width_hint": 64} if "preallocate_height_hint" in expected else {}
+        assert told[-1]["decoder"] == expected | width
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

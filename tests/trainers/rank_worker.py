@@ -2,21 +2,25 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+import torch.distributed as dist
 from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe
 from warpseg import IGNORE, pipelines
 from warpseg.kernels import sample_tps, valid_mask
 from warpseg.models.build import NETWORKS
 from warpseg.shards import Dataset
 from warpseg.trainers import train
+from warpseg.trainers.data import next_batches, open_streams
 from warpseg.trainers.engine import Engine
 from warpseg.trainers.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.recipes import build_method
 from warpseg.trainers.runtime import close_runtime, open_runtime, unwrap
+from warpseg.trainers.speed import SpeedSettings
 
 
 def gradients(folder):
@@ -58,6 +62,44 @@ def gradients(folder):
     close_runtime()
 
 
+def reductions(folder, data):
+    """Save how often each network's gradients are reduced in two steps of two batches each."""
+    counts = {}
+    for name in ("consistency", "mkd", "gta"):
+        speed = SpeedSettings(compile="default", backend="aot_eager")
+        runtime = open_runtime("cpu", "fp32", speed if name == "consistency" else None)
+        settings = tiny_recipe(METHOD_RECIPES[name], accumulate=2)
+        dataset = Dataset.open(data)
+        method = build_method(settings, runtime, dataset.num_classes)
+        streams = open_streams(method.streams, dataset, "few", settings, runtime)
+        engine = Engine(
+            method,
+            runtime,
+            optimizer=settings.optimizer,
+            schedule=settings.schedule,
+            num_steps=2,
+            accumulate=2,
+        )
+        for number, network in enumerate(runtime.wrapped):
+            network.register_comm_hook((counts, f"{name} {number}"), count_reduction)
+        for _ in range(2):
+            engine.run_step([next_batches(streams) for _ in range(2)])
+        for stream in streams.values():
+            stream.close()
+    (folder / f"reductions-{runtime.rank}.json").write_text(json.dumps(counts))
+    runtime.barrier()
+    close_runtime()
+
+
+def count_reduction(state, bucket):
+    """Average a bucket of gradients as DistributedDataParallel does; count a network's last one."""
+    counts, network = state
+    counts[network] = counts.get(network, 0) + bucket.is_last()
+    buffer = bucket.buffer().div_(dist.get_world_size())
+    done = dist.all_reduce(buffer, async_op=True).get_future()
+    return done.then(lambda future: future.value()[0])
+
+
 def keys(folder, data):
     """Save the keys that this rank sees in three epochs of two samples a batch, by loader."""
     runtime = open_runtime("cpu", "fp32")
@@ -88,6 +130,17 @@ def three_epochs(data, loader, runtime):
 
 def stopped(folder, *words):
     """Train as the command line does, until step 5."""
+    run_until_step_5(words, lambda: sys.exit(0))
+
+
+def dies(folder, *words):
+    """Train as the command line does; the second of the first workers is killed at step 5."""
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and os.environ["RANK"] == "1"
+    run_until_step_5(words, lambda: first and os.kill(os.getpid(), signal.SIGKILL))
+
+
+def run_until_step_5(words, then):
+    """Run the command line, and `then` before step 5."""
     from warpseg.__main__ import main
     from warpseg.trainers.recipes import RECIPES
 
@@ -95,7 +148,7 @@ def stopped(folder, *words):
 
     def stops(self):
         if self.engine.step == 5:
-            sys.exit(0)
+            then()
         step(self)
 
     train.Run._step = stops
@@ -106,6 +159,7 @@ def stopped(folder, *words):
 if __name__ == "__main__":
     NETWORKS.update(TINY_NETWORKS)
     task, folder, *rest = sys.argv[1:]
-    {"gradients": gradients, "keys": keys, "stopped": stopped}[task](Path(folder), *rest)
+    tasks = (gradients, reductions, keys, stopped, dies)
+    {function.__name__: function for function in tasks}[task](Path(folder), *rest)
     # The result is on the disk; gloo's threads may abort a busy machine's interpreter as it ends.
     os._exit(0)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,12 @@ TINY = Path(__file__).with_name("tiny.py")
 WORKER = Path(__file__).with_name("rank_worker.py")
 
 
-def launch(*words, ranks=2):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+def launch(*words, ranks=2, meeting=("--standalone",), **variables):
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting]
     done = subprocess.run(
         [*torchrun, f"--nproc-per-node={ranks}", *map(str, words)],
-        env=environment,
+        env={**os.environ, **quiet, **variables},
         capture_output=True,
         text=True,
         timeout=300,
@@ -36,6 +37,15 @@ def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
     assert two.keys() == one.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_gradients_are_reduced_once_per_optimizer_step(scenes, tmp_path):
+    """Stages and accumulated batches add up on each rank first; networks may be compiled."""
+    launch(WORKER, "reductions", tmp_path, scenes)
+    for rank in range(2):
+        counts = json.loads((tmp_path / f"reductions-{rank}.json").read_text())
+        networks = {"consistency": 1, "mkd": 2, "gta": 2}
+        assert counts == {f"{m} {i}": 2 for m, count in networks.items() for i in range(count)}
 
 
 def test_two_ranks_see_every_sample_of_an_epoch_once(scenes, tmp_path):
@@ -76,3 +86,24 @@ def test_another_number_of_ranks_is_refused(finished):
     whole, words = finished
     with pytest.raises(AssertionError, match="world_size: 2 before, 1 now"):
         launch(TINY, *words, "--out", whole, "--resume", ranks=1)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_whose_rank_was_killed(finished, tmp_path):
+    """As docs/launch says: the workers meet anew and go on from the last checkpoint."""
+    whole, words = finished
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = ["--nnodes=1", "--max-restarts=1", "--rdzv-backend=c10d", "--rdzv-id=test"]
+    launch(
+        *(WORKER, "dies", tmp_path, *words, "--out", tmp_path / "run", "--resume"),
+        meeting=[*meeting, f"--rdzv-endpoint=localhost:{port}"],
+        TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",
+    )
+    rows = [
+        [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (whole, tmp_path / "run")
+    ]
+    kept = [[(r["step"], r.get("losses"), r.get("miou")) for r in run] for run in rows]
+    assert kept[0] == kept[1]

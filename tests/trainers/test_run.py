@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from warpseg.__main__ import main
+from warpseg.pipelines import LoaderSettings
+from warpseg.shards import Dataset
 from warpseg.trainers.checkpoint import load_checkpoint
 from warpseg.trainers.train import train
 
@@ -166,6 +170,27 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(scenes,
     weights = load_checkpoint(tmp_path / "run")["engine"]["networks"]["student"]
     assert load_checkpoint(tmp_path / "run")["engine"]["step"] >= 1
     assert weights
+
+
+def test_a_corrupt_sample_is_skipped_and_counted_on_request(scenes, tmp_path, caplog):
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    sample = Dataset.open(data).subset("labeled", "few").samples()[0]
+    offset, size = sample.parts[sample.extension]
+    with open(sample.shard, "r+b") as file:
+        file.seek(offset)
+        file.write(bytes(size))
+    loader = LoaderSettings(loader="portable", corrupt="stop")
+    with pytest.raises(ValueError, match=f"sample {sample.key} .* cannot be decoded"):
+        run("supervised", data, tmp_path / "stopped", loader=loader)
+    with caplog.at_level("INFO"):
+        run("supervised", data, tmp_path / "run", loader=replace(loader, corrupt="skip"))
+    # Eight steps of two samples are four epochs of four.
+    skipped = [row["skipped"]["labeled"] for row in rows(tmp_path / "run") if "losses" in row]
+    assert skipped == sorted(skipped)
+    assert skipped[-1] == 4
+    assert "skipped as corrupt: 4 labeled" in caplog.text
+    assert f"sample {sample.key}" in caplog.text
 
 
 def test_commands_use_a_run(scenes, tmp_path, capsys):
