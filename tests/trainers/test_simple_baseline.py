@@ -34,6 +34,7 @@ from warpseg.trainers.checkpoint import load_checkpoint
 from warpseg.trainers.labeling import LabelingSettings, label_subset
 from warpseg.trainers.recipes import RECIPES
 from warpseg.trainers.rounds import check_plan
+from warpseg.trainers.rounds_run import run_rounds
 from warpseg.trainers.run import open_trained
 from warpseg.trainers.runtime import Runtime
 from warpseg.trainers.train import Run, train
@@ -387,3 +388,31 @@ def test_released_settings_are_those_of_the_code():
     )
     assert (released.optimizer.lr, released.optimizer.backbone_lr) == (0.02, 0.002)
     assert released.dsbn_by == "strength"
+
+
+def tiny_rounds():
+    """Return the plan of the synthetic recipe with parts of two steps and the tiny network."""
+    rounds = RECIPES["simple-baseline-synthetic-swiftnet18-tiny"]()
+    return replace(
+        rounds,
+        teacher=tiny_recipe("supervised-synthetic-swiftnet18-tiny", num_steps=2),
+        student=tiny_recipe(RECIPE, num_steps=2),
+    )
+
+
+def test_rounds_end_with_the_last_student_and_the_same_bits(scenes, tmp_path):
+    outs = tmp_path / "whole", tmp_path / "again"
+    for out in outs:
+        run_rounds(tiny_rounds(), data=scenes, split="few", out=out, resume=False, device="cpu")
+        if out == outs[1]:
+            # As if it had been killed in the second round, before the part was known to be done.
+            (out / "student-2" / "part.json").unlink()
+            (out / "student-2" / "checkpoint.pt").unlink()
+            run_rounds(tiny_rounds(), data=scenes, split="few", out=out, resume=True, device="cpu")
+    for part in ("teacher", "student-1", "student-2"):
+        assert_same_state(outs[0] / part, outs[1] / part)
+    trained = open_trained(outs[0]).network.state_dict()
+    last = plain_state_dict(load_checkpoint(outs[0] / "student-2")["engine"]["networks"]["student"])
+    assert all(torch.equal(trained[name], value) for name, value in last.items())
+    request = json.loads((outs[0] / "labels-2" / "manifest.json").read_text())["request"]
+    assert request["settings"]["evaluation"]["scales"] == [0.5, 0.75, 1.0, 1.5, 1.75]
