@@ -72,6 +72,9 @@ class MkdSettings(RunSettings):
     """weight of the teachers' labels (L_st)"""
     beta: float = 1.0
     """weight of the other student's labels (L_ss)"""
+    rampup_steps: int = 0
+    """steps over which alpha and beta grow from 0; the paper, which starts from ImageNet weights,
+    has none"""
     gamma: float = 0.4
     """most of the old teacher that a step keeps; the released code has 0.6"""
     threshold: float | None = None
@@ -98,7 +101,7 @@ class MkdSettings(RunSettings):
                 "--unlabeled-batch-size must be at least 2 for CutMix; "
                 f"got {self.unlabeled_batch_size}"
             )
-        for name in ("alpha", "beta", "feature_strength"):
+        for name in ("alpha", "beta", "rampup_steps", "feature_strength"):
             if getattr(self, name) < 0:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be >= 0; got {getattr(self, name)}")
@@ -242,7 +245,8 @@ class Mkd(Method):
         if of_teachers:
             crossed = settings.teachers == "mutual"
             by_teacher = self._loss(students, of_teachers[::-1] if crossed else of_teachers)
-        loss = settings.alpha * by_teacher + settings.beta * by_student
+        trust = min((step + 1) / max(settings.rampup_steps, 1), 1.0)
+        loss = trust * (settings.alpha * by_teacher + settings.beta * by_student)
         return {"loss": loss, "by_teacher": by_teacher, "by_student": by_student}
 
     def _opinions(self, lesson: Lesson, progress: float) -> tuple[list[Tensor], list[Tensor]]:

@@ -136,13 +136,14 @@ class ByHand:
             joined = [torch.cat(output) for output in zip(*outputs, strict=True)]
             (students if number < count else teachers).append(joined)
         (p1, y1, _), (p2, y2, _) = students
-        loss = loss + settings.beta * (mean_loss(p1, y2) + mean_loss(p2, y1))
+        ramp = (step + 1) / settings.rampup_steps if step < settings.rampup_steps else 1.0
+        loss = loss + ramp * settings.beta * (mean_loss(p1, y2) + mean_loss(p2, y1))
         if settings.teachers == "mutual":
-            loss = loss + settings.alpha * (
+            loss = loss + ramp * settings.alpha * (
                 mean_loss(p1, teachers[1][2]) + mean_loss(p2, teachers[0][2])
             )
         if settings.teachers == "own":
-            loss = loss + settings.alpha * (
+            loss = loss + ramp * settings.alpha * (
                 mean_loss(p1, teachers[0][2]) + mean_loss(p2, teachers[1][2])
             )
         self.sgd.step(loss, poly(step))
@@ -190,6 +191,7 @@ CASES = {
     "table 4, gamma 0": {"gamma": 0.0},
     "table 5, no beta": {"beta": 0.0},
     "other weights": {"alpha": 0.5, "beta": 2.0},
+    "weights grow": {"rampup_steps": 3},
     "threshold": {"threshold": 0.4},
     "full ramp": {"feature_strength": 20.0, "feature_ramp": "linear"},
     "FD on all": {"feature_on": "all", "feature_strength": 20.0},
