@@ -6,6 +6,7 @@ import sys
 BENCHMARKS = {
     "kernels": "fused operations against their references, eager and compiled",
     "pipeline": "the loaders against those of the field",
+    "step": "training steps: images/s, where the time goes, plain PyTorch beside them",
     "memory": "training steps: what is allocated after each phase",
 }
 

@@ -24,7 +24,7 @@ MEAN, STD = NORMALIZATIONS["imagenet"].mean, NORMALIZATIONS["imagenet"].std
 JITTER = (0.5, 0.5, 0.5, 0.25)
 SCALE = (0.5, 2.0)
 
-Item = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Item = tuple[torch.Tensor, ...]
 Recipe = Callable[[bytes, bytes, int], Item]
 
 
@@ -40,7 +40,8 @@ class PeerDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         sample = self._samples[index]
-        return self._recipe(sample.read(sample.extension), sample.read("seg.png"), self._crop)
+        mask = sample.read("seg.png") if "seg.png" in sample.parts else b""
+        return self._recipe(sample.read(sample.extension), mask, self._crop)
 
 
 def peer_loader(
@@ -72,23 +73,18 @@ def peer_loader(
     return endless(), pids
 
 
+def pil_crop(image_bytes: bytes, mask_bytes: bytes, crop: int) -> Item:
+    """Return the weak crop alone, uint8 (crop, crop, 3), and its mask, where views are made on the
+    device; images without a mask have one of no class."""
+    image, mask = _pil_weak(image_bytes, mask_bytes, crop)
+    return torch.from_numpy(np.array(image)), torch.from_numpy(np.array(mask))
+
+
 def pil_recipe(image_bytes: bytes, mask_bytes: bytes, crop: int) -> Item:
     """Do as UniMatch does: Pillow, resize the whole image, then crop."""
     from torchvision.transforms import v2
 
-    image = Image.open(io.BytesIO(image_bytes)).convert("RGB")
-    mask = Image.open(io.BytesIO(mask_bytes))
-    factor = random.uniform(*SCALE)
-    size = round(image.width * factor), round(image.height * factor)
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    mask = mask.resize(size, Image.Resampling.NEAREST)
-    pad = 0, 0, max(crop - size[0], 0), max(crop - size[1], 0)
-    image, mask = ImageOps.expand(image, pad, 0), ImageOps.expand(mask, pad, IGNORE)
-    x, y = random.randint(0, image.width - crop), random.randint(0, image.height - crop)
-    image, mask = (picture.crop((x, y, x + crop, y + crop)) for picture in (image, mask))
-    if random.random() < 0.5:
-        flip = Image.Transpose.FLIP_LEFT_RIGHT
-        image, mask = image.transpose(flip), mask.transpose(flip)
+    image, mask = _pil_weak(image_bytes, mask_bytes, crop)
     strong = image.copy()
     if random.random() < 0.8:
         strong = v2.ColorJitter(*JITTER)(strong)
@@ -101,6 +97,26 @@ def pil_recipe(image_bytes: bytes, mask_bytes: bytes, crop: int) -> Item:
         for picture in (image, strong)
     )
     return weak, strong, torch.from_numpy(np.array(mask))
+
+
+def _pil_weak(image_bytes: bytes, mask_bytes: bytes, crop: int) -> tuple[Image.Image, Image.Image]:
+    """Scale the whole image, pad, crop and flip."""
+    image = Image.open(io.BytesIO(image_bytes)).convert("RGB")
+    mask = Image.new("L", image.size, IGNORE)
+    if mask_bytes:
+        mask = Image.open(io.BytesIO(mask_bytes))
+    factor = random.uniform(*SCALE)
+    size = round(image.width * factor), round(image.height * factor)
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    mask = mask.resize(size, Image.Resampling.NEAREST)
+    pad = 0, 0, max(crop - size[0], 0), max(crop - size[1], 0)
+    image, mask = ImageOps.expand(image, pad, 0), ImageOps.expand(mask, pad, IGNORE)
+    x, y = random.randint(0, image.width - crop), random.randint(0, image.height - crop)
+    image, mask = (picture.crop((x, y, x + crop, y + crop)) for picture in (image, mask))
+    if random.random() < 0.5:
+        flip = Image.Transpose.FLIP_LEFT_RIGHT
+        image, mask = image.transpose(flip), mask.transpose(flip)
+    return image, mask
 
 
 def torchvision_recipe(image_bytes: bytes, mask_bytes: bytes, crop: int) -> Item:

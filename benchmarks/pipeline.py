@@ -237,11 +237,11 @@ def _window(contender: Contender, batch_size: int, seconds: float) -> None:
     """Measure for some seconds, after the batches that lay ready are gone."""
     _take(contender.batches, 6)
     pids = contender.pids()
-    used, start, count = _cpu_seconds(pids), time.perf_counter(), 0
+    used, start, count = cpu_seconds(pids), time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         next(contender.batches)
         count += batch_size
-    elapsed, used = time.perf_counter() - start, _cpu_seconds(pids) - used
+    elapsed, used = time.perf_counter() - start, cpu_seconds(pids) - used
     contender.row.pairs_per_second.append(count / elapsed)
     contender.row.cpu_ms_per_pair.append(1000 * used / count)
 
@@ -251,7 +251,7 @@ def _take(batches: Iterator[Any], count: int) -> None:
         pass
 
 
-def _cpu_seconds(pids: list[int]) -> float:
+def cpu_seconds(pids: list[int]) -> float:
     """Return the processor time of this process and of worker processes."""
     ticks = 0
     for pid in pids:

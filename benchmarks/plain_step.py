@@ -50,6 +50,11 @@ class PlainSupervised:
         """Return all networks."""
         return [self.network]
 
+    def load(self, network: nn.Module) -> None:
+        """Take over a network's weights."""
+        for own in self.modules():
+            own.load_state_dict(network.state_dict())
+
     def run(self, batches: dict[str, Any], phase: Phase = record_function) -> dict[str, Tensor]:
         """Make one training step and return its losses by the names of the recipe's stages."""
         labeled: LabeledBatch = batches["labeled"]

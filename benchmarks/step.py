@@ -1,0 +1,287 @@
+"""A training step: how fast, where its time goes, and against plain PyTorch.
+
+    warpseg bench step RECIPE [--data DATA [--split SPLIT]] [--plain fp32 amp] [--out FILE.json]
+                       [--any.setting value ...]
+
+A constant batch is the ceiling: the step without a loader. With DATA, the recipe's own loader feeds
+it, and DataLoader and Pillow feed the plain implementation (plain_step.py). All take turns in
+windows of some steps; medians over the rounds count. Before anything is timed, the plain step must
+give the same losses.
+
+    nsys profile warpseg bench step RECIPE --nvtx       # the same phases as NVTX ranges
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+import tyro
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..shards import Dataset
+from ..trainers.data import next_batches, open_streams
+from ..trainers.engine import Engine
+from ..trainers.runtime import Runtime, open_runtime, unwrap
+from ..trainers.settings import RunSettings, to_plain
+from ..trainers.tables import decimal, format_table
+from .phases import PhaseTime, measure_phases
+from .pipeline import cpu_seconds
+from .plain_loader import PlainLoader
+from .plain_step import Arithmetic, PlainSupervised, plain_step
+from .timing import circumstances
+from .workload import Workload, bench_settings, open_workload
+
+TOLERANCE = {"fp32": 2e-3, "bf16": 5e-2, "fp16": 2e-2}
+"""Greatest relative difference of the plain step's losses, by our precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """What `warpseg bench step` is told."""
+
+    data: Path | None = None
+    """a converted data set; without one, only constant batches are timed"""
+    split: str | None = None
+    """a split of the data set"""
+    plain: tuple[Arithmetic, ...] = ("fp32",)
+    """arithmetic of the plain implementations: fp32, amp; nothing for none"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes the GPU if there is one"""
+    classes: int = 19
+    """number of classes, where no data set says it"""
+    rounds: int = 5
+    """windows of each contender, in turns"""
+    steps: int = 3
+    """steps of a window"""
+    nvtx: bool = False
+    """also emit NVTX ranges, for Nsight Systems; needs a GPU"""
+    out: Path | None = None
+    """write the results to this file as well (JSON)"""
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A contender's measurements, one number a window."""
+
+    name: str
+    images: int
+    images_per_second: list[float] = field(default_factory=list)
+    cpu_ms_per_image: list[float] = field(default_factory=list)
+    peak_memory: int | None = None
+    """Most bytes allocated on the GPU."""
+
+    @property
+    def rate(self) -> float:
+        """Median images/s."""
+        return statistics.median(self.images_per_second)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something that makes steps, and the ids of its worker processes."""
+
+    row: Row
+    step: Callable[[], object]
+    pids: Callable[[], list[int]] = list
+
+
+def step(arguments: list[str]) -> int:
+    """Run `warpseg bench step`."""
+    if not arguments or arguments[0].startswith("-"):
+        tyro.cli(StepSettings, args=arguments, prog="warpseg bench step RECIPE")
+        raise ValueError("bench step takes a RECIPE first; see warpseg train --help")
+    recipe, *rest = arguments
+    settings, words = tyro.cli(
+        StepSettings,
+        args=rest,
+        prog="warpseg bench step RECIPE [--any.setting value ...]",
+        return_unknown_args=True,
+    )
+    result = measure(recipe, bench_settings(recipe, words), settings)
+    print(table(result))
+    if settings.out is not None:
+        text = {"command": " ".join(["warpseg bench step", *arguments]), **result.to_json()}
+        settings.out.write_text(json.dumps(text, indent=1) + "\n")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """All that was measured of a recipe's step."""
+
+    recipe: str
+    settings: RunSettings
+    runtime: Runtime
+    rows: list[Row]
+    phases: list[PhaseTime]
+    flops: int
+    """Floating-point operations of the networks in a step, a multiply-add counted as two."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        machine = circumstances(self.runtime.device)
+        return {
+            "machine": {**machine, "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+            "recipe": self.recipe,
+            "precision": self.runtime.precision,
+            "flops": self.flops,
+            "rows": [{**asdict(row), "rate": row.rate} for row in self.rows],
+            "phases": [asdict(phase) for phase in self.phases],
+            "settings": to_plain(self.settings),
+        }
+
+
+def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Result:
+    """Check the plain step against ours, then time all in turns.
+
+    Raises RuntimeError where the losses differ.
+    """
+    runtime = open_runtime(settings.device, run.precision, run.speed)
+    dataset = None if settings.data is None else Dataset.open(settings.data)
+    classes = settings.classes if dataset is None else dataset.num_classes
+    workload = open_workload(recipe, run, runtime, classes)
+    engine = workload.engine()
+    plains = check_plain(workload, engine, settings.plain, classes)
+    contenders = [_constant(workload, engine)]
+    if dataset is not None:
+        contenders.append(_loaded(workload, engine, dataset, settings.split))
+    for name, plain in plains.items():
+        contenders += _plain(name, plain, workload, dataset, settings.split)
+    ranges = torch.autograd.profiler.emit_nvtx() if settings.nvtx else nullcontext()
+    with ranges:
+        for _ in range(settings.rounds):
+            for contender in contenders:
+                _window(contender, settings.steps, runtime.device)
+        phases = measure_phases(workload, engine, settings.rounds)
+    with FlopCounterMode(display=False) as counter, run.speed.eagerly():
+        engine.run_step([workload.batches] * run.accumulate)
+    return Result(
+        recipe=recipe,
+        settings=run,
+        runtime=runtime,
+        rows=[contender.row for contender in contenders],
+        phases=phases,
+        flops=counter.get_total_flops(),
+    )
+
+
+def check_plain(
+    workload: Workload, engine: Engine, arithmetics: Sequence[Arithmetic], classes: int
+) -> dict[str, PlainSupervised]:
+    """Return the plain implementations, from our weights, once their losses are ours."""
+    device, plains = workload.runtime.device, {}
+    weights = unwrap(workload.method.networks["student"]) if arithmetics else None
+    for arithmetic in arithmetics:
+        made = plain_step(workload.settings, classes, device, arithmetic)
+        if made is None:
+            print(f"{workload.recipe} has no plain implementation to compare with")
+            break
+        made.load(cast(torch.nn.Module, weights))
+        plains[f"plain PyTorch, {arithmetic}"] = made
+    engine.run_step([workload.batches] * workload.settings.accumulate)
+    ours = engine.means()
+    for name, plain in plains.items():
+        for stage, value in plain.run(workload.batches).items():
+            error = abs(value.item() - ours[stage]) / abs(ours[stage])
+            least = TOLERANCE["bf16"] if plain.arithmetic == "amp" else 0
+            if error > max(TOLERANCE[workload.runtime.precision], least):
+                raise RuntimeError(
+                    f"{name} has loss {stage} {value.item():.6f}, we {ours[stage]:.6f}: no figures"
+                )
+    return plains
+
+
+def _constant(workload: Workload, engine: Engine) -> Contender:
+    micro_batches = [workload.batches] * workload.settings.accumulate
+    row = Row(name="warpseg, constant batch", images=workload.images * len(micro_batches))
+    return Contender(row, lambda: engine.run_step(micro_batches))
+
+
+def _loaded(workload: Workload, engine: Engine, dataset: Dataset, split: str | None) -> Contender:
+    settings = workload.settings
+    streams = open_streams(workload.method.streams, dataset, split, settings, workload.runtime)
+    row = Row(name="warpseg, loader", images=workload.images * settings.accumulate)
+
+    def run() -> None:
+        engine.run_step([next_batches(streams) for _ in range(settings.accumulate)])
+
+    return Contender(row, run)
+
+
+def _plain(
+    name: str,
+    plain: PlainSupervised,
+    workload: Workload,
+    dataset: Dataset | None,
+    split: str | None,
+) -> list[Contender]:
+    row = Row(name=f"{name}, constant batch", images=workload.images)
+    found = [Contender(row, lambda: plain.run(workload.batches))]
+    if dataset is not None:
+        loader = PlainLoader(
+            workload.method.streams, dataset, split, workload.settings, workload.runtime.device
+        )
+        row = Row(name=f"{name}, DataLoader", images=workload.images)
+        found.append(Contender(row, lambda: plain.run(next(loader)), loader.pids))
+    return found
+
+
+def _window(contender: Contender, steps: int, device: torch.device) -> None:
+    """Time some steps, after one that is not counted."""
+    row = contender.row
+    contender.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    pids = contender.pids()
+    used, start = cpu_seconds(pids), time.perf_counter()
+    for _ in range(steps):
+        contender.step()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        row.peak_memory = max(row.peak_memory or 0, torch.cuda.max_memory_allocated(device))
+    elapsed, used = time.perf_counter() - start, cpu_seconds(pids) - used
+    row.images_per_second.append(steps * row.images / elapsed)
+    row.cpu_ms_per_image.append(1e3 * used / (steps * row.images))
+
+
+def table(result: Result) -> str:
+    """Return contenders and phases as lines for a terminal."""
+    first = result.rows[0]
+    lines = []
+    for row in result.rows:
+        pairs = zip(row.images_per_second, first.images_per_second, strict=True)
+        share = statistics.median(own / other for own, other in pairs)
+        memory = None if row.peak_memory is None else row.peak_memory / 2**20
+        cpu = statistics.median(row.cpu_ms_per_image)
+        flops = result.flops / row.images * row.rate / 1e12
+        cells = (f"{row.rate:.2f}", f"{share:.2f}", f"{cpu:.1f}", f"{flops:.3f}", decimal(memory))
+        lines.append((row.name, *cells))
+    head = ("step", "images/s", "x ceiling", "CPU ms/image", "TFLOP/s", "peak MiB")
+    total = sum(phase.milliseconds for phase in result.phases)
+    phases = [
+        (phase.stage, phase.kind, f"{phase.milliseconds:.2f}", f"{phase.milliseconds / total:.1%}")
+        for phase in result.phases
+    ]
+    kinds: dict[str, float] = {}
+    for phase in result.phases:
+        kind = phase.kind.split()[0]
+        kinds[kind] = kinds.get(kind, 0.0) + phase.milliseconds
+    shares = ", ".join(f"{kind} {value / total:.1%}" for kind, value in kinds.items())
+    return "\n".join(
+        [
+            f"{result.recipe}, {first.images} images a step, {result.runtime.precision}, "
+            f"{result.runtime.device}",
+            format_table(head, lines),
+            "",
+            format_table(("stage", "phase", "ms", "share"), phases),
+            f"of the step: {shares}",
+        ]
+    )
