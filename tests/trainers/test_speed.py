@@ -14,6 +14,7 @@ import torch
 import warpseg.kernels
 from torch import nn
 from warpseg.kernels import CutMixBoxes
+from warpseg.pipelines import LabeledBatch
 from warpseg.shards import Dataset
 from warpseg.trainers import consistency, gta, mkd
 from warpseg.trainers.checkpoint import load_checkpoint
@@ -33,26 +34,63 @@ from tiny import METHOD_RECIPES, tiny_recipe
 COMPILED = SpeedSettings(compile="default", backend="aot_eager")
 
 
-def build(settings, scenes, device="cpu"):
-    """Return the engine of a tiny recipe and its streams."""
-    dataset = Dataset.open(scenes)
+TAUGHT = {
+    "simple-baseline": "simple-baseline-student-synthetic-swiftnet18-tiny",
+    "dmt": "dmt-phase-synthetic-swiftnet18-tiny",
+}
+"""Recipes whose unlabeled images come with pseudo-labels; the first has DSBN."""
+CLASSES = 7
+
+
+def build_engine(settings, device="cpu"):
+    """Return the engine of a tiny recipe."""
     runtime = Runtime(device=torch.device(device), precision="fp32", speed=settings.speed)
     runtime.seed(settings.seed)
-    method = build_method(settings, runtime, dataset.num_classes)
-    streams = open_streams(method.streams, dataset, "few", settings, runtime)
-    engine = Engine(
-        method,
+    return Engine(
+        build_method(settings, runtime, CLASSES),
         runtime,
         optimizer=settings.optimizer,
         schedule=settings.schedule,
         num_steps=settings.num_steps,
         accumulate=settings.accumulate,
     )
+
+
+def build(settings, scenes, device="cpu"):
+    """Return the engine of a tiny recipe and its streams."""
+    engine, dataset = build_engine(settings, device), Dataset.open(scenes)
+    assert dataset.num_classes == CLASSES
+    streams = open_streams(engine.method.streams, dataset, "few", settings, engine.runtime)
     return engine, streams
 
 
-def step(engine, streams):
-    engine.run_step([next_batches(streams) for _ in range(engine.accumulate)])
+def taught_batches(count):
+    """Draw steps of two labeled images and two with pseudo-labels."""
+    generator = torch.Generator().manual_seed(0)
+    steps = []
+    for _ in range(count):
+        image = torch.randn(2, 2, 3, 32, 32, generator=generator)
+        mask = torch.randint(CLASSES, (2, 2, 32, 32), generator=generator).to(torch.uint8)
+        sure = torch.rand(2, 32, 32, generator=generator)
+        known, taught = (
+            LabeledBatch(image=image[row], mask=mask[row], keys=("a", "b"), confidence=c)
+            for row, c in ((0, None), (1, sure))
+        )
+        steps.append({"labeled": known, "pseudo": taught})
+    return steps
+
+
+def first_batches(name, scenes, count=2, speed=None):
+    """Return the engine of a recipe by its short name, and its first batches."""
+    speed = speed or SpeedSettings()
+    if name in TAUGHT:
+        return build_engine(tiny_recipe(TAUGHT[name], labels="labels", speed=speed)), (
+            taught_batches(count)
+        )
+    engine, streams = build(tiny_recipe(METHOD_RECIPES[name], speed=speed), scenes)
+    batches = [next_batches(streams) for _ in range(count)]
+    close(streams)
+    return engine, batches
 
 
 def close(streams):
@@ -82,11 +120,9 @@ def kernel_module(info):
     return importlib.import_module(f"warpseg.kernels.{info.name}")
 
 
-@pytest.mark.parametrize("name", METHOD_RECIPES)
+@pytest.mark.parametrize("name", [*METHOD_RECIPES, *TAUGHT])
 def test_no_step_waits_for_the_device(name, scenes, guarded):
-    engine, streams = build(tiny_recipe(METHOD_RECIPES[name]), scenes)
-    batches = [next_batches(streams) for _ in range(2)]
-    close(streams)
+    engine, batches = first_batches(name, scenes)
     with guarded() as guard:
         for batch in batches:
             engine.run_step([batch])
@@ -119,7 +155,7 @@ def test_the_guard_notices_what_waits():
 def test_no_step_waits_for_the_gpu(name, scenes):
     engine, streams = build(tiny_recipe(METHOD_RECIPES[name]), scenes, "cuda")
     for _ in range(3):
-        step(engine, streams)
+        engine.run_step([next_batches(streams)])
     batches = [next_batches(streams) for _ in range(3)]
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -130,30 +166,26 @@ def test_no_step_waits_for_the_gpu(name, scenes):
     close(streams)
 
 
-def weights_after(settings, scenes, count=2):
-    engine, streams = build(settings, scenes)
-    for _ in range(count):
-        step(engine, streams)
-    close(streams)
-    return engine.state_dict()["networks"]
-
-
 SLOW = pytest.mark.slow
 COMPILED_CASES = [
-    pytest.param(name, "aot_eager", marks=[] if name == "vat" else SLOW) for name in METHOD_RECIPES
+    pytest.param(name, "aot_eager", marks=[] if name in ("vat", "simple-baseline") else SLOW)
+    for name in (*METHOD_RECIPES, *TAUGHT)
 ] + [pytest.param("consistency-mt", "inductor", marks=SLOW)]
 
 
 @pytest.mark.parametrize(("name", "backend"), COMPILED_CASES)
 def test_compiled_networks_learn_the_same(name, backend, scenes):
-    """Their passes differ in batch-norm policy, gradients and size; VAT differentiates twice."""
-    settings = tiny_recipe(METHOD_RECIPES[name])
-    expected = weights_after(settings, scenes)
-    speed = SpeedSettings(compile="default", backend=backend)
+    """Their passes differ in batch-norm policy, DSBN branch, gradients and size; VAT
+    differentiates twice."""
     torch._dynamo.reset()
-    compiled = weights_after(replace(settings, speed=speed), scenes)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
-    torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
+    learned = []
+    for speed in (SpeedSettings(), SpeedSettings(compile="default", backend=backend)):
+        engine, batches = first_batches(name, scenes, speed=speed)
+        for batch in batches:
+            engine.run_step([batch])
+        learned.append(engine.state_dict()["networks"])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    torch.testing.assert_close(learned[1], learned[0], rtol=1e-4, atol=1e-5)
 
 
 def flat(state, where=""):
@@ -204,7 +236,7 @@ def test_accumulated_batches_of_a_network_equal_the_joined_batch(scenes):
     engine, streams = build(settings, scenes)
     twice, _ = build(replace(settings, accumulate=2), scenes)
     close(streams)
-    image, mask = torch.randn(4, 3, 32, 32), torch.randint(0, 5, (4, 32, 32), dtype=torch.uint8)
+    image, mask = torch.randn(4, 3, 32, 32), torch.randint(0, CLASSES, (4, 32, 32), dtype=torch.uint8)
 
     def batch(rows):
         held = type("Batch", (), {"image": image[rows], "mask": mask[rows]})
@@ -220,7 +252,7 @@ def test_accumulated_batches_of_a_network_equal_the_joined_batch(scenes):
 
 def test_a_copy_of_a_compiled_network_is_compiled_for_itself():
     runtime = Runtime(device=torch.device("cpu"), speed=COMPILED)
-    student = runtime.train_network(NetworkSettings(name="tiny"), 5)
+    student = runtime.train_network(NetworkSettings(name="tiny"), CLASSES)
     teacher = runtime.frozen_copy(student)
     assert teacher._compiled_call_impl is not None
     assert teacher._compiled_call_impl is not student._compiled_call_impl
@@ -233,8 +265,8 @@ def test_batch_norms_are_synchronised_where_there_are_ranks(compiled, monkeypatc
     speed = COMPILED if compiled else SpeedSettings()
     runtime = Runtime(device=torch.device("cpu"), world_size=2, speed=speed)
     monkeypatch.setattr(runtime, "distribute", lambda network: network)
-    plain = runtime.train_network(NetworkSettings(name="tiny"), 5)
-    synchronised = runtime.train_network(NetworkSettings(name="tiny", sync_batch_norm=True), 5)
+    plain = runtime.train_network(NetworkSettings(name="tiny"), CLASSES)
+    synchronised = runtime.train_network(NetworkSettings(name="tiny", sync_batch_norm=True), CLASSES)
     kinds = [
         sum(type(layer) is kind for layer in network.modules())
         for network in (plain, synchronised)
