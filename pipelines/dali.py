@@ -25,7 +25,8 @@ import torch
 
 from ..shards import Sample
 from .geometry import Window
-from .loading import DAMAGED, Crops, Loader, Plan
+from .loading import Loader
+from .plan import DAMAGED, Crops, Plan
 from .settings import LoaderSettings
 
 INSTALL = 'pip install "warpseg[dali]" (CUDA 12: "warpseg[dali-cuda12]")'

@@ -12,9 +12,10 @@ from ..shards import Subset
 from .batches import LabeledBatch
 from .colour import colour_views
 from .image_labels import ImageLabels
-from .loading import Crops, Loader, MapSource, Plan
+from .loading import Loader
+from .plan import Crops, MapSource, Plan, Pseudo, pseudo_maps
 from .settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
-from .streams import Pseudo, Stream, pseudo_maps
+from .streams import Stream
 
 
 def strong_rows(batch_size: int, rank: int, share: float) -> list[int]:

@@ -11,9 +11,10 @@ from ..kernels.tps import window_mask
 from ..shards import Subset
 from .batches import PairedBatch, SecondView
 from .colour import colour_views
-from .loading import Crops, Loader
+from .loading import Loader
+from .plan import Crops, Pseudo, pseudo_maps
 from .settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
-from .streams import Pseudo, Stream, pseudo_maps
+from .streams import Stream
 
 
 class PairedStream(Stream[PairedBatch]):

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..kernels import normalize
 from ..shards import Sample, Subset
 from .batches import PlainBatch
-from .loading import DAMAGED, damaged
+from .plan import DAMAGED, damaged
 from .portable import decode
 from .settings import LoaderSettings, NormalizationSettings, normalization_of
 

@@ -12,7 +12,8 @@ from PIL import Image
 from ..shards import Sample
 from ..shards.images import open_image
 from .geometry import Window
-from .loading import Crops, Loader, Request
+from .loading import Loader
+from .plan import Crops, Request
 
 
 class PortableLoader(Loader):

@@ -19,8 +19,9 @@ from ..kernels import CropPlan, ResidentImages, random_crop
 from ..shards import Sample
 from .cache import MIB, check_host_room
 from .geometry import draw_windows
-from .loading import DAMAGED, Crops, Loader, Plan, Request
+from .loading import Loader
 from .masks import read_map
+from .plan import DAMAGED, Crops, Plan, Request
 from .portable import decode
 from .sampling import GEOMETRY
 from .settings import LoaderSettings

@@ -14,6 +14,7 @@ from ..shards import Subset
 from .batches import PairedBatch
 from .labeled import labeled
 from .paired import paired
+from .plan import Pseudo
 from .settings import (
     GeometrySettings,
     LoaderSettings,
@@ -21,7 +22,6 @@ from .settings import (
     StrongSettings,
     normalization_of,
 )
-from .streams import Pseudo
 
 Weigh = Callable[[PairedBatch], Tensor]
 """Says how much each pseudo-labeled pixel of a batch weighs, in [0, 1]: (N, H, W)."""

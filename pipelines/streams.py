@@ -29,7 +29,8 @@ from .batches import LabeledBatch, PairedBatch
 from .colour import Colour, draw_colour
 from .dali import DaliLoader, has_dali
 from .distortion import Distortion, distort, sample_distortion
-from .loading import Change, Crops, Loader, MapSource, Plan
+from .loading import Loader
+from .plan import Change, Crops, MapSource, Plan
 from .portable import PortableLoader
 from .randaugment import randaugment, sample_randaugment
 from .resident import ResidentLoader
@@ -44,12 +45,9 @@ from .settings import (
 )
 
 Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
-Pseudo = Mapping[str, Sample]
-"""Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
 
 _PHOTOMETRIC, _TPS, _DISTORTION, _RANDAUGMENT, _SDA = 0, 1, 4, 5, 6
 """What is drawn at a position; a second view takes the numbers 2 and 3."""
-_PSEUDO_MAPS = ("label.png", "confidence.png")
 _log = logging.getLogger(__name__)
 
 
@@ -225,7 +223,7 @@ class Stream(ABC, Generic[Batch]):
         own = {name: v[first : first + self.batch_size] for name, v in vars(drawn).items()}
         image = distort(pixels.permute(0, 3, 1, 2) / 255, Distortion(**own))
         mean, std = (
-            torch.tensor(values, device=self.device)[:, None, None]
+            self._to_device(torch.tensor(values))[:, None, None]
             for values in (self.normalization.mean, self.normalization.std)
         )
         shown = window_mask(self._to_device(crops.window), self.geometry.crop_size)[:, None]
@@ -281,15 +279,6 @@ def choose_loader() -> str:
     name = "dali" if has_dali() else "portable"
     _log.info("loader: %s%s", name, "" if name == "dali" else " (NVIDIA DALI is not installed)")
     return name
-
-
-def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
-    """Return the maps of pseudo-labels: the label under `name`, confidences where there are any."""
-    label, confidence = _PSEUDO_MAPS
-    maps = {name: MapSource(extension=label, samples=pseudo)}
-    if any(confidence in sample.parts for sample in pseudo.values()):
-        maps["confidence"] = MapSource(extension=confidence, fill=0, samples=pseudo)
-    return maps
 
 
 def _levels(normalization: NormalizationSettings) -> tuple[int, int, int]:

@@ -51,6 +51,18 @@ def test_views_and_windows_are_those_of_the_portable_loader(coordinates):
         torch.testing.assert_close(one.strong, other.strong)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_holds_the_same_crops(coordinates):
+    subset = coordinates.subset("train")
+    ours, _ = batches(labeled, subset, "resident", SCALED, device="cuda")
+    theirs, _ = batches(labeled, subset, "portable", SCALED)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.image.is_cuda
+        assert one.mask.is_cuda
+        assert torch.equal(one.mask.cpu(), other.mask)
+        assert (one.image.cpu() - other.image).abs().max() * 255 <= 2 + 1e-3
+
+
 @pytest.mark.parametrize("distribution", ["uniform", "log_uniform", "balanced"])
 @pytest.mark.parametrize("resize", [None, (30, 44)])
 def test_windows_of_a_batch_are_those_of_its_images(distribution, resize):
