@@ -43,6 +43,7 @@ def _run_command(recipe: str, settings: Any) -> Callable[..., None]:
         split: str | None = None,
         resume: bool = False,
         device: str = "auto",
+        profile: int = 0,
     ) -> None:
         """Train a network.
 
@@ -53,9 +54,17 @@ def _run_command(recipe: str, settings: Any) -> Callable[..., None]:
             split: a split that `warpseg split` made; without one, all masks are used
             resume: go on from the folder's last checkpoint, if it has one
             device: auto, cpu, cuda or cuda:N
+            profile: number of steps to profile, once the run is warm, into OUT/profile
         """
         run_training(
-            settings, data=data, out=out, split=split, resume=resume, device=device, recipe=recipe
+            settings,
+            data=data,
+            out=out,
+            split=split,
+            resume=resume,
+            device=device,
+            recipe=recipe,
+            profile=profile,
         )
 
     run.__annotations__["settings"] = Annotated[type(settings), tyro.conf.arg(name="")]

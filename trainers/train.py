@@ -17,6 +17,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .data import next_batches, open_streams
 from .engine import Engine
 from .journal import Journal, start_logging
+from .profiling import StepProfiler
 from .recipes import build_method
 from .run import claim_folder, describe_run, score
 from .runtime import Runtime, close_runtime, open_runtime, unwrap
@@ -35,13 +36,17 @@ def train(
     resume: bool = False,
     device: str = "auto",
     recipe: str = "",
+    profile: int = 0,
 ) -> bool:
     """Train by the settings on a data set's split and leave checkpoint, metrics and scores in
-    `out`; tell whether the run came to its end, not stopped by SIGTERM."""
+    `out`, and a profile of some steps if asked; tell whether the run came to its end, not stopped
+    by SIGTERM."""
     runtime = open_runtime(device, settings.precision, settings.speed)
     start_logging(runtime.rank)
     try:
         run = Run(settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe)
+        if profile:
+            run.profiler = StepProfiler(out / "profile", profile, runtime.device, runtime.rank)
         finished = run.work()
         runtime.barrier()
     finally:
@@ -98,6 +103,7 @@ class Run:
             settings.num_steps,
             tensorboard=settings.tensorboard,
         )
+        self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
         self.terminated = False
@@ -110,6 +116,8 @@ class Run:
                 return self._work()
         finally:
             self.journal.close()
+            if self.profiler is not None:
+                self.profiler.close()
             for stream in self.streams.values():
                 stream.close()
 
@@ -135,10 +143,13 @@ class Run:
 
     def _step(self) -> None:
         started = time.perf_counter()
-        micro_batches = [next_batches(self.streams) for _ in range(self.settings.accumulate)]
+        with self.engine.phase("data"):
+            micro_batches = [next_batches(self.streams) for _ in range(self.settings.accumulate)]
         self.journal.waited += time.perf_counter() - started
         self.engine.run_step(micro_batches)
         self.journal.images += self.images_per_step
+        if self.profiler is not None:
+            self.profiler.step()
 
     def _log(self) -> None:
         """Write a row of the mean losses; stop the run when one is no number."""
