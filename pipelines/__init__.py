@@ -12,7 +12,7 @@ from .settings import (
     StrongSettings,
     normalization_of,
 )
-from .show import contact_sheet, label_sheet
+from .show import contact_sheet, label_sheet, rounds_sheet
 
 __all__ = [
     "NORMALIZATIONS",
@@ -30,4 +30,5 @@ __all__ = [
     "normalization_of",
     "paired",
     "plain",
+    "rounds_sheet",
 ]

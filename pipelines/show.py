@@ -1,7 +1,7 @@
 """A contact sheet of what a recipe trains on: weak view, mask, strong view, validity; or what
 pseudo-labels say of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ GAP = 8
 TITLE = 22
 PAPER, INK = (250, 250, 250), (32, 32, 32)
 INVALID = (230, 30, 140)
+UNLABELED = (176, 176, 176)
 MASK_SHARE = 0.55
 HEAT = ((48, 18, 59), (62, 82, 178), (27, 158, 119), (240, 200, 50), (255, 250, 220))
 """Colours from 0 to 1, evenly spaced."""
@@ -53,16 +54,8 @@ def contact_sheet(
     photometric change makes, are cut for the picture. Raises what `labeled` and `paired` raise.
     """
     look = normalization_of(normalization)
-    # One name, one seed: both streams cut the same crops.
-    shared = {
-        "geometry": geometry,
-        "normalization": look,
-        "loader": loader,
-        "batch_size": samples,
-        "seed": seed,
-        "stream": "show",
-        "weak_photometric": weak_photometric,
-    }
+    shared = _same_crops(geometry, look, loader, samples, seed)
+    shared["weak_photometric"] = weak_photometric
     pair = _first(paired(subset, strong=strong, **shared))
     weak, perturbed = _picture(pair.weak, look), _picture(pair.strong, look)
     columns = {"weak view": weak}
@@ -90,11 +83,60 @@ def label_sheet(
     confidence, weight (DMT, Figure 6).
 
     truth: the same samples with masks, where known. weigh: says what a loss makes of the labels;
-    the column is left out without it. Pixels without a label are drawn in a colour of their own in
-    the last two columns. Raises what `labeled` and `paired` raise.
+    the column is left out without it, and pixels without a label are grey in it. Raises what `labeled` and `paired` raise.
     """
     look = normalization_of(normalization)
-    shared = {
+    shared = _same_crops(geometry, look, loader, samples, seed)
+    pair, label, confidence = _pseudo_labeled(subset, pseudo, shared)
+    weak, palette = _picture(pair.weak, look), subset.dataset.palette
+    columns = {"image": weak, **_true_mask(weak, truth, shared)}
+    columns["pseudo-label"] = _overlay(weak, label, palette)
+    columns["confidence"] = _heat(confidence, label)
+    if weigh is not None:
+        columns["dynamic weight"] = _heat(weigh(pair), label)
+    return _sheet(columns, pair.keys)
+
+
+def rounds_sheet(
+    subset: Subset,
+    rounds: Mapping[str, tuple[Pseudo, Weigh]],
+    *,
+    geometry: GeometrySettings,
+    truth: Subset | None = None,
+    normalization: NormalizationSettings | str = "imagenet",
+    loader: LoaderSettings | None = None,
+    samples: int = 4,
+    seed: int = 0,
+) -> Image.Image:
+    """Draw crops of images, one a row: weak view, true mask, and for each round its pseudo-labels
+    and what a loss makes of them (DMT, Figure 6).
+
+    rounds: by title, pseudo-labels of all images of the subset, and weights. Otherwise as
+    `label_sheet`.
+    """
+    look = normalization_of(normalization)
+    shared = _same_crops(geometry, look, loader, samples, seed)
+    columns: dict[str, np.ndarray] = {}
+    keys: tuple[str, ...] = ()
+    for title, (pseudo, weigh) in rounds.items():
+        pair, label, _ = _pseudo_labeled(subset, pseudo, shared)
+        weak, keys = _picture(pair.weak, look), pair.keys
+        if not columns:
+            columns = {"image": weak, **_true_mask(weak, truth, shared)}
+        columns[f"{title}: labels"] = _overlay(weak, label, subset.dataset.palette)
+        columns[f"{title}: weights"] = _heat(weigh(pair), label)
+    return _sheet(columns, keys)
+
+
+def _same_crops(
+    geometry: GeometrySettings,
+    look: NormalizationSettings,
+    loader: LoaderSettings | None,
+    samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the options of streams that cut the same crops: one name, one seed."""
+    return {
         "geometry": geometry,
         "normalization": look,
         "loader": loader,
@@ -102,21 +144,27 @@ def label_sheet(
         "seed": seed,
         "stream": "show",
     }
+
+
+def _pseudo_labeled(
+    subset: Subset, pseudo: Pseudo, shared: dict[str, Any]
+) -> tuple[PairedBatch, np.ndarray, Tensor]:
+    """Return the first batch of pseudo-labeled images, its labels and its confidences."""
     plain = StrongSettings(view="none")
     pair = _first(paired(subset, pseudo=pseudo, strong=plain, **shared))
     assert pair.label is not None
     assert pair.confidence is not None
-    weak, palette = _picture(pair.weak, look), subset.dataset.palette
-    label = pair.label.cpu().numpy()
-    columns = {"image": weak}
-    if truth is not None:
-        mask = _first(labeled(truth, **shared)).mask.cpu().numpy()
-        columns["true mask"] = _overlay(weak, mask, palette)
-    columns["pseudo-label"] = _overlay(weak, label, palette)
-    columns["confidence"] = _heat(pair.confidence, label)
-    if weigh is not None:
-        columns["dynamic weight"] = _heat(weigh(pair), label)
-    return _sheet(columns, pair.keys)
+    return pair, pair.label.cpu().numpy(), pair.confidence
+
+
+def _true_mask(
+    weak: np.ndarray, truth: Subset | None, shared: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """Return the column of true masks over the weak views, where they are known."""
+    if truth is None:
+        return {}
+    mask = _first(labeled(truth, **shared)).mask.cpu().numpy()
+    return {"true mask": _overlay(weak, mask, truth.dataset.palette)}
 
 
 def _first(stream: Any) -> Any:
@@ -127,13 +175,12 @@ def _first(stream: Any) -> Any:
         stream.close()
 
 
-def _heat(values: Tensor, label: np.ndarray) -> np.ndarray:
-    """Colour values in [0, 1], (N, H, W): dark to bright; where there is no label, INVALID."""
+def _heat(values: Tensor) -> np.ndarray:
+    """Colour values in [0, 1], (N, H, W): dark to bright, uint8 (N, H, W, 3)."""
     shares = values.float().cpu().numpy()
     stops = np.linspace(0, 1, len(HEAT))
     channels = [np.interp(shares, stops, [colour[i] for colour in HEAT]) for i in range(3)]
-    drawn = np.stack(channels, -1).round().astype(np.uint8)
-    return np.where((label == IGNORE)[..., None], np.array(INVALID, np.uint8), drawn)
+    return np.stack(channels, -1).round().astype(np.uint8)
 
 
 def _picture(views: Tensor, look: NormalizationSettings) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The verb `diagnose`: the papers' own diagnostics, drawn.
 
 warpseg diagnose labels LABELS --data DATA --out error.png     error of pseudo-labels by confidence
+warpseg diagnose weights OUT --out weights.png                 what DMT makes of pseudo-labels
 warpseg diagnose norm RUN --out norm.png                       batch statistics of strong views
 """
 
@@ -9,6 +10,7 @@ import sys
 
 DIAGNOSES = {
     "labels": ("label_errors", "how wrong pseudo-labels are, by their confidence (DMT, Figure 1)"),
+    "weights": ("label_weights", "dynamic weights of pseudo-labels by round (DMT, Figure 6)"),
     "norm": (
         "norm_statistics",
         "what batch norms see of weak and strong views (SimpleBaseline, Figure 1)",

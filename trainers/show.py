@@ -1,13 +1,12 @@
 """The verb `show`: the views a recipe trains on, or what pseudo-labels say of them."""
 
 from pathlib import Path
+from typing import Any
 
-import torch
 import tyro
 from PIL import Image
 from torch import Tensor
 
-from .. import IGNORE
 from ..kernels import dynamic_weights
 from ..pipelines import PairedBatch, contact_sheet, label_sheet
 from ..pipelines.show import Weigh
@@ -104,7 +103,7 @@ def draw_labels(
         pseudo,
         geometry=settings.geometry,
         truth=with_masks(dataset, subset),
-        weigh=None if trained is None else dynamic_rule(trained, gamma),
+        weigh=None if trained is None else dynamic_rule(trained, gamma1=gamma, gamma2=gamma),
         normalization=settings.normalization if trained is None else trained.normalization,
         loader=settings.loader,
         samples=samples,
@@ -112,18 +111,15 @@ def draw_labels(
     )
 
 
-def dynamic_rule(trained: TrainedNetwork, gamma: float) -> Weigh:
+def dynamic_rule(trained: TrainedNetwork, **options: Any) -> Weigh:
     """Return how DMT's loss weighs pseudo-labels for a network: p^gamma where it agrees or is less
-    sure than the label, 0 where it is surer of another class."""
+    sure than the label, 0 where it is surer of another class. options: of `dynamic_weights`."""
 
     def weigh(batch: PairedBatch) -> Tensor:
         assert batch.label is not None
         assert batch.confidence is not None
         with evaluating(trained.network):
             logits = trained.network(batch.weak.float())
-        weights, _ = dynamic_weights(
-            logits, batch.label, batch.confidence, gamma1=gamma, gamma2=gamma
-        )
-        return torch.where(batch.label == IGNORE, 0, weights)
+        return dynamic_weights(logits, batch.label, batch.confidence, **options)[0]
 
     return weigh

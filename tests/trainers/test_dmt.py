@@ -20,11 +20,14 @@ from by_hand import (
     poly,
     small,
 )
+from PIL import Image
 from test_run import assert_same_state
 from tiny import tiny_recipe
 from warpseg import IGNORE
+from warpseg.__main__ import main
 from warpseg.pipelines.batches import LabeledBatch
 from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.show import GAP
 from warpseg.trainers.recipes import RECIPES
 from warpseg.trainers.rounds import LabelPart, TrainPart, check_plan
 from warpseg.trainers.rounds_run import run_rounds
@@ -238,6 +241,12 @@ def test_interrupted_rounds_end_with_the_same_bits(scenes, tmp_path, monkeypatch
     interrupt(monkeypatch, settings, scenes, tmp_path / "halves", steps=9)
     for part in ("b1", "a1"):
         assert_same_state(tmp_path / "halves" / part, tmp_path / "whole" / part)
+    picture = tmp_path / "weights.png"
+    words = ["diagnose", "weights", str(tmp_path / "whole"), "--out", str(picture)]
+    assert main([*words, "--samples", "3"]) == 0
+    # Image, true mask, labels of a0 and their weights for b0.
+    with Image.open(picture) as drawn:
+        assert drawn.width == GAP + 4 * (32 + GAP)
 
 
 @pytest.mark.parametrize(
