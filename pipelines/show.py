@@ -83,7 +83,8 @@ def label_sheet(
     confidence, weight (DMT, Figure 6).
 
     truth: the same samples with masks, where known. weigh: says what a loss makes of the labels;
-    the column is left out without it, and pixels without a label are grey in it. Raises what `labeled` and `paired` raise.
+    the column is left out without it, and pixels without a label are grey in it. Raises what
+    `labeled` and `paired` raise.
     """
     look = normalization_of(normalization)
     shared = _same_crops(geometry, look, loader, samples, seed)
@@ -91,9 +92,9 @@ def label_sheet(
     weak, palette = _picture(pair.weak, look), subset.dataset.palette
     columns = {"image": weak, **_true_mask(weak, truth, shared)}
     columns["pseudo-label"] = _overlay(weak, label, palette)
-    columns["confidence"] = _heat(confidence, label)
+    columns["confidence"] = _heat(confidence)
     if weigh is not None:
-        columns["dynamic weight"] = _heat(weigh(pair), label)
+        columns["dynamic weight"] = _weighed(weigh(pair), label)
     return _sheet(columns, pair.keys)
 
 
@@ -124,7 +125,7 @@ def rounds_sheet(
         if not columns:
             columns = {"image": weak, **_true_mask(weak, truth, shared)}
         columns[f"{title}: labels"] = _overlay(weak, label, subset.dataset.palette)
-        columns[f"{title}: weights"] = _heat(weigh(pair), label)
+        columns[f"{title}: weights"] = _weighed(weigh(pair), label)
     return _sheet(columns, keys)
 
 
@@ -173,6 +174,11 @@ def _first(stream: Any) -> Any:
         return next(stream)
     finally:
         stream.close()
+
+
+def _weighed(weights: Tensor, label: np.ndarray) -> np.ndarray:
+    """Colour the weights of the pixels that have a label, (N, H, W); the others are grey."""
+    return np.where((label == IGNORE)[..., None], np.array(UNLABELED, np.uint8), _heat(weights))
 
 
 def _heat(values: Tensor) -> np.ndarray:
