@@ -18,7 +18,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def _from_partner(box_ptr, n, y, x, BOXES: tl.constexpr):
+def from_partner(box_ptr, n, y, x, BOXES: tl.constexpr):
     """Tell whether pixels (y, x) of image n lie in an odd number of its boxes."""
     odd = (y < 0) & (x < 0)
     for k in tl.static_range(BOXES):
@@ -54,11 +54,11 @@ def _cutmix_kernel(
     pixel = element // C if CHANNELS_LAST else element % (H * W)
     y = tl.minimum(pixel // W * stride + stride // 2, crop_height - 1)
     x = tl.minimum(pixel % W * stride + stride // 2, crop_width - 1)
-    given = _from_partner(box_ptr, n, y, x, BOXES)
+    given = from_partner(box_ptr, n, y, x, BOXES)
     own = n * C * H * W + element
     theirs = other * C * H * W + element
     if BACKWARD:
-        taken = _from_partner(box_ptr, other, y, x, BOXES)
+        taken = from_partner(box_ptr, other, y, x, BOXES)
         value = tl.load(in_ptr + own, mask=live & (given == 0), other=0)
         value += tl.load(in_ptr + theirs, mask=live & taken, other=0)
     else:

@@ -18,7 +18,7 @@ from .. import IGNORE
 from .cells import SIZES, exponentials, first_largest, largest_logit, row_ends, tile, way
 from .compile import CompileCase
 from .cutmix import CutMixBoxes, cutmix_reference
-from .cutmix_triton import _from_partner
+from .cutmix_triton import from_partner
 from .dispatch import use_op
 from .quantile import select
 from .rows import to_rows
@@ -102,13 +102,13 @@ def _pseudo_label_kernel(
             label = first_largest(z, largest, cls, NUM_CLASSES)
             stays = inside
             if BOXES:
-                stays = inside & (_from_partner(box_ptr, n, y, x, BOXES) == 0)
+                stays = inside & (from_partner(box_ptr, n, y, x, BOXES) == 0)
             place = (n * H + y) * W + x
             tl.store(label_ptr + place, label.to(tl.uint8), mask=stays)
             tl.store(confidence_ptr + place, confidence, mask=stays)
             hits = tl.where(stays, 1, 0)
             if BOXES:
-                goes = inside & _from_partner(box_ptr, taker, y, x, BOXES)
+                goes = inside & from_partner(box_ptr, taker, y, x, BOXES)
                 place = (taker * H + y) * W + x
                 tl.store(label_ptr + place, label.to(tl.uint8), mask=goes)
                 tl.store(confidence_ptr + place, confidence, mask=goes)
