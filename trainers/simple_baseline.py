@@ -16,13 +16,14 @@ views are made of labeled and unlabeled images alike: `strong_on both`, `strong_
 `dsbn_by strength`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import IGNORE
 from ..kernels import self_correction
@@ -140,13 +141,14 @@ class SimpleBaseline(Method):
         self.runtime = runtime
         self.streams = settings.streams()
         self.sizes = [spec.batch_size for spec in self.streams.values()]
-        convert = partial(convert_dsbn, shared_affine=settings.shared_affine)
-        dsbn = settings.batch_norm == "dsbn"
-        if dsbn:
-            self._plan_branches()
-        self.student = runtime.train_network(
-            settings.network, num_classes, change=convert if dsbn else None
-        )
+        self.branches, self.order, change = (0, 0), None, None
+        if settings.batch_norm == "dsbn":
+            main, aux = branch_rows(self.streams, settings.dsbn_by, runtime.rank)
+            self.branches = (len(main), len(aux))
+            if main + aux != sorted(main + aux):
+                self.order = torch.tensor(main + aux, device=runtime.device)
+            change = partial(convert_dsbn, shared_affine=settings.shared_affine)
+        self.student = runtime.train_network(settings.network, num_classes, change=change)
         self.networks = {"student": self.student}
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
@@ -187,37 +189,36 @@ class SimpleBaseline(Method):
         if self.settings.batch_norm == "trainable":
             return self.student(image)
         with dsbn_branch(self.student, self.branches):
-            return self._in_order(self.student, image)
+            if self.order is None:
+                return self.student(image)
+            # The rows of the main branch first, whatever their order, and the logits as they were.
+            ordered = image[self.order].contiguous(memory_format=torch.channels_last)
+            return self.student(ordered)[self.order.argsort()]
 
-    def _in_order(self, network: nn.Module, image: Tensor) -> Tensor:
-        """Pass the main branch's images first, whatever their order; return logits as given."""
-        if self.order == sorted(self.order):
-            return network(image)
-        order = torch.tensor(self.order).to(image.device, non_blocking=True)
-        sorted_image = image[order].contiguous(memory_format=torch.channels_last)
-        return network(sorted_image)[order.argsort()]
 
-    def _plan_branches(self) -> None:
-        """Find which rows of the joint batch pass which branch of DSBN.
+def branch_rows(
+    streams: Mapping[str, StreamSpec], by: str, rank: int
+) -> tuple[list[int], list[int]]:
+    """Return which rows of the joint batch pass the main branch of DSBN, and which the other.
 
-        Raises ValueError where one of them would stay empty.
-        """
-        rows: tuple[list[int], list[int]] = ([], [])
-        for number, (name, spec) in enumerate(self.streams.items()):
-            second = range(spec.batch_size if name == "pseudo" else 0)
-            if self.settings.dsbn_by == "strength":
-                share = spec.strong_share if spec.strong is not None else 0.0
-                second = strong_rows(spec.batch_size, self.runtime.rank, share)
-            first = sum(self.sizes[:number])
-            for row in range(spec.batch_size):
-                rows[row in second].append(first + row)
-        if not all(rows):
-            raise ValueError(
-                "--batch-norm dsbn needs images for both of its branches in every batch; choose "
-                "trainable, or --dsbn-by strength with a --strong-share between 0 and 1"
-            )
-        self.order = rows[0] + rows[1]
-        self.branches = (len(rows[0]), len(rows[1]))
+    by: "origin", pseudo-labeled images pass the other one, or "strength", augmented ones do. Raises
+    ValueError where a branch would stay empty.
+    """
+    rows: tuple[list[int], list[int]] = ([], [])
+    for name, spec in streams.items():
+        share = float(name == "pseudo")
+        if by == "strength":
+            share = spec.strong_share if spec.strong is not None else 0.0
+        second = strong_rows(spec.batch_size, rank, share)
+        first = len(rows[0]) + len(rows[1])
+        for row in range(spec.batch_size):
+            rows[row in second].append(first + row)
+    if not all(rows):
+        raise ValueError(
+            "--batch-norm dsbn needs images for both of its branches in every batch; choose "
+            "trainable, or --dsbn-by strength with a --strong-share between 0 and 1"
+        )
+    return rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,6 @@
 import pytest
+import torch
+from warpseg.kernels import normalize
 from warpseg.pipelines import (
     NORMALIZATIONS,
     GeometrySettings,
@@ -54,3 +56,11 @@ def test_the_cores_are_shared_by_the_ranks_of_a_machine(monkeypatch):
     assert LoaderSettings(threads=5).num_threads == 5
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert LoaderSettings().num_threads == 1
+
+
+def test_caffes_input_is_a_level_less_the_mean():
+    crop = torch.randint(0, 256, (1, 4, 5, 3)).byte()
+    look = NORMALIZATIONS["caffe"]
+    expected = crop.float() - torch.tensor([122.675, 116.669, 104.008])
+    ours = normalize(crop, look.mean, look.std)
+    torch.testing.assert_close(ours, expected.permute(0, 3, 1, 2), atol=1e-3, rtol=0)
