@@ -8,6 +8,9 @@ BENCHMARKS = {
     "pipeline": "the loaders against those of the field",
     "step": "training steps: images/s, where the time goes, plain PyTorch beside them",
     "memory": "training steps: what is allocated after each phase",
+    "inference": "networks on one image at a time",
+    "scaling": "training steps on 1 to N ranks",
+    "report": "tables and plots of results, as Markdown",
 }
 
 

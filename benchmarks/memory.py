@@ -11,8 +11,6 @@ fused kernels' outputs, and so answers for sizes that do not fit here:
     warpseg bench memory consistency-cityscapes-swiftnet18 --model --plain
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,14 +22,12 @@ from torch import Tensor
 from ..kernels.dispatch import kernels
 from ..trainers.runtime import open_runtime
 from ..trainers.settings import RunSettings, to_plain
-from ..trainers.tables import format_table
+from ..trainers.supervised import SupervisedSettings
 from .allocations import Phase, PhaseMemory, Step, on_cuda, profiled
 from .memory_model import Precision, modeled_plain, modeled_step
-from .plain_step import plain_step
-from .timing import circumstances
+from .plain_step import has_plain, plain_step
+from .tables import MiB, Result, Table, result_of, write
 from .workload import bench_settings, open_workload, supervised_part, tensors_of
-
-MiB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +78,12 @@ def memory(arguments: list[str]) -> int:
     if not recipes:
         raise ValueError("bench memory takes one RECIPE or more first; see warpseg train --help")
     subjects = measure({name: bench_settings(name, words) for name in recipes}, settings)
-    print(table(subjects))
-    for subject in subjects:
-        print(f"\n{phase_table(subject)}")
-    if settings.out is not None:
-        settings.out.write_text(json.dumps(_plain(subjects, settings, arguments), indent=1) + "\n")
+    on_gpu = subjects[0].instrument == "CUDA allocator"
+    steps = [{**asdict(subject), "peak": subject.peak} for subject in subjects]
+    device = torch.device("cuda" if on_gpu else "cpu")
+    result = result_of("memory", arguments, device, {"steps": steps})
+    print("\n\n".join(table.text() for table in tables(result)))
+    write(result, settings.out)
     return 0
 
 
@@ -124,7 +121,7 @@ def _measured(name: str, run: RunSettings, settings: MemorySettings) -> list[Sub
 
 
 def _measure_ours(name: str, run: RunSettings, settings: MemorySettings) -> Subject:
-    runtime = open_runtime(settings.device, run.precision)
+    runtime = open_runtime(settings.device, run.precision, run.speed)
     workload = open_workload(name, run, runtime, settings.classes)
     engine, micro_batches = workload.engine(), [workload.batches] * run.accumulate
     engine.run_step(micro_batches)  # makes the optimizer's state
@@ -166,32 +163,24 @@ def _subject(
 
 def _plain_forms(run: RunSettings, settings: MemorySettings) -> list[tuple[str, bool]]:
     """Return name and order of the plain implementations to compare with."""
-    if not settings.plain or plain_step(run, 2, torch.device("meta"), optimize=False) is None:
+    if not settings.plain or not has_plain(run):
         return []
     forms = [("plain", True)]
-    return forms if hasattr(run, "augmentation") else [*forms, ("plain, one backward", False)]
+    supervised = isinstance(run, SupervisedSettings)
+    return forms if supervised else [*forms, ("plain, one backward", False)]
 
 
-def table(subjects: Sequence[Subject]) -> str:
-    """Return the peaks as lines for a terminal."""
-    rows = [(s.name, s.instrument, f"{s.peak / MiB:.1f}", f"{s.ratio:.3f}") for s in subjects]
-    return format_table(("step", "by", "peak MiB", "x supervised"), rows)
-
-
-def phase_table(subject: Subject) -> str:
-    """Return the phases of a step as lines for a terminal."""
-    rows = [(p.name, f"{p.after / MiB:.1f}", f"{p.peak / MiB:.1f}") for p in subject.phases]
-    return format_table((subject.name, "after, MiB", "peak, MiB"), rows)
-
-
-def _plain(
-    subjects: Sequence[Subject], settings: MemorySettings, arguments: Sequence[str]
-) -> dict[str, Any]:
-    device = torch.device("cpu")
-    if settings.device != "cpu" and torch.cuda.is_available() and not settings.model:
-        device = torch.device("cuda")
-    return {
-        "command": " ".join(["warpseg bench memory", *arguments]),
-        "machine": circumstances(device),
-        "steps": [{**asdict(subject), "peak": subject.peak} for subject in subjects],
-    }
+def tables(result: Result) -> list[Table]:
+    """Return the peaks, then the phases of each step."""
+    peaks = [
+        (step["name"], step["instrument"], f"{step['peak'] / MiB:.1f}", f"{step['ratio']:.3f}")
+        for step in result["steps"]
+    ]
+    found = [Table(("step", "by", "peak MiB", "x supervised"), peaks)]
+    for step in result["steps"]:
+        phases = [
+            (phase["name"], f"{phase['after'] / MiB:.1f}", f"{phase['peak'] / MiB:.1f}")
+            for phase in step["phases"]
+        ]
+        found.append(Table((step["name"], "after, MiB", "peak, MiB"), phases))
+    return found

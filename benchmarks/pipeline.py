@@ -13,7 +13,6 @@ change. The gate comes first: both of our loaders must deliver the same masks an
 levels, the same images.
 """
 
-import json
 import os
 import statistics
 import tempfile
@@ -35,6 +34,7 @@ from ..pipelines.paired import PairedStream, paired
 from ..shards import Dataset, Sample, Subset
 from .enlarged import enlarge
 from .peers import albumentations_recipe, peer_loader, pil_recipe, torchvision_recipe
+from .tables import Result, Table, result_of, write
 from .timing import circumstances
 
 PEERS = {
@@ -121,10 +121,9 @@ def pipeline(arguments: list[str]) -> int:
                 rows = measure(enlarged, 512, 8, 2 * seconds, rounds, makers)
             results["2048x1024 to 512x512"] = rows
             print(table("512 x 512 from 2048 x 1024 JPEG", rows))
-        if out is not None:
-            plain = {name: [asdict(row) for row in rows] for name, rows in results.items()}
-            written = {"machine": machine(threads), "cases": plain}
-            out.write_text(json.dumps(written, indent=1) + "\n")
+        plain = {name: [asdict(row) for row in rows] for name, rows in results.items()}
+        content = {"machine": machine(threads), "cases": plain}
+        write(result_of("pipeline", arguments, torch.device("cpu"), content), out)
 
     tyro.cli(run, args=arguments, prog="warpseg bench pipeline")
     return 0
@@ -262,21 +261,37 @@ def cpu_seconds(pids: list[int]) -> float:
 
 def table(title: str, rows: list[Row]) -> str:
     """Return the results of one case as text, with what bounds our loader."""
+    return f"{title}\n{_table(rows).text()}\n{_bound(rows)}\n"
+
+
+def tables(result: Result) -> list[Table]:
+    """Return the results of a file as tables, one for each case."""
+    cases = result["cases"].items()
+    return [_table([Row(**loader) for loader in loaders], case) for case, loaders in cases]
+
+
+def _table(rows: list[Row], remark: str = "") -> Table:
     base = next(row for row in rows if row.loader == BASELINE)
-    lines = [
-        title,
-        f"{'loader':<22} {'delivers':<18} {'pairs/s':>8} {'x PIL':>6} {'CPU ms':>7} {'x PIL':>6}",
-    ]
+    cells = []
     for row in rows:
-        ratios = [
-            own / other
-            for own, other in zip(row.pairs_per_second, base.pairs_per_second, strict=True)
-        ]
-        lines.append(
-            f"{row.loader:<22} {row.delivers:<18} {row.rate:8.1f} {statistics.median(ratios):6.2f} "
-            f"{row.cpu_ms:7.2f} {base.cpu_ms / row.cpu_ms:6.2f}"
+        pairs = zip(row.pairs_per_second, base.pairs_per_second, strict=True)
+        cells.append(
+            (
+                *(row.loader, row.delivers, f"{row.rate:.1f}"),
+                f"{statistics.median(own / other for own, other in pairs):.2f}",
+                *(f"{row.cpu_ms:.2f}", f"{base.cpu_ms / row.cpu_ms:.2f}"),
+            )
         )
-    return "\n".join([*lines, _bound(rows), ""])
+    head = ("loader", "delivers", "pairs/s", "x PIL", "CPU ms/pair", "x PIL")
+    return Table(head, cells, remark)
+
+
+def bars(result: Result) -> dict[str, dict[str, float]]:
+    """Return pairs/s for a plot."""
+    rows = {case: [Row(**loader) for loader in some] for case, some in result["cases"].items()}
+    return {
+        case: {f"{r.loader}, {r.delivers}": r.rate for r in some} for case, some in rows.items()
+    }
 
 
 def _bound(rows: list[Row]) -> str:
@@ -298,7 +313,6 @@ def machine(threads: int) -> dict[str, Any]:
     installed = {p.metadata["Name"].lower(): p.version for p in metadata.distributions()}
     return {
         **circumstances(torch.device("cpu")),
-        "cores": os.cpu_count(),
         "threads": threads,
         "packages": {name: installed.get(name) for name in packages},
     }

@@ -21,6 +21,9 @@ from .peers import peer_loader, pil_crop
 class PlainLoader:
     """An endless iterator over batches of a method's streams."""
 
+    WORKERS: int | None = None
+    """worker processes of each stream; as many as our loader has threads when not given"""
+
     def __init__(
         self,
         specs: dict[str, StreamSpec],
@@ -33,6 +36,7 @@ class PlainLoader:
         if height != width:
             raise ValueError(f"the plain loader makes square crops; got {height} x {width}")
         self.specs, self.settings, self.device = specs, settings, device
+        workers = settings.loader.num_threads if self.WORKERS is None else self.WORKERS
         self.items: dict[str, Iterator[Any]] = {}
         self._pids: list[Callable[[], list[int]]] = []
         for name, spec in specs.items():
@@ -42,7 +46,7 @@ class PlainLoader:
                 height,
                 pil_crop,
                 batch_size=spec.batch_size,
-                workers=settings.loader.num_threads,
+                workers=workers,
             )
             self._pids.append(pids)
 

@@ -147,15 +147,18 @@ def plain_step(
     settings: RunSettings, *options: Any, staged: bool = True, **more: Any
 ) -> PlainSupervised | None:
     """Return the plain implementation of a recipe's step, or None where there is none here."""
-    if isinstance(settings, SupervisedSettings):
-        return PlainSupervised(settings, *options, **more)
-    if isinstance(settings, ConsistencySettings) and _is_plain(settings):
+    if not has_plain(settings):
+        return None
+    if isinstance(settings, ConsistencySettings):
         return PlainConsistency(settings, *options, staged=staged, **more)
-    return None
+    return PlainSupervised(settings, *options, **more)
 
 
-def _is_plain(settings: ConsistencySettings) -> bool:
-    """Tell whether the variant is the paper's own: 1w-ct, pooled KL of warped probabilities."""
+def has_plain(settings: RunSettings) -> bool:
+    """Tell whether a recipe has a plain implementation: supervised training, and of consistency the
+    paper's own form: 1w-ct, pooled KL of warped probabilities."""
+    if not isinstance(settings, ConsistencySettings):
+        return isinstance(settings, SupervisedSettings)
     return (
         settings.variant == "1w-ct"
         and not settings.cutmix

@@ -11,8 +11,6 @@ give the same losses.
     nsys profile warpseg bench step RECIPE --nvtx       # the same phases as NVTX ranges
 """
 
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -30,12 +28,12 @@ from ..trainers.data import next_batches, open_streams
 from ..trainers.engine import Engine
 from ..trainers.runtime import Runtime, open_runtime, unwrap
 from ..trainers.settings import RunSettings, to_plain
-from ..trainers.tables import decimal, format_table
+from ..trainers.tables import decimal
 from .phases import PhaseTime, measure_phases
 from .pipeline import cpu_seconds
 from .plain_loader import PlainLoader
 from .plain_step import Arithmetic, PlainSupervised, plain_step
-from .timing import circumstances
+from .tables import MiB, Result, Table, by_kind, result_of, write
 from .workload import Workload, bench_settings, open_workload
 
 TOLERANCE = {"fp32": 2e-3, "bf16": 5e-2, "fp16": 2e-2}
@@ -104,16 +102,16 @@ def step(arguments: list[str]) -> int:
         prog="warpseg bench step RECIPE [--any.setting value ...]",
         return_unknown_args=True,
     )
-    result = measure(recipe, bench_settings(recipe, words), settings)
-    print(table(result))
-    if settings.out is not None:
-        text = {"command": " ".join(["warpseg bench step", *arguments]), **result.to_json()}
-        settings.out.write_text(json.dumps(text, indent=1) + "\n")
+    measured = measure(recipe, bench_settings(recipe, words), settings)
+    device = measured.runtime.device
+    result = result_of("step", arguments, device, measured.to_json())
+    print("\n\n".join(table.text() for table in tables(result)))
+    write(result, settings.out)
     return 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Measured:
     """All that was measured of a recipe's step."""
 
     recipe: str
@@ -126,9 +124,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        machine = circumstances(self.runtime.device)
         return {
-            "machine": {**machine, "cores": os.cpu_count(), "load": os.getloadavg()[0]},
             "recipe": self.recipe,
             "precision": self.runtime.precision,
             "flops": self.flops,
@@ -138,7 +134,7 @@ class Result:
         }
 
 
-def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Result:
+def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
     """Check the plain step against ours, then time all in turns.
 
     Raises RuntimeError where the losses differ.
@@ -162,7 +158,7 @@ def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Result:
         phases = measure_phases(workload, engine, settings.rounds)
     with FlopCounterMode(display=False) as counter, run.speed.eagerly():
         engine.run_step([workload.batches] * run.accumulate)
-    return Result(
+    return Measured(
         recipe=recipe,
         settings=run,
         runtime=runtime,
@@ -252,36 +248,36 @@ def _window(contender: Contender, steps: int, device: torch.device) -> None:
     row.cpu_ms_per_image.append(1e3 * used / (steps * row.images))
 
 
-def table(result: Result) -> str:
-    """Return contenders and phases as lines for a terminal."""
-    first = result.rows[0]
-    lines = []
-    for row in result.rows:
-        pairs = zip(row.images_per_second, first.images_per_second, strict=True)
-        share = statistics.median(own / other for own, other in pairs)
-        memory = None if row.peak_memory is None else row.peak_memory / 2**20
-        cpu = statistics.median(row.cpu_ms_per_image)
-        flops = result.flops / row.images * row.rate / 1e12
-        cells = (f"{row.rate:.2f}", f"{share:.2f}", f"{cpu:.1f}", f"{flops:.3f}", decimal(memory))
-        lines.append((row.name, *cells))
-    head = ("step", "images/s", "x ceiling", "CPU ms/image", "TFLOP/s", "peak MiB")
-    total = sum(phase.milliseconds for phase in result.phases)
+def tables(result: Result) -> list[Table]:
+    """Return the contenders, then the phases."""
+    first, flops = result["rows"][0], result["flops"]
+    rows = []
+    for row in result["rows"]:
+        pairs = zip(row["images_per_second"], first["images_per_second"], strict=True)
+        memory = None if row["peak_memory"] is None else row["peak_memory"] / MiB
+        rows.append(
+            (
+                row["name"],
+                f"{row['rate']:.2f}",
+                f"{statistics.median(own / other for own, other in pairs):.2f}",
+                f"{statistics.median(row['cpu_ms_per_image']):.1f}",
+                f"{flops / row['images'] * row['rate'] / 1e12:.3f}",
+                decimal(memory),
+            )
+        )
+    head = ("step", "images/s", "x constant batch", "CPU ms/image", "TFLOP/s", "peak MiB")
+    total = sum(phase["milliseconds"] for phase in result["phases"])
     phases = [
-        (phase.stage, phase.kind, f"{phase.milliseconds:.2f}", f"{phase.milliseconds / total:.1%}")
-        for phase in result.phases
+        (p["stage"], p["kind"], f"{p['milliseconds']:.2f}", f"{p['milliseconds'] / total:.1%}")
+        for p in result["phases"]
     ]
-    kinds: dict[str, float] = {}
-    for phase in result.phases:
-        kind = phase.kind.split()[0]
-        kinds[kind] = kinds.get(kind, 0.0) + phase.milliseconds
-    shares = ", ".join(f"{kind} {value / total:.1%}" for kind, value in kinds.items())
-    return "\n".join(
-        [
-            f"{result.recipe}, {first.images} images a step, {result.runtime.precision}, "
-            f"{result.runtime.device}",
-            format_table(head, lines),
-            "",
-            format_table(("stage", "phase", "ms", "share"), phases),
-            f"of the step: {shares}",
-        ]
-    )
+    what = f"{result['recipe']}, {first['images']} images a step, {result['precision']}"
+    return [
+        Table(head, rows, what),
+        Table(("stage", "phase", "ms", "share"), phases, by_kind(result["phases"])),
+    ]
+
+
+def bars(result: Result) -> dict[str, dict[str, float]]:
+    """Return images/s for a plot."""
+    return {result["recipe"]: {row["name"]: row["rate"] for row in result["rows"]}}

@@ -1,5 +1,6 @@
 """Time, memory and bandwidth of functions on one device, and what the device is."""
 
+import os
 import platform
 import statistics
 import subprocess
@@ -88,9 +89,11 @@ def bandwidth(device: torch.device) -> float | None:
 
 
 def circumstances(device: torch.device) -> dict[str, Any]:
-    """Return what a measurement is worth nothing without: device, versions, commit, date."""
+    """Return what a measurement is worth nothing without: device, load, versions, commit, date."""
     facts = {
         "device": str(device),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
         "name": _processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -1,31 +1,18 @@
 """Memory of a step: the model on meta against the CPU allocator's record, and the command."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.benchmarks import allocations, commands, memory
 from warpseg.benchmarks.memory import MemorySettings
 from warpseg.benchmarks.memory_model import modeled_plain, modeled_step
 from warpseg.benchmarks.workload import supervised_part
 from warpseg.kernels.dispatch import kernels
-from warpseg.models.build import NETWORKS
 from warpseg.pipelines import GeometrySettings
-from warpseg.trainers.recipes import RECIPES
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
-from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe
 
 CLASSES = 19
-
-
-@pytest.fixture(autouse=True)
-def tiny_networks(monkeypatch):
-    for name, builder in TINY_NETWORKS.items():
-        monkeypatch.setitem(NETWORKS, name, builder)
-    monkeypatch.setitem(RECIPES, "tiny", lambda: recipe("consistency"))
 
 
 def recipe(name, size=96, **changes):
@@ -93,13 +80,23 @@ def test_the_tracker_follows_storages_until_they_are_freed():
 
 def test_the_command_writes_its_results(tmp_path, capfd):
     out = tmp_path / "memory.json"
-    words = ["memory", "tiny", "--model", "--plain", "--classes", "5", "--out", str(out)]
+    words = [
+        "memory",
+        "tiny-consistency",
+        "--model",
+        "--plain",
+        "--classes",
+        "5",
+        "--out",
+        str(out),
+    ]
     assert commands.bench([*words, "--batch-size", "3"]) == 0
     printed = capfd.readouterr().out
     assert "x supervised" in printed
     assert "consistency: backward" in printed
     steps = json.loads(out.read_text())["steps"]
-    names = ["supervised", "supervised, plain", "tiny", "tiny, plain", "tiny, plain, one backward"]
+    names = ["supervised", "supervised, plain", "tiny-consistency"]
+    names += ["tiny-consistency, plain", "tiny-consistency, plain, one backward"]
     assert [step["name"] for step in steps] == names
     assert steps[0]["settings"]["batch_size"] == 3
     assert steps[2]["ratio"] == steps[2]["peak"] / steps[0]["peak"]

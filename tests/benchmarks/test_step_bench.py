@@ -1,0 +1,180 @@
+"""Steps, plain and ours, their phases; networks on one image; ranks; the page of results."""
+
+import json
+
+import pytest
+import torch
+from tiny import METHOD_RECIPES, tiny_recipe
+from warpseg.benchmarks import commands, inference, report, scaling, step
+from warpseg.benchmarks.phases import measure_phases
+from warpseg.benchmarks.plain_step import plain_step
+from warpseg.benchmarks.workload import bench_settings, open_workload, supervised_part
+from warpseg.shards import Dataset
+from warpseg.shards.conversion import convert
+from warpseg.shards.packing import PackSettings
+from warpseg.shards.synthetic import SyntheticSettings, load_synthetic
+from warpseg.trainers.optimization import OptimizerSettings
+from warpseg.trainers.runtime import open_runtime
+
+CLASSES = 7
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    source = load_synthetic(SyntheticSettings(train=8, val=1, scene_size=(40, 48)))
+    convert(source, root, PackSettings(encoding="jpeg", workers=1))
+    return Dataset.open(root).root
+
+
+def workload(name, **changes):
+    settings = tiny_recipe(METHOD_RECIPES[name], **changes)
+    return open_workload(name, settings, open_runtime("cpu"), CLASSES)
+
+
+@pytest.mark.parametrize("name", METHOD_RECIPES)
+def test_every_method_makes_a_step_of_constant_batches(name):
+    made = workload(name)
+    engine = made.engine()
+    engine.run_step([made.batches])
+    losses = engine.means()
+    assert losses
+    assert all(0 <= value < 50 for value in losses.values()), losses
+    assert made.images == 2 * len(made.method.streams)
+
+
+@pytest.mark.parametrize("name", ["supervised", "consistency", "consistency-mt"])
+@pytest.mark.parametrize("staged", [True, False])
+def test_the_plain_step_has_our_losses_and_leaves_our_weights(name, staged):
+    # Adam's first steps tell only the gradient's sign.
+    sgd = OptimizerSettings(name="sgd", lr=0.1, momentum=0.0, weight_decay=0.0)
+    made = workload(name, optimizer=sgd, num_steps=10_000)
+    engine, student = made.engine(), made.method.networks["student"]
+    plain = plain_step(made.settings, CLASSES, torch.device("cpu"), staged=staged)
+    assert plain is not None
+    plain.load(student)
+    for _ in range(2):
+        engine.run_step([made.batches])
+        ours, theirs = engine.means(), plain.run(made.batches)
+        for stage, value in theirs.items():
+            assert value.item() == pytest.approx(ours[stage], rel=2e-3), stage
+    for own, other in zip(plain.network.parameters(), student.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=2e-3, atol=2e-4)
+
+
+def test_a_method_without_a_plain_form_has_none():
+    settings = tiny_recipe(METHOD_RECIPES["2w-c1"])
+    assert plain_step(settings, CLASSES, torch.device("cpu")) is None
+
+
+def test_no_figures_where_the_losses_differ(monkeypatch):
+    made = workload("supervised")
+    monkeypatch.setattr(step, "TOLERANCE", {"fp32": -1.0, "bf16": -1.0})
+    with pytest.raises(RuntimeError, match=r"has loss supervised .*: no figures"):
+        step.check_plain(made, made.engine(), ("fp32",), CLASSES)
+
+
+def test_phases_tell_networks_from_losses():
+    made = workload("consistency-mt")
+    engine = made.engine()
+    phases = measure_phases(made, engine, steps=2)
+    found = {(phase.stage, phase.kind) for phase in phases}
+    for stage in ("supervised", "consistency"):
+        for kind in ("network forward", "loss forward", "network backward", "loss backward"):
+            assert (stage, kind) in found
+    assert {("consistency", "optimizer"), ("consistency", "after")} <= found
+    assert all(phase.milliseconds >= 0 for phase in phases)
+    assert not made.method.networks["student"]._forward_hooks
+
+
+def test_supervised_shares_all_that_it_can():
+    settings = tiny_recipe(METHOD_RECIPES["mkd"], batch_size=3)
+    assert supervised_part(settings).batch_size == 3
+    assert supervised_part(settings).optimizer == settings.optimizer
+    changed = bench_settings("tiny-mkd", ["--batch-size", "5", "--network.weights", "imagenet"])
+    assert (changed.batch_size, changed.network.weights) == (5, "none")
+
+
+def test_the_command_times_all_in_turns(data, tmp_path, capsys):
+    out = tmp_path / "step.json"
+    words = ["step", "tiny-consistency", "--data", str(data), "--rounds", "2", "--steps", "1"]
+    words += ["--loader.loader", "portable", "--plain", "fp32", "amp", "--out", str(out)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step.PlainLoader, "WORKERS", 0)
+        assert commands.bench(words) == 0
+    printed = capsys.readouterr().out
+    assert "of the step: network" in printed
+    result = json.loads(out.read_text())
+    assert [row["name"] for row in result["rows"]] == [
+        "warpseg, constant batch",
+        "warpseg, loader",
+        "plain PyTorch, fp32, constant batch",
+        "plain PyTorch, fp32, DataLoader",
+        "plain PyTorch, amp, constant batch",
+        "plain PyTorch, amp, DataLoader",
+    ]
+    assert all(len(row["images_per_second"]) == 2 for row in result["rows"])
+    assert result["flops"] > 0
+    page = report.markdown([out], tmp_path)
+    assert "## Training step: step" in page
+    assert f"[step.json](step.json): {result['machine']['name']}" in page
+    assert (tmp_path / "step.png").is_file()
+
+
+def test_a_network_is_timed_once_its_losses_agree(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "time_of", lambda function, _: function() and TIMES)
+    out = tmp_path / "inference.json"
+    words = ["inference", "--networks", "tiny", "--sizes", "32x64", "--device", "cpu"]
+    assert commands.bench([*words, "--out", str(out)]) == 0
+    assert "200.0" in capsys.readouterr().out
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["form"] for row in rows] == ["plain PyTorch, fp32", "warpseg, fp32"]
+    with pytest.raises(ValueError, match="takes HEIGHTxWIDTH"):
+        inference.measure("tiny", "32", torch.device("cpu"))
+    with pytest.raises(ValueError, match="no network 'nothing'"):
+        inference.measure("nothing", "32x32", torch.device("cpu"))
+
+
+TIMES = inference.Times(low=4.0, median=5.0, high=6.0)
+
+
+def test_a_rank_writes_what_it_measured(tmp_path, monkeypatch):
+    result = tmp_path / "result.json"
+    monkeypatch.setenv(scaling._RESULT, str(result))
+    words = ["scaling", "tiny-supervised", "--steps", "2", "--device", "cpu"]
+    assert commands.bench(words) == 0
+    row = json.loads(result.read_text())
+    assert (row["ranks"], row["images"]) == (1, 2)
+    assert row["images_per_second"] == pytest.approx(2 / row["step_ms"] * 1e3)
+
+
+def test_efficiency_is_of_a_rank_alone(tmp_path, monkeypatch, capsys):
+    rates = {1: 10.0, 2: 16.0}
+
+    def launched(count, *_):
+        return {"ranks": count, "images": 2 * count, "step_ms": 1.0} | {
+            "images_per_second": rates[count]
+        }
+
+    monkeypatch.setattr(scaling, "_launch", launched)
+    out = tmp_path / "scaling.json"
+    assert commands.bench(["scaling", "tiny-supervised", "--out", str(out)]) == 0
+    assert "80.0%" in capsys.readouterr().out
+    assert "80.0%" in report.markdown([out])
+
+
+@pytest.mark.slow
+def test_two_ranks_are_launched(tmp_path):
+    out = tmp_path / "scaling.json"
+    words = ["supervised-synthetic-swiftnet18-tiny", "--geometry.crop-size", "32", "32"]
+    words += ["--batch-size", "2", "--steps", "2", "--device", "cpu", "--out", str(out)]
+    assert commands.bench(["scaling", *words]) == 0
+    assert [row["ranks"] for row in json.loads(out.read_text())["rows"]] == [1, 2]
+
+
+def test_a_page_needs_results(tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text("[]")
+    with pytest.raises(ValueError, match="no results of warpseg bench among 1 files"):
+        report.markdown([other])
+    assert "# Measured" in report.markdown(sorted(report.RESULTS.glob("*.json")))
