@@ -89,9 +89,8 @@ def hue_saturation(image: np.ndarray, draws: Draws) -> np.ndarray:
     """Add -20 to 20 levels to the saturation, and to the hue (256 levels a turn)."""
     # The released code rounds towards 0, so that its constant changes nothing.
     turn, more = np.trunc(draws.magnitude(-20, 20, 2))[:, None]
-    hsv = np.asarray(Image.fromarray(image).convert("HSV"))
-    tables = np.stack([(_LEVELS + turn) % 256, _LEVELS + more, _LEVELS])
-    return np.asarray(Image.fromarray(_mapped(hsv, tables), "HSV").convert("RGB"))
+    table = _lookup(np.stack([(_LEVELS + turn) % 256, _LEVELS + more, _LEVELS]))
+    return np.asarray(Image.fromarray(image).convert("HSV").point(table).convert("RGB"))
 
 
 def swap_channels(image: np.ndarray, draws: Draws) -> np.ndarray:
@@ -207,9 +206,14 @@ def augment(image: np.ndarray, settings: StrongSettings, seed: int) -> np.ndarra
 
 
 def _mapped(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
-    """Look levels up in tables (3, 256), or one of 256 for all channels; rounded and clipped."""
-    table = np.broadcast_to(_clipped(tables), (3, 256)).ravel().tolist()
-    return np.asarray(Image.fromarray(image).point(table))
+    """Look levels up in tables (3, 256), or in one of 256 for all channels."""
+    return np.asarray(Image.fromarray(image).point(_lookup(tables)))
+
+
+def _lookup(tables: np.ndarray) -> list[int]:
+    """Return levels, rounded and clipped, as Pillow wants them: channel after channel."""
+    levels = np.rint(tables).clip(0, 255).astype(np.uint8)
+    return np.broadcast_to(levels, (3, 256)).ravel().tolist()
 
 
 def _with_noise(image: np.ndarray, quantiles: np.ndarray, draws: Draws) -> np.ndarray:
@@ -226,7 +230,3 @@ def _with_noise(image: np.ndarray, quantiles: np.ndarray, draws: Draws) -> np.nd
 def _normal_quantiles() -> np.ndarray:
     law = NormalDist()
     return np.array([law.inv_cdf(share) for share in _SHARES.tolist()])
-
-
-def _clipped(levels: np.ndarray) -> np.ndarray:
-    return np.rint(levels).clip(0, 255).astype(np.uint8)
