@@ -86,7 +86,9 @@ def simple_baseline_recipes(
         unlabeled_batch_size=shared["batch_size"],
         **{**shared, "num_steps": student_steps or teacher.num_steps},
     )
-    labeling = LabelingSettings(evaluation=replace(teacher.evaluation, scales=SCALES, flip=True))
+    # Padding would make the smallest scale as costly as the image.
+    asked = replace(teacher.evaluation, scales=SCALES, flip=True, pad_to=None)
+    labeling = LabelingSettings(evaluation=asked)
     plan = partial(SimpleBaselineRounds, teacher=teacher, labeling=labeling)
     return {
         f"simple-baseline-{family}": lambda: plan(student=student(), rounds=rounds),
