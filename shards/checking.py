@@ -173,7 +173,7 @@ def _check_split(dataset: Dataset, split: str) -> list[str]:
     for tar in record["shards"]:
         there |= dict(read_index(dataset.root / dataset.records[tar].index))
     problems, keys = [], {}
-    for side in SPLIT_SIDES:
+    for side in (side for side in SPLIT_SIDES if side in record["counts"]):
         samples = dataset.subset(side, split).samples()
         keys[side] = {sample.key for sample in samples}
         if len(keys[side]) != record["counts"][side]:
@@ -185,9 +185,11 @@ def _check_split(dataset: Dataset, split: str) -> list[str]:
             if any(right.get(ext) != where for ext, where in sample.parts.items()):
                 problems.append(f"split {split!r} lists {sample.key} where it does not lie")
                 break
-        leaked = side != "labeled" and any(len(sample.parts) > 1 for sample in samples)
+        leaked = side in ("unlabeled", "all") and any(len(sample.parts) > 1 for sample in samples)
         if leaked:
             problems.append(f"split {split!r} lists masks on its side {side!r}")
-    if keys["labeled"] & keys["unlabeled"] or keys["labeled"] | keys["unlabeled"] != keys["all"]:
+    trained = keys["labeled"] | keys["unlabeled"]
+    overlap = keys["labeled"] & keys["unlabeled"] or trained & keys.get("held_out", set())
+    if overlap or trained != keys["all"]:
         problems.append(f"split {split!r} overlaps itself")
     return [f"{problem}: run warpseg split with --replace" for problem in problems]

@@ -26,6 +26,7 @@ def _split(
     labeled_list: Path | None = None,
     unlabeled_list: Path | None = None,
     overlap: Literal["error", "drop"] = "error",
+    held_out: int = 0,
     pair: float | None = None,
     balanced: Literal["auto", "yes", "no"] = "auto",
     with_unlabeled: bool = True,
@@ -41,13 +42,21 @@ def _split(
         labeled_list: File that names the labeled images, in any published format.
         unlabeled_list: File that names the unlabeled ones; without it, all others are.
         overlap: What an image in both lists is: an error, or labeled only (drop).
+        held_out: So many of the labeled images are kept out of training, for choosing among
+            networks by (`train --select held_out`).
         pair: Also make NAME-a and NAME-b, each with this share of the labeled images and as
             different as can be (DMT: 0.8).
         balanced: Take equally many images of each class; auto does for classification.
         with_unlabeled: Let images converted without masks join the unlabeled side.
         replace: Overwrite another split of this name.
     """
-    from .split import choose_fraction, choose_lists, difference_maximised, write_split
+    from .split import (
+        choose_fraction,
+        choose_lists,
+        difference_maximised,
+        hold_out,
+        write_split,
+    )
 
     dataset = Dataset.open(data)
     if (labeled is None) == (labeled_list is None):
@@ -64,13 +73,17 @@ def _split(
         choice = choose_lists(
             dataset, labeled_list, unlabeled_list, overlap=overlap, with_unlabeled=with_unlabeled
         )
+    if held_out:
+        choice = hold_out(choice, held_out, seed)
     choices = {name: choice}
     if pair is not None:
         choices[f"{name}-a"], choices[f"{name}-b"] = difference_maximised(choice, pair, seed)
     for split_name, chosen in choices.items():
         written = write_split(dataset, split_name, chosen, replace=replace)
         state = "" if written else " is there already: nothing to do"
-        counts = f"{len(chosen.labeled)} labeled, {len(chosen.unlabeled)} unlabeled"
+        counts = ", ".join(
+            f"{len(n)} {side.replace('_', ' ')}" for side, n in chosen.sides().items()
+        )
         print(f"{split_name}: {counts}{state}")
     return 0
 

@@ -17,8 +17,9 @@ from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 
 SPLITS = "splits"
 SPLIT_FILE = "split.json"
-SPLIT_SIDES = ("labeled", "unlabeled", "all")
-"""Subsets of a split; "unlabeled" and "all" (both together) list images alone."""
+SPLIT_SIDES = ("labeled", "unlabeled", "all", "held_out")
+"""Subsets of a split; "unlabeled" and "all" (both together) list images alone. "held_out" are
+images with masks that training does not see: for choosing among networks."""
 IMAGES_ONLY = "-images"
 """Suffix of the subsets that leave masks out, as in "train-images"."""
 
@@ -232,11 +233,16 @@ class Dataset:
             raise ValueError(f"a split has {', '.join(SPLIT_SIDES)}; got {name!r}")
         self.split_record(split)
         folder = self.root / SPLITS / split / name
+        if name == "held_out" and not folder.is_dir():
+            raise ValueError(
+                f"split {split!r} of {self.root} holds out no images: make one that does with "
+                "warpseg split --held-out"
+            )
         shards = tuple(
             ShardIndex(self.root / f"{index.stem}.tar", index)
             for index in sorted(folder.glob("*.idx"))
         )
-        return Subset(self, name, split, shards, name == "labeled")
+        return Subset(self, name, split, shards, name in ("labeled", "held_out"))
 
 
 def parts_of_image(parts: Mapping[str, tuple[int, int]]) -> Parts:

@@ -3,6 +3,7 @@
 splits/NAME/labeled/*.idx      images and masks of the labeled samples
 splits/NAME/unlabeled/*.idx    images alone of the unlabeled ones: no mask can leak
 splits/NAME/all/*.idx          images alone of both
+splits/NAME/held_out/*.idx     images and masks that training does not see, if any were held out
 splits/NAME/split.json         where it is from, counts, and the sums of its sorted id sets
 """
 
@@ -11,7 +12,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -27,11 +28,18 @@ TRAINED = ("train", "unlabeled")
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The labeled and unlabeled samples of a split by source name, and how they were chosen."""
+    """The labeled and unlabeled samples of a split by source name, those with masks that are held
+    out of both, and how they were chosen."""
 
     labeled: list[str]
     unlabeled: list[str]
+    held_out: list[str] = field(default_factory=list)
     origin: dict[str, Any]
+
+    def sides(self) -> dict[str, list[str]]:
+        """Return the samples by side; held-out ones only where there are some."""
+        sides = {"labeled": self.labeled, "unlabeled": self.unlabeled}
+        return sides | ({"held_out": self.held_out} if self.held_out else {})
 
 
 def labeled_count(text: str, total: int) -> int:
@@ -134,13 +142,33 @@ def difference_maximised(choice: Choice, share: float, seed: int) -> tuple[Choic
     order = sorted(choice.labeled, key=lambda name: shuffling_hash(f"pair:{name}", seed))
     count = math.ceil(share * len(order))
     first, second = (
-        Choice(labeled=part, unlabeled=choice.unlabeled, origin=choice.origin | {"pair": pair})
+        replace(choice, labeled=part, origin=choice.origin | {"pair": pair})
         for part, pair in (
             (order[:count], {"part": "a", "share": share}),
             (order[-count:], {"part": "b", "share": share}),
         )
     )
     return first, second
+
+
+def hold_out(choice: Choice, count: int, seed: int) -> Choice:
+    """Take `count` of the labeled images out of training, to choose among networks by.
+
+    Raises ValueError where none would be left.
+    """
+    if not 0 < count < len(choice.labeled):
+        raise ValueError(
+            f"--held-out takes 1 to {len(choice.labeled) - 1} of the {len(choice.labeled)} labeled "
+            f"images; got {count}"
+        )
+    order = sorted(choice.labeled, key=lambda name: shuffling_hash(f"held out:{name}", seed))
+    held_out = set(order[:count])
+    return replace(
+        choice,
+        labeled=[name for name in choice.labeled if name not in held_out],
+        held_out=[name for name in choice.labeled if name in held_out],
+        origin=choice.origin | {"held_out": {"count": count, "seed": seed}},
+    )
 
 
 def write_split(dataset: Dataset, name: str, choice: Choice, *, replace: bool = False) -> bool:
@@ -162,10 +190,10 @@ def write_split(dataset: Dataset, name: str, choice: Choice, *, replace: bool = 
             )
     aside = folder.with_name(f".{name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    sides = {"labeled": choice.labeled, "unlabeled": choice.unlabeled}
-    for side, names in (*sides.items(), ("all", [*choice.labeled, *choice.unlabeled])):
+    trained = [*choice.labeled, *choice.unlabeled]
+    for side, names in (*choice.sides().items(), ("all", trained)):
         (aside / side).mkdir(parents=True)
-        _write_side(dataset, aside / side, set(names), masks=side == "labeled")
+        _write_side(dataset, aside / side, set(names), masks=side in ("labeled", "held_out"))
     write_text(aside / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
     if folder.is_dir():
         shutil.rmtree(folder)
@@ -192,7 +220,7 @@ def _write_side(dataset: Dataset, folder: Path, names: set[str], *, masks: bool)
 
 
 def _record(dataset: Dataset, name: str, choice: Choice) -> dict[str, Any]:
-    names = {"labeled": choice.labeled, "unlabeled": choice.unlabeled}
+    names = choice.sides()
     ids = short_ids([n for subset in TRAINED for n in _names(dataset, subset)])
     groups = {
         group: {side: len(set(members) & set(names[side])) for side in names}

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..shards import Dataset
+from ..shards import Dataset, Subset
 from ..shards.archive import write_text
 from .data import open_subset
 from .labeling import label_subset
@@ -54,10 +54,21 @@ class Rounds:
         check_plan(self.parts)
         self.dataset = Dataset.open(data)
         self.rank = int(os.environ.get("RANK", 0))
-        for part in self.parts:
-            self.subset_of(part)
+        images = [self.subset_of(part) for part in self.parts]
+        if settings.select == "held_out":
+            self._check_held_out(images)
 
-    def subset_of(self, part: Part) -> Any:
+    def _check_held_out(self, images: list[Subset]) -> None:
+        """Raise ValueError where a part sees what the answer is to be chosen on."""
+        held_out = {s.key for s in self.dataset.subset("held_out", self.split).samples()}
+        for part, subset in zip(self.parts, images, strict=True):
+            if held_out & {sample.key for sample in subset.samples()}:
+                raise ValueError(
+                    f"part {part.name!r} uses images that split {self.split!r} holds out: make its "
+                    f"split {subset.split!r} with the same warpseg split --held-out"
+                )
+
+    def subset_of(self, part: Part) -> Subset:
         """Return the images that a part trains on with masks, or labels."""
         side = part.subset if isinstance(part, LabelPart) else "labeled"
         return open_subset(self.dataset, side, self.split_of(part))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from warpseg.shards import Dataset
+from warpseg.shards.checking import check_splits
 from warpseg.shards.conversion import convert
 from warpseg.shards.folder import MaskSettings, load_folder
 from warpseg.shards.packing import PackSettings
@@ -16,6 +17,7 @@ from warpseg.shards.split import (
     choose_fraction,
     choose_lists,
     difference_maximised,
+    hold_out,
     labeled_count,
     write_split,
 )
@@ -243,3 +245,34 @@ def test_balanced_classes(tmp_path: Path, image: Any) -> None:
     write_split(dataset, "s", fraction(dataset, "6", balanced=True))
     assert all(set(s.parts) == {"png", "cls"} for s in dataset.subset("labeled", "s").samples())
     assert all(set(s.parts) == {"png"} for s in dataset.subset("all", "s").samples())
+
+
+def test_images_are_held_out_of_all_sides(dataset: Dataset) -> None:
+    choice = hold_out(fraction(dataset, "1/2"), 2, seed=0)
+    assert write_split(dataset, "held", choice)
+    keys = {
+        side: {sample.key for sample in dataset.subset(side, "held").samples()}
+        for side in ("labeled", "unlabeled", "all", "held_out")
+    }
+    assert {side: len(found) for side, found in keys.items()} == {
+        "labeled": 3,
+        "unlabeled": 5,
+        "all": 8,
+        "held_out": 2,
+    }
+    assert not keys["held_out"] & keys["all"]
+    subset = dataset.subset("held_out", "held")
+    assert subset.has_masks
+    assert all("seg.png" in sample.parts for sample in subset.samples())
+    assert dataset.split_record("held")["counts"]["held_out"] == 2
+    assert check_splits(dataset) == []
+
+
+def test_a_split_that_holds_nothing_out_says_so(dataset: Dataset) -> None:
+    choice = fraction(dataset, "1/2")
+    write_split(dataset, "plain", choice)
+    with pytest.raises(ValueError, match="holds out no images: make one that does"):
+        dataset.subset("held_out", "plain")
+    for count in (5, -1):
+        with pytest.raises(ValueError, match=f"takes 1 to 4 of the 5 labeled images; got {count}"):
+            hold_out(choice, count, seed=0)
