@@ -33,7 +33,7 @@ from warpseg.shards import Dataset
 from warpseg.trainers.checkpoint import load_checkpoint
 from warpseg.trainers.labeling import LabelingSettings, label_subset
 from warpseg.trainers.recipes import RECIPES
-from warpseg.trainers.rounds import check_plan
+from warpseg.trainers.rounds import TrainPart, check_plan
 from warpseg.trainers.rounds_run import run_rounds
 from warpseg.trainers.run import open_trained
 from warpseg.trainers.runtime import Runtime
@@ -307,10 +307,13 @@ def test_the_plan_alternates_labels_and_students():
         ("student-1",),
         ("student-1", "labels-2"),
     ]
+    for seed, expected in ((0, [0, 1, 2]), (3, [300, 301, 302])):
+        plan = replace(rounds, seed=seed).plan()
+        assert [p.settings.seed for p in plan if isinstance(p, TrainPart)] == expected
     assert rounds.result == "student-2"
     assert rounds.candidates == ("student-1", "student-2")
     supervised = RECIPES["supervised-synthetic-swiftnet18-tiny"]()
-    steps = sum(part.settings.num_steps for part in parts[::2])
+    steps = sum(part.settings.num_steps for part in parts if isinstance(part, TrainPart))
     assert steps == supervised.num_steps
     labeling = parts[1].settings
     assert labeling.evaluation.scales == (0.5, 0.75, 1.0, 1.5, 1.75)
