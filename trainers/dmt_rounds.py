@@ -28,8 +28,6 @@ from .supervised import SupervisedSettings
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of the labels that the phases keep."""
-_SEEDS = 100
-"""Seeds that the parts of one run may use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +52,6 @@ class DmtRounds(RoundsSettings):
     """input statistics of network B; as A when not given"""
     pair: str = ""
     """train phase 0 of A and B on the splits PAIR-a and PAIR-b (`warpseg split --pair`)"""
-    seed: int = 0
-    """the parts train with seeds of their own, 100 of them for each of this"""
 
     def __post_init__(self) -> None:
         _check_ratios(self.ratios)
@@ -93,8 +89,7 @@ class DmtRounds(RoundsSettings):
 
     def _of(self, name: str, number: int, settings: RunSettings) -> RunSettings:
         """Return settings of a phase with what is the network's own: seed, weights, statistics."""
-        seed = _SEEDS * self.seed + settings.seed + 2 * number + (name == "b")
-        settings = replace(settings, seed=seed)
+        settings = self.seeded(settings, 2 * number + (name == "b"))
         if name == "b" and self.other_weights:
             network = replace(settings.network, weights=self.other_weights)
             settings = replace(settings, network=network)
@@ -116,25 +111,19 @@ class DmtChain(RoundsSettings):
     """how a network labels; its ratio gives way to that of the link"""
     ratios: tuple[float, ...] = RATIOS
     """share of labels that each link keeps of all"""
-    seed: int = 0
-    """the links train with seeds of their own, 100 of them for each of this"""
 
     def __post_init__(self) -> None:
         _check_ratios(self.ratios)
 
     def plan(self) -> tuple[Part, ...]:
         """Return f0, labels-f0, f1, labels-f1, f2, ..."""
-        seed = _SEEDS * self.seed
-        first = replace(self.first, seed=seed + self.first.seed)
+        first = self.seeded(self.first, 0)
         parts: list[Part] = [TrainPart(name="f0", settings=first)]
         for number, ratio in enumerate(self.ratios, 1):
             source, labels = f"f{number - 1}", f"labels-f{number - 1}"
             labeling = replace(self.labeling, ratio=ratio)
-            link = replace(
-                self.link,
-                seed=seed + self.link.seed + number,
-                num_steps=max(1, round(ratio * self.link.num_steps)),
-            )
+            steps = max(1, round(ratio * self.link.num_steps))
+            link = replace(self.seeded(self.link, number), num_steps=steps)
             parts.append(LabelPart(name=labels, source=source, settings=labeling))
             parts.append(TrainPart(name=f"f{number}", settings=link, labels=labels))
         return tuple(parts)

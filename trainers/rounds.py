@@ -7,13 +7,19 @@ A method with rounds extends `RoundsSettings` and says its plan; `rounds_run.py`
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from .labeling import LabelingSettings
 from .settings import RunSettings
 
 PART = "part.json"
 """File in a part's folder that is there when the part is finished."""
+
+
+Settings = TypeVar("Settings", bound=RunSettings)
+
+SEEDS = 100
+"""Seeds that the parts of one run may use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ class RoundsSettings:
     """What every method with rounds has."""
 
     seed: int = 0
-    """seed of weights, order and views of all parts"""
+    """the parts train with seeds of their own, 100 of them for each of this"""
     select: Literal["last", "held_out", "val"] = "last"
     """which training part is the answer: the last of the plan; the best of its candidates on the
     images that the split holds out (`warpseg split --held-out`); or the best on the validation set,
@@ -70,6 +76,10 @@ class RoundsSettings:
     @abstractmethod
     def plan(self) -> tuple[Part, ...]:
         """Return the parts, each after those that it needs."""
+
+    def seeded(self, settings: Settings, number: int) -> Settings:
+        """Return the settings of a training part with the seed that belongs to its number."""
+        return replace(settings, seed=SEEDS * self.seed + settings.seed + number)
 
     @property
     def result(self) -> str:
