@@ -62,7 +62,13 @@ def claim_folder(out: Path, run: dict[str, Any], *, resume: bool) -> None:
             raise ValueError(
                 f"{out} holds a run already; go on with --resume or choose another --out"
             )
-        fixed = ("method", "split", "classes", "world_size", "settings")
+        ranks, now = held.get("world_size"), run["world_size"]
+        if ranks != now:
+            raise ValueError(
+                f"{out} was begun on {ranks} ranks and cannot go on with {now}, whose joined batch "
+                f"is another one: start torchrun so that there are {ranks} in all"
+            )
+        fixed = ("method", "split", "classes", "settings")
         different = first_difference(
             {key: held.get(key) for key in fixed}, {key: run[key] for key in fixed}
         )
