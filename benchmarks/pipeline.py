@@ -287,10 +287,11 @@ def _table(rows: list[Row], remark: str = "") -> Table:
 
 
 def bars(result: Result) -> dict[str, dict[str, float]]:
-    """Return pairs/s for a plot."""
-    rows = {case: [Row(**loader) for loader in some] for case, some in result["cases"].items()}
+    """Return a bar for each loader and case, for a plot."""
     return {
-        case: {f"{r.loader}, {r.delivers}": r.rate for r in some} for case, some in rows.items()
+        f"{case}: {row.loader} ({row.delivers})": {"pairs/s": row.rate}
+        for case, loaders in result["cases"].items()
+        for row in (Row(**loader) for loader in loaders)
     }
 
 

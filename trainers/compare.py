@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -95,6 +95,7 @@ class Candidate:
             run = load_run(self.folder)
         except FileNotFoundError:
             return None
+        # Rounds write the rows of all parts when the last one is finished.
         steps = getattr(self.settings, "num_steps", 0)
         return run if run.evaluations and run.evaluations[-1]["step"] >= steps else None
 
@@ -160,19 +161,29 @@ def list_candidates(
     Raises ValueError for a recipe that does not exist, and exits with status 2 for a word that is
     no setting of each of them.
     """
-    if any(word.split("=")[0] == "--seed" for word in changes):
+    if any(word.split("=")[0].endswith("seed") for word in changes if word.startswith("--")):
         raise ValueError("a comparison has several seeds; say --seeds instead of --seed")
     candidates = []
     for recipe in recipes:
         changed = change_recipe(recipe, changes)
         for seed in settings.seeds:
             folder = settings.out / recipe / f"seed-{seed}"
-            words = [recipe, "--data", str(settings.data), "--out", str(folder), "--resume"]
+            words = [*changes, *seed_words(changed, seed)]
+            seeded = change_recipe(recipe, words)
+            words = [recipe, "--data", str(settings.data), "--out", str(folder), "--resume", *words]
             words += [] if settings.split is None else ["--split", settings.split]
-            words += ["--seed", str(seed), *changes]
-            seeded = replace(changed, seed=seed)
             candidates.append(Candidate(recipe, seeded, settings.split, folder, tuple(words)))
     return candidates
+
+
+def seed_words(settings: Any, seed: int) -> list[str]:
+    """Return the words that give settings a seed: their own, or that of each run they hold, as
+    rounds do."""
+    names = ["seed"]
+    if not hasattr(settings, "seed"):
+        parts = [field.name for field in fields(settings)]
+        names = [f"{part}.seed" for part in parts if hasattr(getattr(settings, part), "seed")]
+    return [word for name in names for word in (f"--{name.replace('_', '-')}", str(seed))]
 
 
 def train_missing(candidates: Sequence[Candidate], settings: CompareSettings) -> None:
