@@ -5,7 +5,7 @@ import json
 
 import pytest
 from warpseg.trainers.commands import _read_recipe
-from warpseg.trainers.recipes import METHODS, RECIPES, find_recipe
+from warpseg.trainers.recipes import METHODS, RECIPES, ROUNDS, find_recipe, method_name
 from warpseg.trainers.settings import first_difference, from_plain, to_plain
 
 
@@ -66,7 +66,7 @@ def test_the_first_difference_is_named_with_both_values():
 
 
 def test_each_method_has_settings_of_its_own_and_its_recipes_name_it():
-    kinds = [kind for kind, _ in METHODS.values()]
+    kinds = [kind for kind, _ in METHODS.values()] + list(ROUNDS.values())
     assert len(set(kinds)) == len(kinds)
     for name, recipe in RECIPES.items():
-        assert type(recipe()) is METHODS[name.split("-")[0].replace("_", "-")][0]
+        assert name.split("-")[0] == method_name(recipe()).split("-")[0]
