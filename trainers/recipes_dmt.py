@@ -1,8 +1,9 @@
 """Recipes of DMT: its Table 1, the baselines of Appendix B, and small ones for a CPU.
 
-A recipe is all phases; `phase` or `link` in its name is one of them alone, for labels of one's own;
-`cl` is curriculum labeling. The number in the name of a published one is that of labeled images
-(`warpseg split`), by which Table 1 sets the epochs. Batch sizes are those of one GPU.
+A recipe is all phases; `phase` or `link` in its name is one of them alone, for labels of one's own,
+`cl` is curriculum labeling, other words are the ablations of Table 7. The number in the name of a
+published one is that of labeled images (`warpseg split`), by which Table 1 sets the epochs. Batch
+sizes are those of one GPU.
 
 The paper's network A starts from COCO weights of Caffe, the file `resnet101COCO-41f33a49.pth` of
 AdvSemiSeg; --supervised.network.weights names another place or other weights.
@@ -41,6 +42,15 @@ def _sgd(lr: float) -> OptimizerSettings:
     return OptimizerSettings(name="sgd", lr=lr, momentum=0.9, weight_decay=5e-4)
 
 
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "cbst": {"self_taught": True, "form": "plain"},
+    "dst": {"self_taught": True},
+    "online": {"self_taught": True, "form": "online"},
+    "naive": {"form": "naive"},
+    "flip": {"form": "flip"},
+}
+"""What the recipes of Table 7 change, by the word in their name."""
+
 VOC: dict[str, Any] = {
     "geometry": GeometrySettings(crop_size=(321, 321), scale=(0.5, 1.5), fill=(0, 0, 0)),
     "schedule": POLY,
@@ -72,9 +82,11 @@ def dmt_recipes(
     *,
     supervised: dict[str, Any],
     phase: dict[str, Any],
+    ablations: bool = False,
     **rounds: Any,
 ) -> Recipes:
-    """Return the recipes of one data set and network: all phases, and one of them alone.
+    """Return the recipes of one data set and network: all phases, one of them alone, and those of
+    Table 7 if asked.
 
     supervised, phase: what the training on masks, and that of each later phase, have of their own;
     rounds: settings of all phases together.
@@ -82,12 +94,22 @@ def dmt_recipes(
     one = partial(DmtSettings, network=network, **{**shared, **phase})
     first = SupervisedSettings(network=network, **{**shared, **supervised})
     labeling = LabelingSettings(threshold="class", sample_every=16, evaluation=first.evaluation)
+    whole = DmtRounds(supervised=first, phase=one(), labeling=labeling, **rounds)
     return {
-        f"dmt-{family}": lambda: DmtRounds(
-            supervised=first, phase=one(), labeling=labeling, **rounds
-        ),
+        f"dmt-{family}": lambda: whole,
         f"dmt-phase-{family}": one,
+        **{
+            f"dmt-{word}-{family}": partial(_ablated, whole, **changes)
+            for word, changes in (ABLATIONS if ablations else {}).items()
+        },
     }
+
+
+def _ablated(whole: DmtRounds, *, self_taught: bool = False, form: Any = "dynamic") -> DmtRounds:
+    """Change who labels for whom and the form of the loss; online training is one long phase."""
+    steps = whole.phase.num_steps * (len(whole.ratios) if form == "online" else 1)
+    phase = replace(whole.phase, form=form, num_steps=steps)
+    return replace(whole, phase=phase, self_taught=self_taught)
 
 
 def _paper(
@@ -102,6 +124,7 @@ def _paper(
     gamma: float,
     batch: tuple[int, int] = (7, 1),
     halves: bool = False,
+    ablations: bool = False,
 ) -> Recipes:
     """Return the recipes of a row of Table 1.
 
@@ -131,6 +154,7 @@ def _paper(
             "gamma1": gamma,
             "gamma2": gamma,
         },
+        ablations=ablations,
         **({"pair": f"{data}-{labeled}"} if halves else other),
     )
 
@@ -200,13 +224,14 @@ def scratch_recipes(family: str, shared: dict[str, Any], network: str) -> Recipe
             "unlabeled_batch_size": shared["batch_size"] - own,
             "optimizer": replace(shared["optimizer"], lr=shared["optimizer"].lr / 2),
         },
+        ablations=family.endswith("-tiny"),
     )
 
 
 DMT: Recipes = {
     **_voc(1323, baseline=85, epochs=5),
-    **_voc(530, baseline=134, epochs=4),
-    **_voc(212, baseline=212, epochs=4),
+    **_voc(530, baseline=134, epochs=4, ablations=True),
+    **_voc(212, baseline=212, epochs=4, ablations=True),
     **_voc(100, baseline=300, epochs=4, halves=True),
     **_voc(1464, baseline=85, epochs=5),
     **_cityscapes(372, baseline=170, epochs=10, batch=(6, 2)),

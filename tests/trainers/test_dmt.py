@@ -266,3 +266,15 @@ def test_the_recipes_are_those_of_table_1(recipe, epochs, lr, gamma, batch):
     assert phase.gamma1 == phase.gamma2 == gamma
     assert (phase.batch_size, phase.unlabeled_batch_size) == batch
     assert settings.ratios == (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def test_the_ablations_are_those_of_table_7():
+    whole = RECIPES["dmt-voc-530-deeplabv2"]()
+    parts = {"cbst": 11, "dst": 11, "online": 2, "naive": 22, "flip": 22}
+    forms = dict(zip(parts, ("plain", "dynamic", "online", "naive", "flip"), strict=True))
+    for word, count in parts.items():
+        settings = RECIPES[f"dmt-{word}-voc-530-deeplabv2"]()
+        assert len(settings.plan()) == count
+        assert settings.phase.form == forms[word]
+        epochs = 5 if word == "online" else 1
+        assert settings.phase.num_steps == epochs * whole.phase.num_steps
