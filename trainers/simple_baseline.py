@@ -37,7 +37,7 @@ from .engine import Method, Stage
 from .inference import EvaluationSettings
 from .labeling import LabelingSettings
 from .losses import mean_cross_entropy
-from .rounds import LabelPart, Part, RoundsSettings, TrainPart
+from .rounds import SEEDS, LabelPart, Part, RoundsSettings, TrainPart
 from .runtime import Runtime
 from .settings import RunSettings
 from .supervised import SupervisedSettings
@@ -48,7 +48,6 @@ STREAMS = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "pseudo": ("p
 STRONG = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "unlabeled": ("pseudo",)}
 CONSTANT_WEIGHTS = {"sce": 0.5, "ce": 1.0}
 """Weight of the cross-entropy in the losses in which it is constant."""
-_SEEDS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,14 +235,12 @@ class SimpleBaselineRounds(RoundsSettings):
         )
     )
     """how the teacher labels: all labels are kept"""
-    seed: int = 0
-    """the parts train with seeds of their own, 100 of them for each of this"""
     rounds: int = 3
     """labelings, each followed by a student; the paper does not say how many"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rounds < _SEEDS:
-            raise ValueError(f"--rounds must be at least 1 and below {_SEEDS}; got {self.rounds}")
+        if not 0 < self.rounds < SEEDS:
+            raise ValueError(f"--rounds must be at least 1 and below {SEEDS}; got {self.rounds}")
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -252,15 +249,13 @@ class SimpleBaselineRounds(RoundsSettings):
 
     def plan(self) -> tuple[Part, ...]:
         """Return teacher, labels-1, student-1, labels-2, student-2, ..."""
-        first = _SEEDS * self.seed
-        teacher = replace(self.teacher, seed=first + self.teacher.seed)
+        parts: list[Part] = [TrainPart(name="teacher", settings=self.seeded(self.teacher, 0))]
         student = replace(self.student, network=self.teacher.network)
-        parts: list[Part] = [TrainPart(name="teacher", settings=teacher)]
         source = "teacher"
         for number in range(1, self.rounds + 1):
             labels, name = f"labels-{number}", f"student-{number}"
             parts.append(LabelPart(name=labels, source=source, settings=self.labeling))
-            own = replace(student, seed=first + student.seed + number)
+            own = self.seeded(student, number)
             parts.append(TrainPart(name=name, settings=own, start=source, labels=labels))
             source = name
         return tuple(parts)
