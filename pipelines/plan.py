@@ -85,10 +85,6 @@ class Crops:
         return tuple(sample.key for sample in self.request.samples)
 
 
-Change = Callable[[np.ndarray, int], np.ndarray]
-"""Turns the image (H, W, 3) uint8 at a position, whole and of its own size, into another one."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a stream's batches are made of; `change` acts on whole images, before their geometry."""

@@ -236,7 +236,10 @@ def test_accumulated_batches_of_a_network_equal_the_joined_batch(scenes):
     engine, streams = build(settings, scenes)
     twice, _ = build(replace(settings, accumulate=2), scenes)
     close(streams)
-    image, mask = torch.randn(4, 3, 32, 32), torch.randint(0, CLASSES, (4, 32, 32), dtype=torch.uint8)
+    image, mask = (
+        torch.randn(4, 3, 32, 32),
+        torch.randint(0, CLASSES, (4, 32, 32), dtype=torch.uint8),
+    )
 
     def batch(rows):
         held = type("Batch", (), {"image": image[rows], "mask": mask[rows]})
@@ -266,7 +269,9 @@ def test_batch_norms_are_synchronised_where_there_are_ranks(compiled, monkeypatc
     runtime = Runtime(device=torch.device("cpu"), world_size=2, speed=speed)
     monkeypatch.setattr(runtime, "distribute", lambda network: network)
     plain = runtime.train_network(NetworkSettings(name="tiny"), CLASSES)
-    synchronised = runtime.train_network(NetworkSettings(name="tiny", sync_batch_norm=True), CLASSES)
+    synchronised = runtime.train_network(
+        NetworkSettings(name="tiny", sync_batch_norm=True), CLASSES
+    )
     kinds = [
         sum(type(layer) is kind for layer in network.modules())
         for network in (plain, synchronised)
