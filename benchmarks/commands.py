@@ -9,6 +9,7 @@ BENCHMARKS = {
     "step": "training steps: images/s, where the time goes, plain PyTorch beside them",
     "memory": "training steps: what is allocated after each phase",
     "inference": "networks on one image at a time",
+    "labeling": "pseudo-labels against forward passes alone",
     "scaling": "training steps on 1 to N ranks",
     "report": "tables and plots of results, as Markdown",
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from warpseg.__main__ import VERBS, main
-from warpseg.trainers.recipes import METHODS, RECIPES
+from warpseg.trainers.recipes import METHODS, RECIPES, ROUNDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("shards", "pipelines", "kernels", "models", "trainers", "benchmarks")
@@ -103,20 +103,19 @@ def options(kind, prefix=""):
 
 def test_no_option_comes_or_goes_unseen():
     """Users' files name options; tests/options.txt lists them, and changes with them."""
-    found = sorted(
-        f"{name} {option}" for name, (kind, _) in METHODS.items() for option in options(kind)
-    )
+    kinds = {name: kind for name, (kind, _) in METHODS.items()} | ROUNDS
+    found = sorted(f"{name} {option}" for name, kind in kinds.items() for option in options(kind))
     listed = (ROOT / "tests" / "options.txt").read_text().splitlines()
     assert found == listed
 
 
 def test_readme_names_verbs_and_recipes_that_exist():
     text = (ROOT / "README.md").read_text()
-    verbs = set(re.findall(r"^ {4,}(?:torchrun .* -m )?warpseg (\w+)", text, re.MULTILINE))
+    verbs = set(re.findall(r"^ {4,}(?:torchrun .* -m )?warpseg ([\w-]+)", text, re.MULTILINE))
     assert verbs <= set(VERBS)
     assert {"convert", "split", "check", "show", "train", "evaluate", "predict"} <= verbs
     named = re.findall(r"warpseg train ([\w-]+)", text) + re.findall(r"--recipe ([\w-]+)", text)
-    assert set(named) - {"RECIPE", "--help", "--config"} <= set(RECIPES)
+    assert set(named) - {"RECIPE", "--help", "--config", "--only"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("verb", VERBS)
