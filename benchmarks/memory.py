@@ -25,7 +25,7 @@ from ..trainers.settings import RunSettings, to_plain
 from ..trainers.supervised import SupervisedSettings
 from .allocations import Phase, PhaseMemory, Step, on_cuda, profiled
 from .memory_model import Precision, modeled_plain, modeled_step
-from .plain_step import has_plain, plain_step
+from .plain import has_plain, plain_step
 from .tables import MiB, Result, Table, result_of, write
 from .workload import bench_settings, open_workload, supervised_part, tensors_of
 
@@ -123,12 +123,12 @@ def _measured(name: str, run: RunSettings, settings: MemorySettings) -> list[Sub
 def _measure_ours(name: str, run: RunSettings, settings: MemorySettings) -> Subject:
     runtime = open_runtime(settings.device, run.precision, run.speed)
     workload = open_workload(name, run, runtime, settings.classes)
-    engine, micro_batches = workload.engine(), [workload.batches] * run.accumulate
-    engine.run_step(micro_batches)  # makes the optimizer's state
+    engine = workload.engine()
+    engine.run_step(workload.micro_batches())  # makes the optimizer's state
 
     def step(phase: Phase) -> None:
         engine.phase = phase
-        engine.run_step(micro_batches)
+        engine.run_step(workload.micro_batches())
 
     held = [*tensors_of(dict(engine.method.networks)), *tensors_of(workload.batches)]
     held += [t for o in engine.optimizers.values() for t in tensors_of(dict(o.state))]
@@ -139,11 +139,11 @@ def _measure_plain(name: str, run: RunSettings, settings: MemorySettings, staged
     runtime = open_runtime(settings.device, "fp32")
     plain = plain_step(run, settings.classes, runtime.device, staged=staged)
     assert plain is not None
-    assert plain.optimizer is not None
     batches = open_workload(name, run, runtime, settings.classes).batches
     plain.run(batches)  # makes the optimizer's state
     held = [t for module in plain.modules() for t in tensors_of(module)]
-    held += [*tensors_of(batches), *tensors_of(dict(plain.optimizer.state))]
+    states = [dict(optimizer.state) for optimizer in plain.optimizers() if optimizer is not None]
+    held += [*tensors_of(batches), *(tensor for state in states for tensor in tensors_of(state))]
 
     def step(phase: Phase) -> None:
         plain.run(batches, phase)

@@ -18,7 +18,7 @@ from ..trainers.engine import group_stages
 from ..trainers.runtime import Runtime
 from ..trainers.settings import RunSettings
 from .allocations import Phase, PhaseMemory, track
-from .plain_step import plain_step
+from .plain import plain_step
 from .workload import Workload, open_workload, tensors_of
 
 Precision = Literal["fp32", "bf16"]
@@ -78,7 +78,7 @@ def modeled_plain(
         module.to(DTYPES[precision])
     runtime = _MetaRuntime(device=META, precision="fp32", activations=DTYPES[precision])
     batches = open_workload(recipe, settings, runtime, num_classes).batches
-    kept = kept_for([plain.network], settings.optimizer.name, precision)
+    kept = kept_for(plain.trained(), settings.optimizer.name, precision)
     networks = [tensor for module in plain.modules() for tensor in tensors_of(module)]
     held = [*networks, *tensors_of(batches), *kept]
 
@@ -101,10 +101,11 @@ def kept_for(
 def _run_stages(workload: Workload, phase: Phase) -> None:
     """Run a step as the engine does, with an optimizer that makes nothing new."""
     method = workload.method
+    (batches,) = workload.micro_batches()[:1]
     for group in group_stages(method.stages):
         for stage in group:
             with phase(f"{stage.name}: forward"):
-                terms = stage.loss(workload.batches, workload.settings.num_steps - 1)
+                terms = stage.loss(batches, workload.settings.num_steps - 1)
             if terms is not None:
                 with phase(f"{stage.name}: backward"):
                     terms["loss"].backward()

@@ -106,13 +106,12 @@ def measure_phases(workload: Workload, engine: Engine, steps: int) -> list[Phase
     networks = [unwrap(network) for network in workload.method.networks.values()]
     before, engine.phase = engine.phase, clock
     taken: list[dict[str, float]] = []
-    micro_batches = [workload.batches] * workload.settings.accumulate
     try:
         with clock.watching(networks):
-            engine.run_step(micro_batches)
+            engine.run_step(workload.micro_batches())
             clock.take()
             for _ in range(steps):
-                engine.run_step(micro_batches)
+                engine.run_step(workload.micro_batches())
                 taken.append(clock.take())
     finally:
         engine.phase = before

@@ -289,7 +289,7 @@ def _table(rows: list[Row], remark: str = "") -> Table:
 def bars(result: Result) -> dict[str, dict[str, float]]:
     """Return a bar for each loader and case, for a plot."""
     return {
-        f"{case}: {row.loader} ({row.delivers})": {"pairs/s": row.rate}
+        f"{case}: {row.loader}{' (crops)' * (row.delivers == CROPS)}": {"pairs/s": row.rate}
         for case, loaders in result["cases"].items()
         for row in (Row(**loader) for loader in loaders)
     }

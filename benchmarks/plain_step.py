@@ -22,7 +22,6 @@ from ..pipelines.batches import LabeledBatch, PairedBatch
 from ..trainers.consistency import ConsistencySettings
 from ..trainers.optimization import OptimizerSettings
 from ..trainers.settings import RunSettings
-from ..trainers.supervised import SupervisedSettings
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 Arithmetic = Literal["fp32", "amp"]
@@ -41,13 +40,23 @@ class PlainSupervised:
     ) -> None:
         self.device, self.arithmetic = device, arithmetic
         self.network: nn.Module = settings.network.build(num_classes).to(device)
-        self.optimizer = _optimizer(self.network, settings.optimizer) if optimize else None
+        self.optimizer = (
+            build_plain_optimizer(self.network, settings.optimizer) if optimize else None
+        )
         # On a CPU, AMP is bfloat16, which needs no scaler.
         scaled = arithmetic == "amp" and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type if scaled else "cpu", enabled=scaled)
 
     def modules(self) -> list[nn.Module]:
         """Return all networks."""
+        return [self.network]
+
+    def optimizers(self) -> list[torch.optim.Optimizer | None]:
+        """Return all optimizers; None where only memory is modeled."""
+        return [self.optimizer]
+
+    def trained(self) -> list[nn.Module]:
+        """Return the networks that have an optimizer."""
         return [self.network]
 
     def load(self, network: nn.Module) -> None:
@@ -58,26 +67,34 @@ class PlainSupervised:
     def run(self, batches: dict[str, Any], phase: Phase = record_function) -> dict[str, Tensor]:
         """Make one training step and return its losses by the names of the recipe's stages."""
         labeled: LabeledBatch = batches["labeled"]
-        with phase("supervised: forward"), self._autocast():
+        with phase("supervised: forward"), self.autocast():
             loss = self._supervised(labeled)
         with phase("supervised: backward"):
             self.scaler.scale(loss).backward()
-        self._step(phase)
+        self.update(self.network, self.optimizer, phase, "supervised: optimizer")
+        self.scaler.update()
         return {"supervised": loss.detach()}
 
     def _supervised(self, labeled: LabeledBatch) -> Tensor:
-        logits = _upsampled(self.network(labeled.image.contiguous()), labeled.mask.shape[-2:])
+        logits = upsampled(self.network(labeled.image.contiguous()), labeled.mask.shape[-2:])
         return F.cross_entropy(logits.float(), labeled.mask.long(), ignore_index=IGNORE)
 
-    def _step(self, phase: Phase) -> None:
-        with phase("step: optimizer"):
-            if self.optimizer is not None:
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-            for parameter in self.network.parameters():
+    def update(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        phase: Phase,
+        name: str,
+    ) -> None:
+        """Step the optimizer of a network, where there is one, and drop the gradients."""
+        with phase(name):
+            if optimizer is not None:
+                self.scaler.step(optimizer)
+            for parameter in network.parameters():
                 parameter.grad = None
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass."""
         if self.arithmetic == "fp32":
             return torch.autocast("cpu", enabled=False)
         half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
@@ -106,17 +123,18 @@ class PlainConsistency(PlainSupervised):
 
     def run(self, batches: dict[str, Any], phase: Phase = record_function) -> dict[str, Tensor]:
         """Make one training step and return its losses by the names of the recipe's stages."""
-        with phase("supervised: forward"), self._autocast():
+        with phase("supervised: forward"), self.autocast():
             supervised = self._supervised(batches["labeled"])
         if self.staged:
             with phase("supervised: backward"):
                 self.scaler.scale(supervised).backward()
-        with phase("consistency: forward"), self._autocast():
+        with phase("consistency: forward"), self.autocast():
             consistency = self.settings.alpha * self._divergence(batches["unlabeled"])
         with phase("consistency: backward"):
             loss = consistency if self.staged else supervised + consistency
             self.scaler.scale(loss).backward()
-        self._step(phase)
+        self.update(self.network, self.optimizer, phase, "consistency: optimizer")
+        self.scaler.update()
         if self.settings.mean_teacher:
             with phase("consistency: after"), torch.no_grad():
                 self._update_teacher()
@@ -126,11 +144,11 @@ class PlainConsistency(PlainSupervised):
         size = views.strong.shape[-2:]
         with torch.no_grad():
             self.teacher.eval()
-            target = _upsampled(self.teacher(views.weak.contiguous()), size).float().softmax(1)
+            target = upsampled(self.teacher(views.weak.contiguous()), size).float().softmax(1)
             self.network.train()
             if views.tps is not None:
                 target = F.grid_sample(target, _grid(views.tps, size), align_corners=True)
-        logits = _upsampled(self.network(views.strong.contiguous()), size)
+        logits = upsampled(self.network(views.strong.contiguous()), size)
         log_prob = logits.float().log_softmax(1)
         divergence = F.kl_div(log_prob, target, reduction="none").sum(1)
         return (divergence * views.valid).sum() / views.valid.sum()
@@ -143,33 +161,8 @@ class PlainConsistency(PlainSupervised):
             old.copy_(decay * old + (1 - decay) * new)
 
 
-def plain_step(
-    settings: RunSettings, *options: Any, staged: bool = True, **more: Any
-) -> PlainSupervised | None:
-    """Return the plain implementation of a recipe's step, or None where there is none here."""
-    if not has_plain(settings):
-        return None
-    if isinstance(settings, ConsistencySettings):
-        return PlainConsistency(settings, *options, staged=staged, **more)
-    return PlainSupervised(settings, *options, **more)
-
-
-def has_plain(settings: RunSettings) -> bool:
-    """Tell whether a recipe has a plain implementation: supervised training, and of consistency the
-    paper's own form: 1w-ct, pooled KL of warped probabilities."""
-    if not isinstance(settings, ConsistencySettings):
-        return isinstance(settings, SupervisedSettings)
-    return (
-        settings.variant == "1w-ct"
-        and not settings.cutmix
-        and settings.divergence == "kl"
-        and settings.blend == "probabilities"
-        and settings.kl_mean == "pooled"
-        and settings.teacher_batch_norm == "running"
-    )
-
-
-def _upsampled(logits: Tensor, size: Any) -> Tensor:
+def upsampled(logits: Tensor, size: Any) -> Tensor:
+    """Return logits (N, C, H, W) at the image's size."""
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -182,7 +175,7 @@ def _grid(tps: TPS, size: Any) -> Tensor:
     return 2 * (torch.stack((x, y), dim=-1) + tps_displacement(tps, (height, width))) - 1
 
 
-def _optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def build_plain_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Return torch's optimizer with its defaults but the recipe's constants, as code mostly has."""
     parameters = network.parameters()
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}

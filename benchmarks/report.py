@@ -74,7 +74,7 @@ def markdown(files: Sequence[Path], folder: Path | None = None) -> str:
         parts += [table.markdown() for table in tables(result)]
         if kind in BARS and folder is not None:
             picture = folder / f"{file.stem}.png"
-            draw_bars(picture, f"{title}: {file.stem}", BARS[kind](result))
+            draw_bars(picture, f"{title}: {file.stem}, logarithmic", BARS[kind](result))
             parts.append(f"![{file.stem}]({picture.name})\n")
         link = os.path.relpath(file, folder) if folder is not None else file
         parts.append(f"[{file.name}]({link}): {_origin(result)}\n")

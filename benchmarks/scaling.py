@@ -113,12 +113,12 @@ def _work(recipe: str, run: RunSettings, settings: ScalingSettings, result: Path
     """Be one rank: make steps, and as the first rank write how long they took."""
     runtime = open_runtime(settings.device, run.precision, run.speed)
     workload = open_workload(recipe, run, runtime, settings.classes)
-    engine, micro_batches = workload.engine(), [workload.batches] * run.accumulate
+    engine = workload.engine()
     seconds = []
     for _ in range(WARM + settings.steps):
         runtime.barrier()
         start = time.perf_counter()
-        engine.run_step(micro_batches)
+        engine.run_step(workload.micro_batches())
         if runtime.device.type == "cuda":
             torch.cuda.synchronize(runtime.device)
         runtime.barrier()

@@ -31,8 +31,9 @@ from ..trainers.settings import RunSettings, to_plain
 from ..trainers.tables import decimal
 from .phases import PhaseTime, measure_phases
 from .pipeline import cpu_seconds
+from .plain import plain_step
 from .plain_loader import PlainLoader
-from .plain_step import Arithmetic, PlainSupervised, plain_step
+from .plain_step import Arithmetic, PlainSupervised
 from .tables import MiB, Result, Table, by_kind, result_of, write
 from .workload import Workload, bench_settings, open_workload
 
@@ -157,7 +158,7 @@ def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
                 _window(contender, settings.steps, runtime.device)
         phases = measure_phases(workload, engine, settings.rounds)
     with FlopCounterMode(display=False) as counter, run.speed.eagerly():
-        engine.run_step([workload.batches] * run.accumulate)
+        engine.run_step(workload.micro_batches())
     return Measured(
         recipe=recipe,
         settings=run,
@@ -181,9 +182,11 @@ def check_plain(
             break
         made.load(cast(torch.nn.Module, weights))
         plains[f"plain PyTorch, {arithmetic}"] = made
-    engine.run_step([workload.batches] * workload.settings.accumulate)
+    seed = (workload.settings.seed, engine.step)
+    engine.run_step(workload.micro_batches())
     ours = engine.means()
     for name, plain in plains.items():
+        workload.runtime.seed(*seed)
         for stage, value in plain.run(workload.batches).items():
             error = abs(value.item() - ours[stage]) / abs(ours[stage])
             least = TOLERANCE["bf16"] if plain.arithmetic == "amp" else 0
@@ -195,9 +198,9 @@ def check_plain(
 
 
 def _constant(workload: Workload, engine: Engine) -> Contender:
-    micro_batches = [workload.batches] * workload.settings.accumulate
-    row = Row(name="warpseg, constant batch", images=workload.images * len(micro_batches))
-    return Contender(row, lambda: engine.run_step(micro_batches))
+    images = workload.images * workload.settings.accumulate
+    row = Row(name="warpseg, constant batch", images=images)
+    return Contender(row, lambda: engine.run_step(workload.micro_batches()))
 
 
 def _loaded(workload: Workload, engine: Engine, dataset: Dataset, split: str | None) -> Contender:

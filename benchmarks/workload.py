@@ -40,6 +40,10 @@ class Workload:
         """Images of a step: labeled and unlabeled ones together."""
         return sum(spec.batch_size for spec in self.method.streams.values())
 
+    def micro_batches(self) -> list[Batches]:
+        """Return the batches of one step, anew, as stages leave what they share in them."""
+        return [dict(self.batches) for _ in range(self.settings.accumulate)]
+
     def engine(self) -> Engine:
         """Return an engine for the method, as a training run has it."""
         return Engine(

@@ -1,0 +1,37 @@
+"""Which recipes have a plain PyTorch implementation to be compared with."""
+
+from typing import Any
+
+from ..trainers.consistency import ConsistencySettings
+from ..trainers.settings import RunSettings
+from ..trainers.supervised import SupervisedSettings
+from .plain_gta import PlainGta, is_plain_gta
+from .plain_step import PlainConsistency, PlainSupervised
+
+
+def plain_step(
+    settings: RunSettings, *options: Any, staged: bool = True, **more: Any
+) -> PlainSupervised | None:
+    """Return the plain implementation of a recipe's step, or None where there is none here."""
+    if not has_plain(settings):
+        return None
+    if isinstance(settings, ConsistencySettings):
+        return PlainConsistency(settings, *options, staged=staged, **more)
+    if is_plain_gta(settings):
+        return PlainGta(settings, *options, **more)  # pyright: ignore[reportArgumentType]
+    return PlainSupervised(settings, *options, **more)
+
+
+def has_plain(settings: RunSettings) -> bool:
+    """Tell whether a recipe has a plain implementation: supervised training, GTA-Seg as published,
+    and of consistency the paper's own form: 1w-ct, pooled KL of warped probabilities."""
+    if not isinstance(settings, ConsistencySettings):
+        return isinstance(settings, SupervisedSettings) or is_plain_gta(settings)
+    return (
+        settings.variant == "1w-ct"
+        and not settings.cutmix
+        and settings.divergence == "kl"
+        and settings.blend == "probabilities"
+        and settings.kl_mean == "pooled"
+        and settings.teacher_batch_norm == "running"
+    )
