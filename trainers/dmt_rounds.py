@@ -18,7 +18,7 @@ is the last network.
 
 from dataclasses import dataclass, field, replace
 
-from ..pipelines.settings import NormalizationSettings
+from ..pipelines.settings import normalization_of
 from .dmt import DmtSettings
 from .dmt_chain import DmtLinkSettings
 from .labeling import LabelingSettings
@@ -48,13 +48,15 @@ class DmtRounds(RoundsSettings):
     """one network that labels for itself (DST; with --phase.form plain CBST)"""
     other_weights: str = ""
     """weights that network B starts from; as A when not given"""
-    other_normalization: NormalizationSettings | None = None
-    """input statistics of network B; as A when not given"""
+    other_normalization: str = ""
+    """input statistics of network B by name, such as imagenet or caffe; as A when not given"""
     pair: str = ""
     """train phase 0 of A and B on the splits PAIR-a and PAIR-b (`warpseg split --pair`)"""
 
     def __post_init__(self) -> None:
         _check_ratios(self.ratios)
+        if self.other_normalization:
+            normalization_of(self.other_normalization)
         if self.phase.form == "online" and not self.self_taught:
             raise ValueError("--phase.form online labels during the step: say --self-taught")
 
@@ -93,8 +95,9 @@ class DmtRounds(RoundsSettings):
         if name == "b" and self.other_weights:
             network = replace(settings.network, weights=self.other_weights)
             settings = replace(settings, network=network)
-        if name == "b" and self.other_normalization is not None:
-            settings = replace(settings, normalization=self.other_normalization)
+        if name == "b" and self.other_normalization:
+            look = normalization_of(self.other_normalization)
+            settings = replace(settings, normalization=look)
         return settings
 
 

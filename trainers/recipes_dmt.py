@@ -132,14 +132,10 @@ def _paper(
     rates: learning rates of both; halves: networks differ by their labeled images, not by weights.
     """
     pseudo, own = batch
-    statistics = {"caffe": NORMALIZATIONS["caffe"], "imagenet": NORMALIZATIONS["imagenet"]}
-    other: dict[str, Any] = {
-        "other_weights": "imagenet",
-        "other_normalization": statistics["imagenet"],
-    }
+    other = {"other_weights": "imagenet", "other_normalization": "imagenet"}
     return dmt_recipes(
         f"{data}-{labeled}-deeplabv2",
-        {**shared, "normalization": statistics["caffe"]},
+        {**shared, "normalization": NORMALIZATIONS["caffe"]},
         NetworkSettings(name="deeplabv2-rn101", weights=COCO),
         supervised={
             "batch_size": 8,

@@ -190,9 +190,7 @@ def test_the_networks_label_for_each_other():
 
 
 def test_networks_differ_by_weights_or_by_labeled_images():
-    settings = rounds_of(
-        other_weights="imagenet", other_normalization=NORMALIZATIONS["half"], pair="few"
-    )
+    settings = rounds_of(other_weights="imagenet", other_normalization="half", pair="few")
     parts = {part.name: part for part in settings.plan() if isinstance(part, TrainPart)}
     assert parts["a0"].settings.network.weights == "none"
     assert parts["b0"].settings.network.weights == "imagenet"
