@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,15 +102,22 @@ def test_interrupted_rounds_end_with_the_same_bits(scenes, whole, tmp_path, monk
     assert_same(tmp_path / "parts", whole)
 
 
-def start(out, scenes, *words):
+@contextmanager
+def started(out, scenes, *words):
+    """Start the rounds in a process of their own; it is killed in the end, if it still runs."""
     base = ["train", "tiny-dmt", "--data", str(scenes), "--split", "few", "--out", str(out)]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(PROGRAM), *base, "--device", "cpu", *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def wait_for(path, process):
@@ -131,22 +139,18 @@ def wait_for(path, process):
 )
 def test_rounds_survive_a_kill(scenes, whole, tmp_path, seen):
     out = tmp_path / "killed"
-    process = start(out, scenes)
-    try:
+    with started(out, scenes) as process:
         wait_for(out / seen, process)
-    finally:
-        process.kill()
-        process.communicate()
     run(scenes, out, resume=True)
     assert_same(out, whole)
 
 
 def test_sigterm_saves_and_ends_well(scenes, whole, tmp_path):
     out = tmp_path / "stopped"
-    process = start(out, scenes)
-    wait_for(out / "a0" / "checkpoint.pt", process)
-    process.send_signal(signal.SIGTERM)
-    told, _ = process.communicate(timeout=120)
+    with started(out, scenes) as process:
+        wait_for(out / "a0" / "checkpoint.pt", process)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert "go on with --resume" in told
     assert not (out / "summary.json").exists()
@@ -157,8 +161,8 @@ def test_sigterm_saves_and_ends_well(scenes, whole, tmp_path):
 @pytest.mark.slow
 def test_halves_side_by_side_end_with_the_same_bits(scenes, whole, tmp_path):
     out = tmp_path / "jobs"
-    process = start(out, scenes, "--jobs", "2")
-    told, _ = process.communicate(timeout=300)
+    with started(out, scenes, "--jobs", "2") as process:
+        told, _ = process.communicate(timeout=900)
     assert process.returncode == 0, told
     assert "answer: a1" in told
     assert_same(out, whole)
