@@ -26,7 +26,7 @@ from ..trainers.supervised import SupervisedSettings
 from .allocations import Phase, PhaseMemory, Step, on_cuda, profiled
 from .memory_model import Precision, modeled_plain, modeled_step
 from .plain import has_plain, plain_step
-from .tables import MiB, Result, Table, result_of, write
+from .tables import MiB, Result, Table, result_of, setup_of, write
 from .workload import bench_settings, open_workload, supervised_part, tensors_of
 
 
@@ -176,7 +176,8 @@ def tables(result: Result) -> list[Table]:
         (step["name"], step["instrument"], f"{step['peak'] / MiB:.1f}", f"{step['ratio']:.3f}")
         for step in result["steps"]
     ]
-    found = [Table(("step", "by", "peak MiB", "x supervised"), peaks)]
+    setup = setup_of(result["steps"][-1]["settings"])
+    found = [Table(("step", "by", "peak MiB", "x supervised"), peaks, setup)]
     for step in result["steps"]:
         phases = [
             (phase["name"], f"{phase['after'] / MiB:.1f}", f"{phase['peak'] / MiB:.1f}")

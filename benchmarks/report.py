@@ -8,7 +8,7 @@ Without files, the committed ones are read: the JSON files of benchmarks/results
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -45,42 +45,55 @@ def report(arguments: list[str]) -> int:
             files: results, JSON; all committed ones if none is given
             out: Markdown file to write, with plots beside it; else the tables are printed
         """
-        page = markdown(
-            files or sorted(RESULTS.glob("*.json")), None if out is None else out.parent
-        )
+        chosen = files or committed()
         if out is None:
-            print(page)
+            print(markdown(chosen, Path()))
         else:
-            out.write_text(page)
+            out.write_text(markdown(chosen, out.parent))
+            draw(chosen, out.parent)
             print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg bench report")
     return 0
 
 
-def markdown(files: Sequence[Path], folder: Path | None = None) -> str:
-    """Return the results of files as a page, which is to lie in `folder`, where plots go.
+def committed() -> list[Path]:
+    """Return the result files of the repository."""
+    return sorted(RESULTS.glob("*.json"))
+
+
+def markdown(files: Sequence[Path], folder: Path) -> str:
+    """Return the results of files as a page that is to lie in `folder`, with its plots.
 
     Files of other kinds are left out. Raises ValueError where none is left.
     """
-    parts = ["# Measured\n"]
-    for file in files:
-        result = json.loads(file.read_text())
-        kind = kind_of(result)
-        if kind not in TABLES:
-            continue
+    parts = ["# Measured\n", "Made by `warpseg bench report --out docs/results.md`.\n"]
+    for file, kind, result in _known(files):
         title, tables = TABLES[kind]
         parts.append(f"## {title}: {file.stem}\n")
         parts += [table.markdown() for table in tables(result)]
-        if kind in BARS and folder is not None:
-            picture = folder / f"{file.stem}.png"
-            draw_bars(picture, f"{title}: {file.stem}, logarithmic", BARS[kind](result))
-            parts.append(f"![{file.stem}]({picture.name})\n")
-        link = os.path.relpath(file, folder) if folder is not None else file
-        parts.append(f"[{file.name}]({link}): {_origin(result)}\n")
-    if len(parts) == 1:
+        if kind in BARS:
+            parts.append(f"![{file.stem}]({file.stem}.png)\n")
+        parts.append(f"[{file.name}]({os.path.relpath(file, folder)}): {_origin(result)}\n")
+    if len(parts) == 2:
         raise ValueError(f"no results of warpseg bench among {len(files)} files; see --help")
     return "\n".join(parts)
+
+
+def draw(files: Sequence[Path], folder: Path) -> None:
+    """Draw the plots of a page into its folder."""
+    for file, kind, result in _known(files):
+        if kind in BARS:
+            title = f"{TABLES[kind][0]}: {file.stem}, logarithmic"
+            draw_bars(folder / f"{file.stem}.png", title, BARS[kind](result))
+
+
+def _known(files: Sequence[Path]) -> Iterator[tuple[Path, str, Result]]:
+    for file in files:
+        result = json.loads(file.read_text())
+        kind = kind_of(result)
+        if kind in TABLES:
+            yield file, kind, result
 
 
 def kind_of(result: Result) -> str:

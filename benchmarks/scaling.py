@@ -25,7 +25,7 @@ import tyro
 
 from ..trainers.runtime import close_runtime, open_runtime
 from ..trainers.settings import RunSettings, to_plain
-from .tables import Result, Table, result_of, write
+from .tables import Result, Table, result_of, setup_of, write
 from .workload import bench_settings, open_workload
 
 WARM = 2
@@ -151,4 +151,5 @@ def tables(result: Result) -> list[Table]:
         for row in result["rows"]
     ]
     head = ("ranks", "images a step", "step ms", "images/s", "efficiency")
-    return [Table(head, cells, result["recipe"])]
+    remark = f"{result['recipe']}, of a rank: {setup_of(result['settings'])}"
+    return [Table(head, cells, remark)]

@@ -34,7 +34,7 @@ from .pipeline import cpu_seconds
 from .plain import plain_step
 from .plain_loader import PlainLoader
 from .plain_step import Arithmetic, PlainSupervised
-from .tables import MiB, Result, Table, by_kind, result_of, write
+from .tables import MiB, Result, Table, by_kind, result_of, setup_of, write
 from .workload import Workload, bench_settings, open_workload
 
 TOLERANCE = {"fp32": 2e-3, "bf16": 5e-2, "fp16": 2e-2}
@@ -274,7 +274,7 @@ def tables(result: Result) -> list[Table]:
         (p["stage"], p["kind"], f"{p['milliseconds']:.2f}", f"{p['milliseconds'] / total:.1%}")
         for p in result["phases"]
     ]
-    what = f"{result['recipe']}, {first['images']} images a step, {result['precision']}"
+    what = f"{result['recipe']}, {result['precision']}: {setup_of(result['settings'])}"
     return [
         Table(head, rows, what),
         Table(("stage", "phase", "ms", "share"), phases, by_kind(result["phases"])),

@@ -48,6 +48,14 @@ def write(result: Result, out: Path | None) -> None:
         out.write_text(json.dumps(result, indent=1) + "\n")
 
 
+def setup_of(settings: Result) -> str:
+    """Say with which network, crops and batch a recipe's plain settings train."""
+    height, width = settings["geometry"]["crop_size"]
+    unlabeled = settings.get("unlabeled_batch_size")
+    batch = f"{settings['batch_size']} labeled" + (f" + {unlabeled} unlabeled" if unlabeled else "")
+    return f"{settings['network']['name']}, crops of {height} x {width}, {batch} images a step"
+
+
 def by_kind(phases: Sequence[Result]) -> str:
     """Say what share of a step's milliseconds networks, losses, optimizer and the rest take."""
     kinds: dict[str, float] = {}

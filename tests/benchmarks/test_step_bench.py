@@ -1,6 +1,7 @@
 """Steps, plain and ours, their phases; networks on one image; ranks; the page of results."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,7 +125,8 @@ def test_the_command_times_all_in_turns(data, tmp_path, capsys):
     ]
     assert all(len(row["images_per_second"]) == 2 for row in result["rows"])
     assert result["flops"] > 0
-    page = report.markdown([out], tmp_path)
+    assert commands.bench(["report", str(out), "--out", str(tmp_path / "page.md")]) == 0
+    page = (tmp_path / "page.md").read_text()
     assert "## Training step: step" in page
     assert f"[step.json](step.json): {result['machine']['name']}" in page
     assert (tmp_path / "step.png").is_file()
@@ -169,7 +171,7 @@ def test_efficiency_is_of_a_rank_alone(tmp_path, monkeypatch, capsys):
     out = tmp_path / "scaling.json"
     assert commands.bench(["scaling", "tiny-supervised", "--out", str(out)]) == 0
     assert "80.0%" in capsys.readouterr().out
-    assert "80.0%" in report.markdown([out])
+    assert "80.0%" in report.markdown([out], tmp_path)
 
 
 @pytest.mark.slow
@@ -185,5 +187,10 @@ def test_a_page_needs_results(tmp_path):
     other = tmp_path / "other.json"
     other.write_text("[]")
     with pytest.raises(ValueError, match="no results of warpseg bench among 1 files"):
-        report.markdown([other])
-    assert "# Measured" in report.markdown(sorted(report.RESULTS.glob("*.json")))
+        report.markdown([other], tmp_path)
+
+
+def test_the_page_of_results_is_made_of_the_committed_ones():
+    """If not: warpseg bench report --out docs/results.md."""
+    docs = Path(__file__).parents[2] / "docs"
+    assert (docs / "results.md").read_text() == report.markdown(report.committed(), docs)
