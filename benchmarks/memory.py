@@ -141,7 +141,7 @@ def _measure_plain(name: str, run: RunSettings, settings: MemorySettings, staged
     assert plain is not None
     batches = open_workload(name, run, runtime, settings.classes).batches
     plain.run(batches)  # makes the optimizer's state
-    held = [t for module in plain.modules() for t in tensors_of(module)]
+    held = [t for module in plain.networks().values() for t in tensors_of(module)]
     states = [dict(optimizer.state) for optimizer in plain.optimizers() if optimizer is not None]
     held += [*tensors_of(batches), *(tensor for state in states for tensor in tensors_of(state))]
 

@@ -74,12 +74,12 @@ def modeled_plain(
     plain = plain_step(settings, num_classes, META, optimize=False, staged=staged)
     if plain is None:
         raise ValueError(f"{recipe} has no plain implementation here")
-    for module in plain.modules():
+    for module in plain.networks().values():
         module.to(DTYPES[precision])
     runtime = _MetaRuntime(device=META, precision="fp32", activations=DTYPES[precision])
     batches = open_workload(recipe, settings, runtime, num_classes).batches
     kept = kept_for(plain.trained(), settings.optimizer.name, precision)
-    networks = [tensor for module in plain.modules() for tensor in tensors_of(module)]
+    networks = [tensor for module in plain.networks().values() for tensor in tensors_of(module)]
     held = [*networks, *tensors_of(batches), *kept]
 
     def step(phase: Phase) -> None:

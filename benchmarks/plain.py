@@ -3,9 +3,12 @@
 from typing import Any
 
 from ..trainers.consistency import ConsistencySettings
+from ..trainers.gta import GtaSettings
+from ..trainers.mkd import MkdSettings
 from ..trainers.settings import RunSettings
 from ..trainers.supervised import SupervisedSettings
 from .plain_gta import PlainGta, is_plain_gta
+from .plain_mkd import PlainMkd, is_plain_mkd
 from .plain_step import PlainConsistency, PlainSupervised
 
 
@@ -17,16 +20,20 @@ def plain_step(
         return None
     if isinstance(settings, ConsistencySettings):
         return PlainConsistency(settings, *options, staged=staged, **more)
-    if is_plain_gta(settings):
-        return PlainGta(settings, *options, **more)  # pyright: ignore[reportArgumentType]
+    if isinstance(settings, GtaSettings):
+        return PlainGta(settings, *options, **more)
+    if isinstance(settings, MkdSettings):
+        return PlainMkd(settings, *options, **more)
     return PlainSupervised(settings, *options, **more)
 
 
 def has_plain(settings: RunSettings) -> bool:
-    """Tell whether a recipe has a plain implementation: supervised training, GTA-Seg as published,
-    and of consistency the paper's own form: 1w-ct, pooled KL of warped probabilities."""
+    """Tell whether a recipe has a plain implementation: supervised training, GTA-Seg and
+    MKD as published, and of consistency the paper's own form: 1w-ct, pooled KL of warped
+    probabilities."""
     if not isinstance(settings, ConsistencySettings):
-        return isinstance(settings, SupervisedSettings) or is_plain_gta(settings)
+        supervised = isinstance(settings, SupervisedSettings)
+        return supervised or is_plain_gta(settings) or is_plain_mkd(settings)
     return (
         settings.variant == "1w-ct"
         and not settings.cutmix

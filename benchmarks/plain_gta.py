@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import IGNORE
-from ..kernels import CutMixBoxes, cutmix_boxes, window_mask
+from ..kernels import cutmix_boxes, window_mask
 from ..pipelines.batches import PairedBatch
 from ..trainers.gta import BACKBONE, GtaSettings
-from .plain_step import Phase, PlainSupervised, build_plain_optimizer, upsampled
+from .plain_step import Phase, PlainSupervised, build_plain_optimizer, mix, upsampled
 
 
 class PlainGta(PlainSupervised):
@@ -30,12 +30,12 @@ class PlainGta(PlainSupervised):
         self.teacher = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.assistant_optimizer = None
         if self.optimizer is not None:
-            self.assistant_optimizer = build_plain_optimizer(self.assistant, settings.optimizer)
+            self.assistant_optimizer = build_plain_optimizer([self.assistant], settings.optimizer)
         self.steps = 0
 
-    def modules(self) -> list[nn.Module]:
-        """Return all networks."""
-        return [self.network, self.assistant, self.teacher]
+    def networks(self) -> dict[str, nn.Module]:
+        """Return all networks by the names they have in the recipe's method."""
+        return {"student": self.network, "assistant": self.assistant, "teacher": self.teacher}
 
     def trained(self) -> list[nn.Module]:
         """Return student and assistant."""
@@ -81,7 +81,7 @@ class PlainGta(PlainSupervised):
         boxes = cutmix_boxes(
             len(image), size, preset="gta", probability=self.settings.cutmix_probability
         ).to(image.device)
-        return _mix(image, boxes), _mix(label, boxes), _mix(confidence, boxes)
+        return mix(image, boxes), mix(label, boxes), mix(confidence, boxes)
 
     def _reweighted(self, logits: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
         """Return the re-weighted cross-entropy of the most confident pixels (Eq. 6, 7)."""
@@ -102,11 +102,6 @@ def is_plain_gta(settings: Any) -> bool:
     same = all(getattr(settings, name) == getattr(published, name) for name in names)
     equal = settings.assistant_decay == settings.ema_decay
     return same and equal and settings.drop > 0 and settings.warmup_steps == 0
-
-
-def _mix(map: Tensor, boxes: CutMixBoxes) -> Tensor:
-    mask = boxes.mask() if map.ndim == 3 else boxes.mask()[:, None]
-    return torch.where(mask, map[boxes.partner], map)
 
 
 def _backbone(network: nn.Module) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ check that before they time anything.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import IGNORE
-from ..kernels import TPS, tps_displacement
+from ..kernels import TPS, CutMixBoxes, stride_of, tps_displacement
 from ..pipelines.batches import LabeledBatch, PairedBatch
 from ..trainers.consistency import ConsistencySettings
 from ..trainers.optimization import OptimizerSettings
+from ..trainers.runtime import unwrap
 from ..trainers.settings import RunSettings
 
 Phase = Callable[[str], AbstractContextManager[Any]]
@@ -41,15 +42,15 @@ class PlainSupervised:
         self.device, self.arithmetic = device, arithmetic
         self.network: nn.Module = settings.network.build(num_classes).to(device)
         self.optimizer = (
-            build_plain_optimizer(self.network, settings.optimizer) if optimize else None
+            build_plain_optimizer([self.network], settings.optimizer) if optimize else None
         )
         # On a CPU, AMP is bfloat16, which needs no scaler.
         scaled = arithmetic == "amp" and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type if scaled else "cpu", enabled=scaled)
 
-    def modules(self) -> list[nn.Module]:
-        """Return all networks."""
-        return [self.network]
+    def networks(self) -> dict[str, nn.Module]:
+        """Return all networks by the names they have in the recipe's method."""
+        return {"student": self.network}
 
     def optimizers(self) -> list[torch.optim.Optimizer | None]:
         """Return all optimizers; None where only memory is modeled."""
@@ -59,10 +60,10 @@ class PlainSupervised:
         """Return the networks that have an optimizer."""
         return [self.network]
 
-    def load(self, network: nn.Module) -> None:
-        """Take over a network's weights."""
-        for own in self.modules():
-            own.load_state_dict(network.state_dict())
+    def load(self, networks: Mapping[str, nn.Module]) -> None:
+        """Take over the weights of a method's networks."""
+        for name, own in self.networks().items():
+            own.load_state_dict(unwrap(networks[name]).state_dict())
 
     def run(self, batches: dict[str, Any], phase: Phase = record_function) -> dict[str, Tensor]:
         """Make one training step and return its losses by the names of the recipe's stages."""
@@ -117,9 +118,10 @@ class PlainConsistency(PlainSupervised):
         if settings.mean_teacher:
             self.teacher = copy.deepcopy(self.network).requires_grad_(False)
 
-    def modules(self) -> list[nn.Module]:
-        """Return all networks."""
-        return [self.network] + [self.teacher] * self.settings.mean_teacher
+    def networks(self) -> dict[str, nn.Module]:
+        """Return all networks by the names they have in the recipe's method."""
+        teachers = {"teacher": self.teacher} if self.settings.mean_teacher else {}
+        return {"student": self.network, **teachers}
 
     def run(self, batches: dict[str, Any], phase: Phase = record_function) -> dict[str, Tensor]:
         """Make one training step and return its losses by the names of the recipe's stages."""
@@ -166,6 +168,12 @@ def upsampled(logits: Tensor, size: Any) -> Tensor:
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def mix(map: Tensor, boxes: CutMixBoxes) -> Tensor:
+    """Mix maps (N, H, W) or (N, C, h, w) of a batch by boxes of its images."""
+    mask = boxes.mask(stride_of(map, boxes.size))
+    return torch.where(mask if map.ndim == 3 else mask[:, None], map[boxes.partner], map)
+
+
 def _grid(tps: TPS, size: Any) -> Tensor:
     """Return where each pixel is sampled, (N, H, W, 2) in [-1, 1], x then y."""
     height, width = size
@@ -175,9 +183,11 @@ def _grid(tps: TPS, size: Any) -> Tensor:
     return 2 * (torch.stack((x, y), dim=-1) + tps_displacement(tps, (height, width))) - 1
 
 
-def build_plain_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def build_plain_optimizer(
+    networks: Iterable[nn.Module], settings: OptimizerSettings
+) -> torch.optim.Optimizer:
     """Return torch's optimizer with its defaults but the recipe's constants, as code mostly has."""
-    parameters = network.parameters()
+    parameters = [parameter for network in networks for parameter in network.parameters()]
     shared: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.name == "sgd":
         return torch.optim.SGD(

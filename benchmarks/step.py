@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..shards import Dataset
 from ..trainers.data import next_batches, open_streams
 from ..trainers.engine import Engine
-from ..trainers.runtime import Runtime, open_runtime, unwrap
+from ..trainers.runtime import Runtime, open_runtime
 from ..trainers.settings import RunSettings, to_plain
 from ..trainers.tables import decimal
 from .phases import PhaseTime, measure_phases
@@ -174,13 +174,12 @@ def check_plain(
 ) -> dict[str, PlainSupervised]:
     """Return the plain implementations, from our weights, once their losses are ours."""
     device, plains = workload.runtime.device, {}
-    weights = unwrap(workload.method.networks["student"]) if arithmetics else None
     for arithmetic in arithmetics:
         made = plain_step(workload.settings, classes, device, arithmetic)
         if made is None:
             print(f"{workload.recipe} has no plain implementation to compare with")
             break
-        made.load(cast(torch.nn.Module, weights))
+        made.load(workload.method.networks)
         plains[f"plain PyTorch, {arithmetic}"] = made
     seed = (workload.settings.seed, engine.step)
     engine.run_step(workload.micro_batches())
