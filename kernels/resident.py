@@ -127,12 +127,16 @@ class CropPlan:
     @property
     def window(self) -> Tensor:
         """(N, 4) int32 [top, left, bottom, right): the part of each crop that shows the image."""
-        extent = torch.tensor(self.size, dtype=torch.int32, device=self.origin.device)
-        first = (-self.origin).clamp(min=0).minimum(extent)
-        last = (self.scaled - self.origin).clamp(min=0).minimum(extent)
-        left = torch.where(self.flip, self.size[1] - last[:, 1], first[:, 1])
-        right = torch.where(self.flip, self.size[1] - first[:, 1], last[:, 1])
-        return torch.stack([first[:, 0], left, last[:, 0], right], 1).int()
+        (top, bottom), (left, right) = (self._shown(axis) for axis in (0, 1))
+        mirrored_left, mirrored_right = self.size[1] - right, self.size[1] - left
+        left = torch.where(self.flip, mirrored_left, left)
+        right = torch.where(self.flip, mirrored_right, right)
+        return torch.stack([top, left, bottom, right], 1).int()
+
+    def _shown(self, axis: int) -> tuple[Tensor, Tensor]:
+        """Return the first pixel of each crop's axis that shows the image, and that after them."""
+        origin, scaled, extent = self.origin[:, axis], self.scaled[:, axis], self.size[axis]
+        return (-origin).clamp(0, extent), (scaled - origin).clamp(0, extent)
 
 
 @dataclass(frozen=True, kw_only=True)

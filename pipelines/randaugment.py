@@ -9,7 +9,7 @@ nothing of 32 pixels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -183,14 +183,14 @@ def translate_y(crop: Tensor, strength: Strength) -> Tensor:
 def cutout(crop: Tensor, strength: Strength) -> Tensor:
     """Paste a square with sides of 1 to 41 pixels, cut by the border."""
     side = 40 * strength.share[:, :, 0, 0]
-    extent = torch.tensor(crop.shape[1:3], device=crop.device)
+    extent = _constant(crop.shape[1:3], crop)
     first = (strength.centre * extent - side / 2).clamp(min=0).floor()
     (top, left), (bottom, right) = (
         corner[:, :, None, None].unbind(1) for corner in (first, first + side)
     )
     y, x = _places(crop)
     inside = (y >= top) & (y <= bottom) & (x >= left) & (x <= right)
-    paste = torch.tensor(CUTOUT_COLOUR, dtype=torch.uint8, device=crop.device)
+    paste = _constant(CUTOUT_COLOUR, crop).to(torch.uint8)
     return torch.where(inside[..., None], paste, crop)
 
 
@@ -223,6 +223,11 @@ def _signed(strength: Strength) -> Tensor:
     return strength.share[..., 0] * strength.sign[:, None, None]
 
 
+def _constant(values: Sequence[int], crop: Tensor) -> Tensor:
+    """Bring numbers to the crops' device without waiting for it."""
+    return torch.tensor(values).to(crop.device, non_blocking=True)
+
+
 def _places(crop: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows (H, 1) and columns (1, W)."""
     _, height, width, _ = crop.shape
@@ -232,7 +237,7 @@ def _places(crop: Tensor) -> tuple[Tensor, Tensor]:
 
 def _grey(crop: Tensor) -> Tensor:
     """Return Pillow's luma, (n, H, W, 1) float32 of whole levels."""
-    weights = torch.tensor((19595, 38470, 7471), dtype=torch.int32, device=crop.device)
+    weights = _constant((19595, 38470, 7471), crop).int()
     return (((crop * weights).sum(-1, keepdim=True) + 0x8000) >> 16).float()
 
 
@@ -265,4 +270,6 @@ def _resample(
 
 
 def _fixed(value: Tensor | float, crop: Tensor) -> Tensor:
-    return (torch.as_tensor(value, device=crop.device) * 65536).round().long()
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, device=crop.device)
+    return (value * 65536).round().long()
