@@ -3,7 +3,8 @@
 The logits of all views (scales, flip, windows) stay at the network's stride and are combined one
 band of rows at a time, so a full-resolution map of all classes never exists, however large the
 image and however many the views. A single view that covers the image at its own size is not
-combined at all: its stride-s logits go to the kernels as they are.
+combined at all: its stride-s logits go to the kernels as they are. So do those of a view whose size
+divides the image's: they are logits of the image at a multiple of the stride.
 
 Each logit map is sampled once, bilinearly with half-pixel centres, straight onto the image's pixels
 (some published code interpolates twice, first to the view's size).
@@ -70,9 +71,9 @@ class Prediction:
     def bands(self) -> Iterator[tuple[slice, Tensor, Size]]:
         """Yield (rows, logits, covered size); their softmax are the rows' probabilities.
 
-        A single view at the image's own size yields once: all rows and the network's own stride-s
-        logits, which cover `size` or, with padding, more. Otherwise the logits are float32
-        (N, C, rows, W), channels-last, at stride 1.
+        A single view at the image's own size, or at that divided by a whole number, yields once:
+        all rows and the network's own logits, which cover `size` or, with padding, more. Otherwise
+        the logits are float32 (N, C, rows, W), channels-last, at stride 1.
         """
         for rows, values, covered in self._ranked():
             if self._several and self.average == "softmax":
@@ -111,10 +112,16 @@ class Prediction:
     def _several(self) -> bool:
         return len(self.views) > 1 or len(self.views[0].parts) > 1
 
+    @property
+    def _enlarged(self) -> int:
+        """How often the first view's size goes into that of the image; 0 where it does not."""
+        times = self.size[0] // self.views[0].size[0]
+        return times if tuple(times * side for side in self.views[0].size) == self.size else 0
+
     def _is_direct(self) -> bool:
         view = self.views[0]
         part = view.parts[0]
-        plain = view.size == self.size and not view.flip and (part.top, part.left) == (0, 0)
+        plain = self._enlarged > 0 and not view.flip and (part.top, part.left) == (0, 0)
         values = part.logits[:, :, 0, 0].numel() * self.size[0] * self.size[1]
         fused = part.logits.is_cuda or values <= REFERENCE_ELEMENTS
         return plain and fused and not self._several
@@ -123,7 +130,8 @@ class Prediction:
         """Yield what `bands` does, but mean probabilities are left as such: enough for argmax."""
         part = self.views[0].parts[0]
         if self._is_direct():
-            yield slice(0, self.size[0]), part.logits, (part.height, part.width)
+            covered = (self._enlarged * part.height, self._enlarged * part.width)
+            yield slice(0, self.size[0]), part.logits, covered
             return
         images, classes = part.logits.shape[:2]
         height, width = self.size

@@ -208,6 +208,23 @@ def test_without_a_gpu_a_huge_image_is_labeled_in_bands(pooled, draw, padding, m
     assert torch.equal(prediction.confusion(mask, 4), counts)
 
 
+@pytest.mark.parametrize("size", [(18, 26), (12, 26), (9, 13)])
+def test_logits_of_a_smaller_view_are_enlarged_at_once_where_its_size_divides_the_images(
+    pooled, draw, size, monkeypatch
+):
+    settings = EvaluationSettings(mode="resize", size=size)
+    prediction = predict_logits(pooled(stride=4), draw(36, 52), settings)
+    at_once = prediction.label()
+    ((_, logits, covered),) = prediction.bands()
+    divides = size != (12, 26)
+    assert (logits is prediction.views[0].parts[0].logits) == divides
+    assert covered == (36, 52)
+    monkeypatch.setattr(prediction_module, "REFERENCE_ELEMENTS", 0)
+    banded = prediction.label()
+    assert torch.equal(banded[0], at_once[0])
+    torch.testing.assert_close(banded[1], at_once[1])
+
+
 @pytest.mark.parametrize(
     ("size", "bound", "seen"),
     [
