@@ -206,9 +206,12 @@ def _cifar10(labeled: int, baseline: int, batch: tuple[int, int]) -> Recipes:
 
 def scratch_recipes(family: str, shared: dict[str, Any], network: str) -> Recipes:
     """Return recipes whose network A makes as many steps in all as a single run: half of them on
-    masks alone, a tenth in each of five phases."""
+    masks alone, a tenth in each of five phases, those at a quarter of the learning rate.
+
+    A phase is short here and its network not pretrained, so the rate is less than the paper's half.
+    """
     steps = shared["num_steps"]
-    own = max(1, shared["batch_size"] // 4)
+    own = max(2, shared["batch_size"] // 4)
     return dmt_recipes(
         family,
         shared,
@@ -218,7 +221,7 @@ def scratch_recipes(family: str, shared: dict[str, Any], network: str) -> Recipe
             "num_steps": steps // (2 * len(RATIOS)),
             "batch_size": own,
             "unlabeled_batch_size": shared["batch_size"] - own,
-            "optimizer": replace(shared["optimizer"], lr=shared["optimizer"].lr / 2),
+            "optimizer": replace(shared["optimizer"], lr=shared["optimizer"].lr / 4),
         },
         ablations=family.endswith("-tiny"),
     )
