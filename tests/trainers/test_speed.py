@@ -1,171 +1,27 @@
-"""Fast steps: none waits for the device, compiled ones compute the same and resume exactly."""
+"""Fast steps: compiled networks compute the same and resume exactly; what settings promise."""
 
 import contextlib
 import copy
 import gc
-import importlib
-import pkgutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import warpseg.kernels
 from torch import nn
-from warpseg.kernels import CutMixBoxes
-from warpseg.pipelines import LabeledBatch
-from warpseg.shards import Dataset
-from warpseg.trainers import consistency, gta, mkd
 from warpseg.trainers.checkpoint import load_checkpoint
-from warpseg.trainers.data import next_batches, open_streams
-from warpseg.trainers.engine import Engine
 from warpseg.trainers.networks import NetworkSettings
 from warpseg.trainers.optimization import OptimizerSettings
-from warpseg.trainers.recipes import build_method
 from warpseg.trainers.runtime import Runtime
 from warpseg.trainers.speed import SpeedSettings, manual_garbage_collection
 from warpseg.trainers.train import Run, train
 
 sys.path.insert(0, str(Path(__file__).parent))
-from no_sync import HostSync, no_host_sync
+from steps import CLASSES, TAUGHT, build, close, first_batches
 from tiny import METHOD_RECIPES, tiny_recipe
 
 COMPILED = SpeedSettings(compile="default", backend="aot_eager")
-
-
-TAUGHT = {
-    "simple-baseline": "simple-baseline-student-synthetic-swiftnet18-tiny",
-    "dmt": "dmt-phase-synthetic-swiftnet18-tiny",
-}
-"""Recipes whose unlabeled images come with pseudo-labels; the first has DSBN."""
-CLASSES = 7
-
-
-def build_engine(settings, device="cpu"):
-    """Return the engine of a tiny recipe."""
-    runtime = Runtime(device=torch.device(device), precision="fp32", speed=settings.speed)
-    runtime.seed(settings.seed)
-    return Engine(
-        build_method(settings, runtime, CLASSES),
-        runtime,
-        optimizer=settings.optimizer,
-        schedule=settings.schedule,
-        num_steps=settings.num_steps,
-        accumulate=settings.accumulate,
-    )
-
-
-def build(settings, scenes, device="cpu"):
-    """Return the engine of a tiny recipe and its streams."""
-    engine, dataset = build_engine(settings, device), Dataset.open(scenes)
-    assert dataset.num_classes == CLASSES
-    streams = open_streams(engine.method.streams, dataset, "few", settings, engine.runtime)
-    return engine, streams
-
-
-def taught_batches(count):
-    """Draw steps of two labeled images and two with pseudo-labels."""
-    generator = torch.Generator().manual_seed(0)
-    steps = []
-    for _ in range(count):
-        image = torch.randn(2, 2, 3, 32, 32, generator=generator)
-        mask = torch.randint(CLASSES, (2, 2, 32, 32), generator=generator).to(torch.uint8)
-        sure = torch.rand(2, 32, 32, generator=generator)
-        known, taught = (
-            LabeledBatch(image=image[row], mask=mask[row], keys=("a", "b"), confidence=c)
-            for row, c in ((0, None), (1, sure))
-        )
-        steps.append({"labeled": known, "pseudo": taught})
-    return steps
-
-
-def first_batches(name, scenes, count=2, speed=None):
-    """Return the engine of a recipe by its short name, and its first batches."""
-    speed = speed or SpeedSettings()
-    if name in TAUGHT:
-        return build_engine(tiny_recipe(TAUGHT[name], labels="labels", speed=speed)), (
-            taught_batches(count)
-        )
-    engine, streams = build(tiny_recipe(METHOD_RECIPES[name], speed=speed), scenes)
-    batches = [next_batches(streams) for _ in range(count)]
-    close(streams)
-    return engine, batches
-
-
-def close(streams):
-    for stream in streams.values():
-        stream.close()
-
-
-@pytest.fixture
-def guarded(monkeypatch):
-    """Return the guard's context, with all that does not run on a GPU, or is drawn on the host,
-    taken out of it."""
-
-    @contextlib.contextmanager
-    def context():
-        with no_host_sync() as guard:
-            for module in map(kernel_module, pkgutil.iter_modules(warpseg.kernels.__path__)):
-                for name in [n for n in vars(module) if n.endswith("_reference")]:
-                    monkeypatch.setattr(module, name, guard.ignoring(getattr(module, name)))
-            for module in (consistency, gta, mkd):
-                monkeypatch.setattr(module, "cutmix_boxes", guard.drawing(module.cutmix_boxes))
-            yield guard
-
-    return context
-
-
-def kernel_module(info):
-    return importlib.import_module(f"warpseg.kernels.{info.name}")
-
-
-@pytest.mark.parametrize("name", [*METHOD_RECIPES, *TAUGHT])
-def test_no_step_waits_for_the_device(name, scenes, guarded):
-    engine, batches = first_batches(name, scenes)
-    with guarded() as guard:
-        for batch in batches:
-            engine.run_step([batch])
-    assert guard.operations > 100
-
-
-def test_the_guard_notices_what_waits():
-    values = torch.arange(3.0)
-    for wait in (
-        lambda: values.sum().item(),
-        lambda: bool(values[0] > 0),
-        lambda: values.tolist(),
-        lambda: values[values > 1],
-        lambda: values.nonzero(),
-        lambda: torch.tensor([1.0], device=values.device),
-    ):
-        with no_host_sync(), pytest.raises(HostSync):
-            wait()
-    with no_host_sync() as guard:
-        boxes = guard.drawing(
-            lambda: CutMixBoxes.of(torch.zeros(2, 1, 4), values.long()[:2], (2, 2))
-        )()
-        with pytest.raises(HostSync):
-            boxes.to("cpu")
-        boxes.to("cpu", non_blocking=True).boxes[torch.tensor([1, 0])] * 2
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.parametrize("name", METHOD_RECIPES)
-def test_no_step_waits_for_the_gpu(name, scenes):
-    engine, streams = build(tiny_recipe(METHOD_RECIPES[name]), scenes, "cuda")
-    for _ in range(3):
-        engine.run_step([next_batches(streams)])
-    batches = [next_batches(streams) for _ in range(3)]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        for batch in batches:
-            engine.run_step([batch])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    close(streams)
-
-
 SLOW = pytest.mark.slow
 COMPILED_CASES = [
     pytest.param(name, "aot_eager", marks=[] if name in ("vat", "simple-baseline") else SLOW)
