@@ -25,9 +25,10 @@ from .data import open_subset
 from .labeling import label_subset
 from .report import load_run
 from .rounds import PART, LabelPart, Part, RoundsSettings, TrainPart, check_plan, find_part, resolve
+from .rounds_jobs import run_side_by_side
 from .rounds_summary import held_out_scores, write_summary
 from .run import claim_folder, describe_run, open_trained
-from .runtime import close_runtime, open_runtime
+from .runtime import close_runtime, kept_group, open_runtime
 from .settings import from_plain
 from .stopping import Stop, Stopped, terminating
 from .train import train
@@ -186,18 +187,16 @@ def run_rounds(
     rounds = Rounds(settings, data=data, out=out, split=split, device=device, recipe=recipe)
     rounds.claim(resume=resume)
     todo = [part for part in rounds.parts if rounds.record(part) is None]
-    with terminating() as stop:
+    with terminating() as stop, kept_group():
         if jobs > 1:
-            from .rounds_jobs import run_side_by_side
-
             whole = run_side_by_side(rounds, todo, jobs, stop)
         else:
             whole = all(not stop() and rounds.run_part(part, stop) for part in todo)
-    if not whole:
-        log.info(f"stopped; go on with --resume: {out}")
-        return None
-    scores = held_out_scores(rounds)
-    return write_summary(rounds, scores) if rounds.rank == 0 else None
+        if whole:
+            scores = held_out_scores(rounds)
+            return write_summary(rounds, scores) if rounds.rank == 0 else None
+    log.info(f"stopped; go on with --resume: {out}")
+    return None
 
 
 def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:

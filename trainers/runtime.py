@@ -5,8 +5,8 @@ import copy
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -218,7 +218,26 @@ def open_runtime(
     )
 
 
+_kept: list[bool] = []
+"""One entry for each `kept_group` that is open."""
+
+
 def close_runtime() -> None:
-    """Leave the group of ranks, if there is one."""
-    if dist.is_initialized():
+    """Leave the group of ranks, if there is one and nobody keeps it."""
+    if dist.is_initialized() and not _kept:
         dist.destroy_process_group()
+
+
+@contextmanager
+def kept_group() -> Iterator[None]:
+    """Keep the group of ranks that is joined inside until the block ends.
+
+    For several runs, one after the other, in one process: what ranks told torchrun's store to find
+    each other stays there, so a group that was left cannot be joined again.
+    """
+    _kept.append(True)
+    try:
+        yield
+    finally:
+        _kept.pop()
+        close_runtime()
