@@ -70,7 +70,7 @@ def test_unknown_subsets_and_splits(dataset: Dataset) -> None:
         dataset.subset("labeled")
     with pytest.raises(FileNotFoundError, match=r"no split 'x' \(it has none yet\): make it with"):
         dataset.subset("labeled", "x")
-    with pytest.raises(ValueError, match=r"labeled, unlabeled, all; got 'train'"):
+    with pytest.raises(ValueError, match=r"labeled, unlabeled, all, held_out; got 'train'"):
         dataset.subset("train", "x")
 
 
