@@ -20,9 +20,10 @@ import tyro
 from torch import Tensor
 
 from ..kernels.dispatch import kernels
+from ..trainers.consistency import ConsistencySettings
+from ..trainers.gta import GtaSettings
 from ..trainers.runtime import open_runtime
 from ..trainers.settings import RunSettings, to_plain
-from ..trainers.supervised import SupervisedSettings
 from .allocations import Phase, PhaseMemory, Step, on_cuda, profiled
 from .memory_model import Precision, modeled_plain, modeled_step
 from .plain import has_plain, plain_step
@@ -163,11 +164,13 @@ def _subject(
 
 def _plain_forms(run: RunSettings, settings: MemorySettings) -> list[tuple[str, bool]]:
     """Return name and order of the plain implementations to compare with."""
-    if not settings.plain or not has_plain(run):
+    # GTA-Seg's percentile on the host needs numbers.
+    without_numbers = settings.model and isinstance(run, GtaSettings)
+    if not settings.plain or not has_plain(run) or without_numbers:
         return []
     forms = [("plain", True)]
-    supervised = isinstance(run, SupervisedSettings)
-    return forms if supervised else [*forms, ("plain, one backward", False)]
+    staged = isinstance(run, ConsistencySettings)
+    return [*forms, ("plain, one backward", False)] if staged else forms
 
 
 def tables(result: Result) -> list[Table]:

@@ -132,9 +132,9 @@ class _Statistics:
     def update(self, feature: Tensor, label: Tensor) -> None:
         """Add features (N, A, h, w) of classes (N, h, w), by pixels x classes x channels."""
         flat = feature.float().permute(0, 2, 3, 1).flatten(0, 2)
-        kept = (label != IGNORE).flatten()
-        flat, index = flat[kept], label.flatten()[kept]
-        chosen = F.one_hot(index, len(self.count)).float()
+        # IGNORE is no class, so that its pixels count for none.
+        classes = torch.arange(len(self.count), device=label.device)
+        chosen = (label.flatten()[:, None] == classes).float()
         spread = flat[:, None] * chosen[:, :, None]
         amount = chosen.sum(0)
         mean = spread.sum(0) / amount.clamp(min=1)[:, None]
