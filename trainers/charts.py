@@ -32,8 +32,11 @@ def chart(
     across: str,
     up: str,
     y_range: tuple[float, float] | None = None,
+    whole_numbers: bool = False,
 ) -> Image.Image:
     """Draw curves on axes that enclose all points (or `y_range`), a key below.
+
+    whole_numbers: x counts something, so that every whole number has a mark, and no other one.
 
     Raises ValueError without points.
     """
@@ -41,7 +44,9 @@ def chart(
     if not points:
         raise ValueError(f"there is nothing to draw: {title!r} has no points")
     low, high = y_range or (min(y for _, y in points), max(y for _, y in points))
-    axes = _Axes(ticks(min(x for x, _ in points), max(x for x, _ in points)), ticks(low, high))
+    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    across_ticks = [*range(int(first), max(int(last), int(first) + 1) + 1)]
+    axes = _Axes(across_ticks if whole_numbers else ticks(first, last), ticks(low, high))
     size = (WIDTH, HEIGHT + _ROW * len(curves))
     picture = Image.new("RGB", (size[0] * _SCALE, size[1] * _SCALE), PAPER)
     draw = ImageDraw.Draw(picture)

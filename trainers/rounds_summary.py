@@ -161,7 +161,7 @@ def draw_rounds(rounds: "Rounds", summary: dict[str, Any]) -> Any:
             if records[name]["score"] is not None
         ]
         if points:
-            curves.append(Curve(chain[-1], points))
+            curves.append(Curve(" - ".join(dict.fromkeys((chain[0], chain[-1]))), points))
     if not curves:
         return None
     return chart(
@@ -169,6 +169,7 @@ def draw_rounds(rounds: "Rounds", summary: dict[str, Any]) -> Any:
         title=f"{rounds.recipe}, split {rounds.split}",
         across="round",
         up=f"{summary['metric']} on val (%)",
+        whole_numbers=True,
     )
 
 
