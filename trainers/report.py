@@ -152,14 +152,22 @@ class Report:
     def table(self) -> str:
         """Return the runs as lines for a terminal; scores in percent."""
         text = format_table(HEADINGS, [cells(run.summary()) for run in self.runs])
-        lines = [text]
-        for group in self.groups():
-            lines.append(
-                f"\n\n{group['recipe']}, split {group['split']}: {group['metric']} "
-                f"{percent(group['mean'])} ± {percent(group['std'])} % over "
-                f"{len(group['runs'])} seeds"
-            )
-        return "".join(lines)
+        return "\n\n".join([text, *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """Return what has to be said of the numbers: means over seeds, scores chosen by."""
+        means = [
+            f"{group['recipe']}, split {group['split']}: {group['metric']} "
+            f"{percent(group['mean'])} ± {percent(group['std'])} % over {len(group['runs'])} seeds"
+            for group in self.groups()
+        ]
+        chosen = [
+            f"{run.name} is the best of its rounds on the validation set (--select val): its score "
+            "is too good"
+            for run in self.runs
+            if run.setting("select") == "val"
+        ]
+        return means + chosen
 
 
 def report(paths: Iterable[Path]) -> Report:

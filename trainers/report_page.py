@@ -198,11 +198,7 @@ def _curve_names(runs: Sequence[Run]) -> list[str]:
 
 
 def _notes(report: Report) -> str:
-    texts = [
-        f"{group['recipe']}, split {group['split']}: {group['metric']} "
-        f"{percent(group['mean'])} ± {percent(group['std'])} % over {len(group['runs'])} seeds"
-        for group in report.groups()
-    ]
+    texts = report.remarks()
     protocols = sorted({str(run.summary()["evaluation"] or "unknown") for run in report.runs})
     texts.append(f"Labels were made by: {'; '.join(protocols)}.")
     texts.append("“best” is chosen on the set it is scored on, so it is too good; compare “last”.")

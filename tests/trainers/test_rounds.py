@@ -22,6 +22,8 @@ from warpseg.trainers import train as training
 from warpseg.trainers.checkpoint import load_checkpoint
 from warpseg.trainers.labeling import Labeling, LabelingSettings
 from warpseg.trainers.recipes import RECIPES
+from warpseg.trainers.report import report
+from warpseg.trainers.report_page import page
 from warpseg.trainers.rounds import LabelPart, RoundsSettings, TrainPart, check_plan
 from warpseg.trainers.rounds_run import run_one_part, run_rounds
 from warpseg.trainers.run import open_trained
@@ -222,6 +224,19 @@ def test_selection_on_the_validation_set_is_told(scenes, whole, monkeypatch):
     assert summary["candidates"] == scores
     assert summary["score"] == max(scores.values())
     assert "validation set, on which its score is therefore too good" in summary["selected_on"]
+
+
+def test_a_score_that_was_chosen_by_is_told_in_the_report(whole, tmp_path):
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    settings = json.loads((whole / "settings.json").read_text())
+    assert not report([whole]).remarks()
+    settings["settings"]["select"] = "val"
+    (chosen / "settings.json").write_text(json.dumps(settings))
+    (chosen / "metrics.jsonl").write_bytes((whole / "metrics.jsonl").read_bytes())
+    told = report([chosen])
+    assert "chosen is the best of its rounds on the validation set" in told.table()
+    assert "its score is too good" in page(told)
 
 
 def test_selection_on_images_that_the_split_holds_out(scenes, tmp_path):
