@@ -128,6 +128,9 @@ SYNTHETIC_CONSISTENCY: dict[str, Any] = {
     **SYNTHETIC_TINY,
     "strong": StrongSettings(photometric_strength=0.5),
 }
+# From scratch, labels of networks that know nothing yet lead astray, and features that grow fast
+# make ever greater shifts: trust comes late, and to sure labels of the mutual teachers alone.
+MKD_SCRATCH: dict[str, Any] = {"alpha": 0.5, "beta": 0.0, "threshold": 0.9, "feature_strength": 0.0}
 
 
 def _add(
@@ -145,8 +148,13 @@ def _add(
     unlabeled = {"unlabeled_batch_size": shared["batch_size"]}
     RECIPES.update(segmentation_recipes(family, shared, network, semi=semi, variants=variants))
     RECIPES[f"vat-{family}"] = partial(VatSettings, network=chosen, **shared, **unlabeled)
-    RECIPES[f"gta-{family}"] = partial(GtaSettings, network=chosen, **shared, **unlabeled)
-    RECIPES[f"mkd-{family}"] = partial(MkdSettings, network=chosen, **shared, **unlabeled)
+    first = shared["num_steps"] // 4
+    RECIPES[f"gta-{family}"] = partial(
+        GtaSettings, network=chosen, warmup_steps=first, **shared, **unlabeled
+    )
+    RECIPES[f"mkd-{family}"] = partial(
+        MkdSettings, network=chosen, rampup_steps=first, **MKD_SCRATCH, **shared, **unlabeled
+    )
     RECIPES.update(halved_recipes(family, shared, network))
     RECIPES.update(scratch_recipes(family, shared, network))
 

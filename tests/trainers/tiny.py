@@ -12,6 +12,8 @@ from torch import nn
 from warpseg.models.build import NETWORKS
 from warpseg.models.network import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
+from warpseg.trainers.gta import GtaSettings
+from warpseg.trainers.mkd import MkdSettings
 from warpseg.trainers.recipes import RECIPES
 
 
@@ -77,6 +79,19 @@ TINY_NETWORKS = {"tiny": tiny, "tiny-classifier": tiny_classifier}
 """What conftest.py adds to the networks for each test, and this program for its command line."""
 
 
+PAPER = {
+    GtaSettings: {"warmup_steps": 0},
+    MkdSettings: {
+        "rampup_steps": 0,
+        "alpha": 1.5,
+        "beta": 1.0,
+        "threshold": None,
+        "feature_strength": 1.5,
+    },
+}
+"""The papers' constants where recipes from scratch have others."""
+
+
 def tiny_recipe(name, **changes):
     """Return a recipe's settings shrunk to the tiny network, 32 x 32 crops and 8 steps."""
     settings = RECIPES[name]()
@@ -87,6 +102,7 @@ def tiny_recipe(name, **changes):
         "num_steps": 8,
         "log_every": 1,
         "checkpoint_every": 3,
+        **PAPER.get(type(settings), {}),
     }
     return replace(settings, **{**small, **sizes, **changes})
 
