@@ -11,8 +11,7 @@ from typing import Any, Literal
 import torch
 import tyro
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from .build import NETWORKS, build_network
 from .network import count_parameters
@@ -53,34 +52,15 @@ def measure(
         network = build_network(name, num_classes, **(options or {})).to(dtype)
         # Two images: one alone has no batch statistics after image pooling.
         image = torch.empty(2, 3, *size, dtype=dtype).to(memory_format=torch.channels_last)
-        with _FlopCount() as count:
+        # Inside: the counter may decompose an operation into ones that make tensors.
+        with FlopCounterMode(display=False) as counter:
             activations = _saved_bytes(network, image)
     return Cost(
         parameters=count_parameters(network),
         output_stride=network.output_stride,
-        flops=count.flops // 2,
+        flops=counter.get_total_flops() // 2,
         activations=activations // 2,
     )
-
-
-class _FlopCount(TorchDispatchMode):
-    """Adds up the FLOPs of operations by torch's formulas.
-
-    torch's FlopCounterMode also decomposes the others, which on meta tensors can mix devices.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 def _saved_bytes(network: nn.Module, image: torch.Tensor) -> int:

@@ -52,6 +52,9 @@ def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = N
 @contextmanager
 def poisoned() -> Iterator[None]:
     """Fill what `torch.empty` and its kin return with NaN (integers: 113), so that gaps show."""
+    # Under a device, torch lists the makers of tensors once: let it be the true ones.
+    with torch.device("cpu"):
+        torch.empty(0)
     names = ("empty", "empty_like", "empty_strided")
     before = {name: getattr(torch, name) for name in names}
     new_empty = Tensor.new_empty
