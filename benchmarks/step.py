@@ -187,7 +187,7 @@ def check_plain(
     for name, plain in plains.items():
         workload.runtime.seed(*seed)
         for stage, value in plain.run(workload.batches).items():
-            error = abs(value.item() - ours[stage]) / abs(ours[stage])
+            error = abs(value.item() - ours[stage]) / max(abs(ours[stage]), 1e-6)
             least = TOLERANCE["bf16"] if plain.arithmetic == "amp" else 0
             if error > max(TOLERANCE[workload.runtime.precision], least):
                 raise RuntimeError(
