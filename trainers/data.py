@@ -96,14 +96,18 @@ def open_labeled(dataset: Dataset, folder: Path) -> Subset:
     return open_subset(dataset, request["subset"], None)
 
 
-def with_masks(dataset: Dataset, subset: Subset) -> Subset | None:
-    """Return the samples of a subset with their true masks, or None where not all have some."""
+def with_masks(dataset: Dataset, subset: Subset, *, partly: bool = False) -> Subset | None:
+    """Return the samples of a subset with their true masks, or None where not all have one.
+
+    partly: return those that have one, None where there are none.
+    """
     if subset.has_masks:
         return subset
     keys = [sample.key for sample in subset.samples()]
     for name in dataset.subsets:
         known = dataset.subset(name).only(keys)
-        if known.has_masks and [sample.key for sample in known.samples()] == keys:
+        found = [sample.key for sample in known.samples()]
+        if known.has_masks and (found == keys or (partly and found)):
             return known
     return None
 

@@ -84,11 +84,11 @@ class LabelErrors:
 def count_errors(dataset: Dataset, folder: Path) -> LabelErrors:
     """Compare a folder of pseudo-labels with the true masks of its images.
 
-    Pixels that were dropped, and those without a true class, are not counted. Raises ValueError
-    where the true masks are not known.
+    Images without a mask, pixels that were dropped and those without a true class are not counted.
+    Raises ValueError where no true mask is known.
     """
     subset, labels = with_pseudo_labels(open_labeled(dataset, folder), folder)
-    truth = with_masks(dataset, subset)
+    truth = with_masks(dataset, subset, partly=True)
     if truth is None:
         raise ValueError(
             f"{dataset.root} has no masks for the images of {folder}: label images with masks, "

@@ -1,6 +1,7 @@
 """The error of pseudo-labels by confidence, against counting by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from warpseg.shards import Dataset
 from warpseg.shards.manifest import load_manifest
 from warpseg.shards.pseudo import PseudoLabel, encode_label, write_label_shard, write_manifest
 from warpseg.trainers.charts import Curve, chart
+from warpseg.trainers.data import with_masks
 from warpseg.trainers.label_errors import LabelErrors, count_errors
 
 CLASSES = 7
@@ -81,9 +83,22 @@ def test_the_verb_draws_and_tells(scenes, tmp_path, capsys):
 
 def test_labels_of_images_without_masks_are_refused(scenes, tmp_path, monkeypatch):
     write_labels(scenes, tmp_path / "labels")
-    monkeypatch.setattr("warpseg.trainers.label_errors.with_masks", lambda *words: None)
+    monkeypatch.setattr("warpseg.trainers.label_errors.with_masks", lambda *words, **options: None)
     with pytest.raises(ValueError, match="has no masks for the images of"):
         count_errors(Dataset.open(scenes), tmp_path / "labels")
+
+
+def test_images_without_masks_are_left_out_where_others_have_one(scenes):
+    dataset = Dataset.open(scenes)
+    train, val = (dataset.subset(name) for name in ("train-images", "val-images"))
+    mixed = replace(train, shards=train.shards + val.shards)
+    assert with_masks(dataset, mixed) is None
+    found = with_masks(dataset, mixed, partly=True)
+    assert found is not None
+    assert found.has_masks
+    keys = {sample.key for sample in mixed.samples()}
+    assert 0 < len(found) < len(mixed)
+    assert {sample.key for sample in found.samples()} < keys
 
 
 def test_a_chart_shows_each_curve_in_a_colour_of_its_own():
