@@ -11,15 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .rounds import PART, Part
+from .rounds_folder import Rounds
 from .stopping import Stop
-
-if TYPE_CHECKING:
-    from .rounds_run import Rounds
 
 log = logging.getLogger("warpseg")
 
@@ -29,7 +27,7 @@ _PAUSE = 0.2
 """Seconds between looks at the processes."""
 
 
-def run_side_by_side(rounds: "Rounds", todo: Sequence[Part], jobs: int, stop: Stop) -> bool:
+def run_side_by_side(rounds: Rounds, todo: Sequence[Part], jobs: int, stop: Stop) -> bool:
     """Do the parts, each as soon as those that it needs are finished and one of `jobs` is free.
 
     Returns False where SIGTERM stopped them. Raises ValueError under torchrun or for a single named
@@ -88,7 +86,7 @@ def find_places(device: str, jobs: int) -> list[str | None]:
     return names[:jobs]
 
 
-def _start(rounds: "Rounds", part: Part, place: str | None) -> subprocess.Popen[bytes]:
+def _start(rounds: Rounds, part: Part, place: str | None) -> subprocess.Popen[bytes]:
     words = ["train", "--only", part.name, "--out", str(rounds.out), "--device", rounds.device]
     environment: dict[str, Any] = {**os.environ}
     if place is not None:
@@ -99,7 +97,7 @@ def _start(rounds: "Rounds", part: Part, place: str | None) -> subprocess.Popen[
         return subprocess.Popen([*PROGRAM, *words], env=environment, stdout=file, stderr=file)
 
 
-def _reason(rounds: "Rounds", name: str, status: int) -> str:
+def _reason(rounds: Rounds, name: str, status: int) -> str:
     file = rounds.out / f"{name}.log"
     lines = file.read_text(errors="replace").splitlines()
     last = lines[-1] if lines else "it said nothing"

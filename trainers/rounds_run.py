@@ -1,169 +1,19 @@
-"""Run training in rounds: part after part, or side by side; restartable at any point.
+"""Run training in rounds: part after part, or side by side; restartable at any point."""
 
-OUT/settings.json      the settings of all rounds, the data set and the split
-OUT/PART/              a run folder, or a folder of pseudo-labels, for each part of the plan
-OUT/PART/part.json     what became of it: there when the part is finished, which is never done again
-OUT/summary.json       all parts, and which one is the answer and why
-OUT/metrics.jsonl      the rows of all training parts, one after the other
-OUT/checkpoint.pt      the answer's checkpoint, so that OUT is itself the folder of a run
-OUT/rounds.png         the validation score of each part
-"""
-
-import fcntl
 import json
 import logging
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..shards import Dataset, Subset
-from ..shards.archive import write_text
-from .data import open_subset
-from .labeling import label_subset
-from .report import load_run
-from .rounds import PART, LabelPart, Part, RoundsSettings, TrainPart, check_plan, find_part, resolve
+from .rounds import RoundsSettings
+from .rounds_folder import Rounds
 from .rounds_jobs import run_side_by_side
 from .rounds_summary import held_out_scores, write_summary
-from .run import claim_folder, describe_run, open_trained
-from .runtime import close_runtime, kept_group, open_runtime
+from .runtime import kept_group
 from .settings import from_plain
-from .stopping import Stop, Stopped, terminating
-from .train import train
+from .stopping import terminating
 
 log = logging.getLogger("warpseg")
-
-
-class Rounds:
-    """A plan in a folder, on the ranks of this process's group."""
-
-    def __init__(
-        self,
-        settings: RoundsSettings,
-        *,
-        data: Path,
-        out: Path,
-        split: str | None,
-        device: str = "auto",
-        recipe: str = "",
-    ) -> None:
-        self.settings, self.data, self.out = settings, data, out
-        self.split, self.device, self.recipe = split, device, recipe
-        self.parts = settings.plan()
-        check_plan(self.parts)
-        self.dataset = Dataset.open(data)
-        self.rank = int(os.environ.get("RANK", 0))
-        images = [self.subset_of(part) for part in self.parts]
-        if settings.select == "held_out":
-            self._check_held_out(images)
-
-    def _check_held_out(self, images: list[Subset]) -> None:
-        """Raise ValueError where a part sees what the answer is to be chosen on."""
-        held_out = {s.key for s in self.dataset.subset("held_out", self.split).samples()}
-        for part, subset in zip(self.parts, images, strict=True):
-            if held_out & {sample.key for sample in subset.samples()}:
-                raise ValueError(
-                    f"part {part.name!r} uses images that split {self.split!r} holds out: make its "
-                    f"split {subset.split!r} with the same warpseg split --held-out"
-                )
-
-    def subset_of(self, part: Part) -> Subset:
-        """Return the images that a part trains on with masks, or labels."""
-        side = part.subset if isinstance(part, LabelPart) else "labeled"
-        return open_subset(self.dataset, side, self.split_of(part))
-
-    def split_of(self, part: Part) -> str | None:
-        """Return the split of a part: its own, that of the run it labels with, or the given one."""
-        if part.split is None and isinstance(part, LabelPart):
-            part = find_part(self.parts, part.source)
-        return part.split or self.split
-
-    def folder(self, name: str) -> Path:
-        """Return the folder of a part."""
-        return self.out / name
-
-    def record(self, part: Part) -> dict[str, Any] | None:
-        """Return what became of a part, or None where it is not finished."""
-        path = self.folder(part.name) / PART
-        return json.loads(path.read_text()) if path.is_file() else None
-
-    def claim(self, *, resume: bool) -> None:
-        """Make OUT this plan's folder, or check that it is."""
-        if self.rank == 0:
-            described = describe_run(self.settings, self.dataset, self.split, recipe=self.recipe)
-            claim_folder(self.out, {**described, "world_size": None}, resume=resume)
-
-    def run_part(self, part: Part, stop: Stop) -> bool:
-        """Do one part, or what is left of it; tell whether it came to its end.
-
-        Raises ValueError where another process is doing it.
-        """
-        folder = self.folder(part.name)
-        with _alone(folder.with_name(f".{part.name}.lock"), self.rank):
-            log.info(f"part {part.name}: {folder}")
-            try:
-                made = self._train(part) if isinstance(part, TrainPart) else self._label(part, stop)
-            except Stopped:
-                return False
-            if made is None:
-                return False
-            if self.rank == 0:
-                content = {"name": part.name, **made}
-                write_text(folder / PART, json.dumps(content, indent=1) + "\n")
-        return True
-
-    def _train(self, part: TrainPart) -> dict[str, Any] | None:
-        folders = {name: self.folder(name).resolve() for name in part.needs}
-        finished = train(
-            resolve(part, folders),
-            data=self.data,
-            out=self.folder(part.name),
-            split=self.split_of(part),
-            resume=True,
-            device=self.device,
-            recipe=f"{self.recipe}:{part.name}",
-        )
-        if not finished:
-            return None
-        if self.rank:
-            return {}
-        summary = load_run(self.folder(part.name)).summary()
-        wanted = ("steps", "metric", "evaluation", "seconds")
-        return {
-            "kind": "train",
-            "start": part.start,
-            "labels": part.labels,
-            "split": self.split_of(part),
-            "score": summary["last"],
-            **{name: summary[name] for name in wanted},
-        }
-
-    def _label(self, part: LabelPart, stop: Stop) -> dict[str, Any]:
-        started = time.perf_counter()
-        source = find_part(self.parts, part.source).settings
-        runtime = open_runtime(self.device, source.precision)
-        try:
-            made = label_subset(
-                open_trained(self.folder(part.source)),
-                self.subset_of(part),
-                self.folder(part.name),
-                part.settings,
-                runtime,
-                loader=source.loader,
-                stop=stop,
-            )
-        finally:
-            close_runtime()
-        return {
-            "kind": "label",
-            "source": part.source,
-            "split": self.split_of(part),
-            "images": made["images"],
-            "kept": made["kept"],
-            "seconds": time.perf_counter() - started,
-        }
 
 
 def run_rounds(
@@ -232,21 +82,3 @@ def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
         return True
     with terminating() as stop:
         return rounds.run_part(named[name], stop)
-
-
-@contextmanager
-def _alone(path: Path, rank: int) -> Iterator[None]:
-    """Hold a lock, on rank 0, so that no two processes do one part."""
-    if rank:
-        yield
-        return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another warpseg train is working on {path.parent / path.stem[1:]}: wait for it"
-            ) from None
-        except OSError:
-            pass  # a file system without locks: two at once are the user's care there
-        yield

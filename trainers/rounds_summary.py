@@ -5,19 +5,17 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..shards.archive import write_text
 from .charts import Curve, chart
 from .checkpoint import NAME as CHECKPOINT
 from .report import METRICS
 from .rounds import LabelPart, TrainPart, find_part
+from .rounds_folder import Rounds
 from .run import open_trained, score
 from .runtime import close_runtime, open_runtime
 from .tables import decimal, format_table, percent, text_of
-
-if TYPE_CHECKING:
-    from .rounds_run import Rounds
 
 log = logging.getLogger("warpseg")
 
@@ -30,7 +28,7 @@ SELECTED_ON = {
 }
 
 
-def write_summary(rounds: "Rounds", held_out: dict[str, float]) -> dict[str, Any]:
+def write_summary(rounds: Rounds, held_out: dict[str, float]) -> dict[str, Any]:
     """Choose the answer of finished rounds, write summary, rows, checkpoint and picture, and
     return the summary.
 
@@ -90,7 +88,7 @@ def table(summary: dict[str, Any]) -> str:
     return f"{format_table(HEADINGS, rows)}\n{answer}"
 
 
-def held_out_scores(rounds: "Rounds") -> dict[str, float]:
+def held_out_scores(rounds: Rounds) -> dict[str, float]:
     """Score the candidates on the images that the split holds out, if the answer is chosen there;
     on all ranks."""
     if rounds.settings.select != "held_out":
@@ -116,7 +114,7 @@ def held_out_scores(rounds: "Rounds") -> dict[str, float]:
     return scores
 
 
-def _write_rows(rounds: "Rounds", summary: dict[str, Any]) -> None:
+def _write_rows(rounds: Rounds, summary: dict[str, Any]) -> None:
     """Join the rows of all training parts, their steps counted on, the answer's score last."""
     rows: list[dict[str, Any]] = []
     answer: dict[str, Any] = {}
@@ -146,7 +144,7 @@ def _link(source: Path, target: Path) -> None:
     os.replace(aside, target)
 
 
-def draw_rounds(rounds: "Rounds", summary: dict[str, Any]) -> Any:
+def draw_rounds(rounds: Rounds, summary: dict[str, Any]) -> Any:
     """Draw the validation score of each part (SimpleBaseline, Figures 6 and 8; DMT's rounds).
 
     A line joins a part with the one that labeled for it or that it started from; None where there
@@ -173,7 +171,7 @@ def draw_rounds(rounds: "Rounds", summary: dict[str, Any]) -> Any:
     )
 
 
-def chains(rounds: "Rounds") -> list[list[str]]:
+def chains(rounds: Rounds) -> list[list[str]]:
     """Return the training parts as chains, each from one that starts from none to one that no other
     starts from; a part without a start follows the one whose labels it trains on."""
     train = [part for part in rounds.parts if isinstance(part, TrainPart)]
@@ -190,7 +188,7 @@ def chains(rounds: "Rounds") -> list[list[str]]:
     return made
 
 
-def _before(rounds: "Rounds", part: TrainPart) -> str | None:
+def _before(rounds: Rounds, part: TrainPart) -> str | None:
     if part.start is not None or part.labels is None:
         return part.start
     labeling = {p.name: p.source for p in rounds.parts if isinstance(p, LabelPart)}

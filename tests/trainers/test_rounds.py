@@ -17,7 +17,7 @@ from test_run import assert_same_state
 from tiny import METHOD_RECIPES, tiny_recipe
 from tiny_rounds import ROUND_RECIPES
 from warpseg.__main__ import main
-from warpseg.trainers import rounds_jobs, rounds_run
+from warpseg.trainers import rounds_folder, rounds_jobs
 from warpseg.trainers import train as training
 from warpseg.trainers.checkpoint import load_checkpoint
 from warpseg.trainers.labeling import Labeling, LabelingSettings
@@ -174,8 +174,8 @@ def test_finished_parts_are_not_done_again(scenes, whole, monkeypatch):
     def never(*words, **options):
         raise AssertionError("a finished part was done again")
 
-    monkeypatch.setattr(rounds_run, "train", never)
-    monkeypatch.setattr(rounds_run, "label_subset", never)
+    monkeypatch.setattr(rounds_folder, "train", never)
+    monkeypatch.setattr(rounds_folder, "label_subset", never)
     before = (whole / "summary.json").read_text()
     run(scenes, whole, resume=True)
     assert (whole / "summary.json").read_text() == before
@@ -216,7 +216,7 @@ def test_parts_start_from_each_other_and_from_labels(whole):
 
 
 def test_selection_on_the_validation_set_is_told(scenes, whole, monkeypatch):
-    monkeypatch.setattr(rounds_run, "claim_folder", lambda *words, **options: None)
+    monkeypatch.setattr(rounds_folder, "claim_folder", lambda *words, **options: None)
     summary = run(scenes, whole, resume=True, changes={"select": "val"})
     run(scenes, whole, resume=True)
     parts = {name: json.loads((whole / name / "part.json").read_text()) for name in ("a1", "b1")}
