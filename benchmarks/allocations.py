@@ -93,7 +93,9 @@ class _Tracker(TorchDispatchMode):
 
 def profiled(step: Step, held: Iterable[Tensor]) -> list[PhaseMemory]:
     """Read the CPU allocator's record of a step, on top of what is held from the start."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as recorded:
         step(lambda name: record_function(_MARK + name))
     assert recorded.profiler is not None
     assert recorded.profiler.kineto_results is not None

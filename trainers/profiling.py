@@ -64,5 +64,7 @@ class StepProfiler:
         if self.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
             torch.cuda.memory._record_memory_history()
-        self.profiler = profile(activities=activities, profile_memory=True, record_shapes=True)
+        self.profiler = profile(
+            activities=activities, profile_memory=True, record_shapes=True, acc_events=True
+        )
         self.profiler.start()
