@@ -6,6 +6,7 @@ axis of the scaled image lies at (i + .5) source / scaled - .5 of the source (ha
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -91,8 +92,8 @@ def draw_window(settings: GeometrySettings, source: Size, draws: np.ndarray) -> 
     """
     scale_draw, vertical, horizontal, flip = draws.tolist()
     base = settings.resize or source
-    scale = draw_scale(settings, scale_draw)
-    scaled = (max(1, round(base[0] * scale)), max(1, round(base[1] * scale)))
+    scale = draw_scale(settings, scale_draw) * _bound_scale(settings, source)
+    scaled = scaled_size(base, scale)
     origin = []
     for length, size, draw in zip(scaled, settings.crop_size, (vertical, horizontal), strict=True):
         padding = min(settings.padding, length - 1)
@@ -116,6 +117,7 @@ def draw_windows(
     """
     base = np.broadcast_to(settings.resize or sources, sources.shape)
     scale = np.array([draw_scale(settings, draw) for draw in draws[:, 0].tolist()])
+    scale *= [_bound_scale(settings, source) for source in sources.tolist()]
     scaled = np.rint(base * scale[:, None]).astype(np.int64).clip(1)
     spare = scaled - np.array(settings.crop_size)
     padding = np.minimum(settings.padding, scaled - 1)
@@ -132,3 +134,20 @@ def draw_scale(settings: GeometrySettings, draw: float) -> float:
     if settings.scale_distribution == "balanced":
         return low + (1 - low) * 2 * draw if draw < 0.5 else 1 + (high - 1) * (2 * draw - 1)
     return low + (high - low) * draw
+
+
+def bound_scale(size: Sequence[int], bound: Size) -> float:
+    """Return the factor by which an image just fits into a bound.
+
+    Its short edge is then at most the bound's shorter length, its long edge at most the longer one.
+    """
+    return min(min(bound) / min(size), max(bound) / max(size))
+
+
+def scaled_size(size: Size, scale: float) -> Size:
+    """Return height and width in pixels of an image of a size, scaled; at least 1."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _bound_scale(settings: GeometrySettings, source: Sequence[int]) -> float:
+    return 1.0 if settings.bound is None else bound_scale(source, settings.bound)

@@ -27,6 +27,9 @@ class GeometrySettings:
     resize: tuple[int, int] | None = None
     """Height and width to which every source image is brought before it is scaled (half-resolution
     Cityscapes: 512 1024); None keeps its own size."""
+    bound: tuple[int, int] | None = None
+    """Short and long edge, in pixels, that every source image is enlarged or shrunk to fit, its
+    shape kept, before it is scaled (MKD on VOC: 512 512); in one resampling with the scale."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Least and greatest factor by which the image is scaled before the crop."""
     scale_distribution: Literal["uniform", "log_uniform", "balanced"] = "uniform"
@@ -42,6 +45,13 @@ class GeometrySettings:
         _check_size("crop_size", self.crop_size)
         if self.resize is not None:
             _check_size("resize", self.resize)
+        if self.bound is not None:
+            _check_size("bound", self.bound, "a short and a long edge")
+        if self.resize is not None and self.bound is not None:
+            raise ValueError(
+                "resize and bound both say how large images are before they are scaled: leave one "
+                f"None; got {self.resize} and {self.bound}"
+            )
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale must be two factors, 0 < least <= greatest; got {self.scale}")
@@ -273,9 +283,9 @@ class LoaderSettings:
         return self.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
 
 
-def _check_size(name: str, size: tuple[int, int]) -> None:
+def _check_size(name: str, size: tuple[int, int], lengths: str = "a height and a width") -> None:
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"{name} must be a height and a width of at least 1 pixel; got {size}")
+        raise ValueError(f"{name} must be {lengths} of at least 1 pixel; got {size}")
 
 
 def _check_share(name: str, value: float) -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pipelines.geometry import bound_scale, scaled_size
 from .prediction import Part, Prediction, Size, View, place
 
 
@@ -120,7 +121,7 @@ def predict_logits(
     base = _base_size(size, settings)
     views, stride = [], 1
     for scale in settings.scales:
-        scaled = (max(1, round(base[0] * scale)), max(1, round(base[1] * scale)))
+        scaled = scaled_size(base, scale)
         resized = resize_image(image, scaled)
         for flip in (False, True) if settings.flip else (False,):
             seen = resized.flip(-1) if flip else resized
@@ -242,8 +243,7 @@ def _base_size(size: Size, settings: EvaluationSettings) -> Size:
         return settings.size
     if settings.bound is None:
         return size
-    factor = min(min(settings.bound) / min(size), max(settings.bound) / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+    return scaled_size(size, bound_scale(size, settings.bound))
 
 
 def _flag(name: str) -> str:

@@ -69,6 +69,27 @@ def test_resize_sets_the_size_that_is_scaled():
 
 
 @pytest.mark.parametrize(
+    ("source", "bound", "fitted"),
+    [
+        # VOC's usual sizes, and one whose long edge ends first.
+        ((375, 500), (512, 512), (384, 512)),
+        ((500, 333), (512, 512), (512, 341)),
+        ((100, 400), (512, 1024), (256, 1024)),
+        ((400, 100), (1024, 512), (1024, 256)),
+        ((300, 400), (150, 1000), (150, 200)),
+    ],
+)
+def test_a_bound_keeps_the_shape_of_what_is_scaled(source, bound, fitted):
+    assert {w.scaled for w in windows(source=source, bound=bound, scale=(1, 1))} == {fitted}
+    factor = fitted[0] / source[0] if fitted[0] in bound else fitted[1] / source[1]
+    settings = GeometrySettings(bound=bound)
+    for number in np.linspace(0, 1, 50, endpoint=False):
+        drawn = draw_window(settings, source, np.array([number, 0, 0, 0]))
+        scale = (0.5 + 1.5 * number) * factor
+        assert drawn.scaled == pytest.approx([length * scale for length in source], abs=0.501)
+
+
+@pytest.mark.parametrize(
     ("distribution", "below"), [("uniform", 1 / 3), ("log_uniform", 0.5), ("balanced", 0.5)]
 )
 def test_scale_distributions(distribution, below):

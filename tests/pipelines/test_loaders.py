@@ -131,8 +131,9 @@ def test_flips_are_there_and_optional(coordinates, loader):
         GEOMETRY,
         GeometrySettings(crop_size=(33, 51), scale=(0.3, 3.0), scale_distribution="log_uniform"),
         GeometrySettings(crop_size=(32, 32), scale=(1.0, 1.0), resize=(30, 40), padding=4),
+        GeometrySettings(crop_size=(48, 48), scale=(0.5, 2.0), bound=(50, 50)),
     ],
-    ids=["scaled", "far", "padded"],
+    ids=["scaled", "far", "padded", "bound"],
 )
 def test_the_loaders_agree(kind, geometry, request):
     pytest.importorskip("nvidia.dali")

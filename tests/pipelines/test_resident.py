@@ -10,6 +10,7 @@ from warpseg.pipelines.geometry import draw_window, draw_windows
 
 PADDED = GeometrySettings(crop_size=(40, 48), scale=(1.0, 1.0), padding=4, fill=(7, 9, 201))
 SCALED = GeometrySettings(crop_size=(40, 48), scale=(0.5, 2.0), fill=(7, 9, 201))
+BOUND = GeometrySettings(crop_size=(40, 48), scale=(0.5, 2.0), bound=(50, 44))
 
 
 def batches(open_stream, subset, loader, geometry, count=4, **changes):
@@ -27,7 +28,7 @@ def batches(open_stream, subset, loader, geometry, count=4, **changes):
     return taken, state
 
 
-@pytest.mark.parametrize(("geometry", "levels"), [(PADDED, 0), (SCALED, 2)])
+@pytest.mark.parametrize(("geometry", "levels"), [(PADDED, 0), (SCALED, 2), (BOUND, 2)])
 @pytest.mark.parametrize("kind", ["coordinates", "digits"])
 def test_it_delivers_the_crops_of_the_portable_loader(geometry, levels, kind, request):
     subset = request.getfixturevalue(kind).subset("train")
@@ -64,14 +65,16 @@ def test_a_gpu_holds_the_same_crops(coordinates):
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "log_uniform", "balanced"])
-@pytest.mark.parametrize("resize", [None, (30, 44)])
-def test_windows_of_a_batch_are_those_of_its_images(distribution, resize):
+@pytest.mark.parametrize(
+    "first", [{}, {"resize": (30, 44)}, {"bound": (30, 44)}], ids=["own", "resize", "bound"]
+)
+def test_windows_of_a_batch_are_those_of_its_images(distribution, first):
     geometry = GeometrySettings(
         crop_size=(32, 40),
         scale=(0.4, 2.5),
         scale_distribution=distribution,
-        resize=resize,
         padding=3,
+        **first,
     )
     generator = np.random.default_rng(0)
     sources = generator.integers(5, 90, (200, 2))

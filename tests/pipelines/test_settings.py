@@ -16,6 +16,8 @@ from warpseg.pipelines import (
     [
         (GeometrySettings, {"crop_size": (0, 8)}, "crop_size must be a height and a width"),
         (GeometrySettings, {"resize": (8, 0)}, "resize must be a height and a width"),
+        (GeometrySettings, {"bound": (0, 8)}, "bound must be a short and a long edge of at least"),
+        (GeometrySettings, {"resize": (8, 8), "bound": (9, 9)}, "leave one None"),
         (GeometrySettings, {"scale": (2.0, 1.0)}, r"got \(2.0, 1.0\)"),
         (
             GeometrySettings,
