@@ -1,6 +1,6 @@
 """Count, mean and squared deviations of the features of each class, in one pass.
 
-The batch's contribution to the class statistics of MKD section 3.4 (Var and Mean per class and
+The batch's contribution to the class statistics of MKD section 3.2 (Var and Mean per class and
 channel), and the label lookup that feature-space augmentation shares. Moved per stride-s pixel: the
 features once (2 A bytes in bfloat16) and a label.
 """

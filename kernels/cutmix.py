@@ -4,7 +4,7 @@ A pixel takes its value from the partner image where it lies in an odd number of
 else it keeps its own. A box that covers the whole crop therefore inverts the mask, and no mask is
 ever stored: images, labels, confidences, logits and features follow the same few integers.
 
-    mkd        MKD section 3.3 and its code: three boxes, each of a third of U(.25, .5) of the area,
+    mkd        MKD section 3.2 and its code: three boxes, each of a third of U(.25, .5) of the area,
                log-uniform aspect, XOR; the image keeps what they enclose, the rest comes from its
                predecessor in the batch
     gta        GTA-Seg's code: one box of half the area, taken from the successor; drawn for half

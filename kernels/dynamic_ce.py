@@ -7,7 +7,7 @@ p_B of y_A, prediction y_B and confidence c_B, all weights without gradient:
                                               p_B^gamma2   y_A != y_B, c_A >= c_B     weaker
                                               0            y_A != y_B, c_A <  c_B     stronger
 
-and w = 1 for pixels of labeled images. Forms (section 5.5 of the paper): `dynamic` as above;
+and w = 1 for pixels of labeled images. Forms (section 5.4 of the paper): `dynamic` as above;
 `naive` p_B^gamma1 in all cases; `flip`: a stronger disagreement trains y_B with weight
 (1 - c_A)^gamma2; `online`: y_B itself where c_B reaches a threshold, other pixels are as ignored
 (online self-training); `plain`: w = 1 (CBST). Bytes: `cells.py`, with a label and a confidence per

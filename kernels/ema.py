@@ -2,7 +2,7 @@
 
     teacher <- decay * teacher + (1 - decay) * student
 
-Mean Teacher (Tarvainen and Valpola, 2017, Eq. for theta'); MKD Algorithm 1; GTA-Seg Eq. 4 and 8.
+Mean Teacher (Tarvainen and Valpola, 2017, Eq. for theta'); MKD Algorithm 1; GTA-Seg Eq. 5, 9, 12.
 Two reads and one write of each float32 parameter, 12 bytes, are the floor; `torch._foreach_lerp_`
 reaches it in a handful of launches, so there is no Triton kernel here.
 """

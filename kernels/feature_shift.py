@@ -1,6 +1,6 @@
 """Feature-space augmentation of MKD as a C x C table, and the class statistics that it is made of.
 
-MKD section 3.4 (implicit semantic data augmentation with a diagonal covariance): in place of
+MKD section 3.2 (implicit semantic data augmentation with a diagonal covariance): in place of
 sampling features around each pixel's, the classifier's logits get the upper bound of the expected
 loss,
 
@@ -96,7 +96,7 @@ def feature_shift_reference(
 
 
 def feature_shift(logits: Tensor, label: Tensor, table: Tensor, ignore: int = IGNORE) -> Tensor:
-    """Add to each pixel's logits the table's row of its label (MKD section 3.4).
+    """Add to each pixel's logits the table's row of its label (MKD section 3.2).
 
     logits: (N, C, h, w), any dtype, result the same. label: (N, h, w), or (N, H, W) at a stride the
     logits fit, then the label at each cell's centre counts; integers, `ignore` and ids of no class

@@ -193,7 +193,7 @@ def pseudo_label(
 
 
 def class_thresholds(label: Tensor, confidence: Tensor, num_classes: int, ratio: float) -> Tensor:
-    """Return the confidence down to which a share of each class is kept (DMT, section 4.3).
+    """Return the confidence down to which a share of each class is kept (DMT, section 4.2.2).
 
     Of the n values of one predicted class, sorted, the threshold is number int(n ratio) + 1 from
     the top, compared by >=, as the official code ranks. Where n ratio < 1 all of them are kept

@@ -50,8 +50,8 @@ class DmtRounds(RoundsSettings):
     """weights that network B starts from; as A when not given"""
     other_normalization: str = ""
     """input statistics of network B by name, such as imagenet or caffe; as A when not given"""
-    pair: str = ""
-    """train phase 0 of A and B on the splits PAIR-a and PAIR-b (`warpseg split --pair`)"""
+    halves: bool = False
+    """train phase 0 of A and B on the halves of the split (`warpseg split --pair`)"""
 
     def __post_init__(self) -> None:
         _check_ratios(self.ratios)
@@ -77,8 +77,11 @@ class DmtRounds(RoundsSettings):
         return tuple(parts)
 
     def _start(self, name: str) -> TrainPart:
-        split = f"{self.pair}-{name}" if self.pair else None
-        return TrainPart(name=f"{name}0", settings=self._of(name, 0, self.supervised), split=split)
+        return TrainPart(
+            name=f"{name}0",
+            settings=self._of(name, 0, self.supervised),
+            half=name if self.halves else "",
+        )
 
     def _phase(self, name: str, number: int, labels: str | None) -> TrainPart:
         settings = replace(self.phase, network=self.supervised.network)

@@ -1,4 +1,4 @@
-"""Feature augmentation of MKD (section 3.3): ISDA with a diagonal covariance of each class.
+"""Feature augmentation of MKD (section 3.2): ISDA with a diagonal covariance of each class.
 
 Moving a pixel's feature along all meaningful directions of its class y, in the limit, adds to the
 logit of class k the entry S[y, k] = lambda / 2 sum_a Var[y, a] (w[k, a] - w[y, a])^2 of a C x C

@@ -5,8 +5,10 @@ A recipe is all phases; `phase` or `link` in its name is one of them alone, for 
 published one is that of labeled images (`warpseg split`), by which Table 1 sets the epochs. Batch
 sizes are those of one GPU.
 
-The paper's network A starts from COCO weights of Caffe, the file `resnet101COCO-41f33a49.pth` of
-AdvSemiSeg; --supervised.network.weights names another place or other weights.
+With 212 labels of VOC or fewer the networks differ by their labeled images alone: make the split
+with `warpseg split --pair 0.8`. The paper's network A starts from COCO weights of Caffe, the file
+`resnet101COCO-41f33a49.pth` of AdvSemiSeg; --supervised.network.weights names another place or
+other weights. `supervised` is the paper's baseline, with all images its oracle.
 """
 
 from collections.abc import Callable
@@ -129,19 +131,27 @@ def _paper(
     """Return the recipes of a row of Table 1.
 
     baseline: epochs of the labeled set in phase 0; epochs: of the pseudo-labeled set in the others;
-    rates: learning rates of both; halves: networks differ by their labeled images, not by weights.
+    rates: learning rates of both; halves: networks differ by their labeled images, not by weights,
+    and each trains on 80 % of them in phase 0.
     """
     pseudo, own = batch
-    other = {"other_weights": "imagenet", "other_normalization": "imagenet"}
-    return dmt_recipes(
+    network = NetworkSettings(name="deeplabv2-rn101", weights=COCO)
+    family, shared = (
         f"{data}-{labeled}-deeplabv2",
         {**shared, "normalization": NORMALIZATIONS["caffe"]},
-        NetworkSettings(name="deeplabv2-rn101", weights=COCO),
-        supervised={
-            "batch_size": 8,
-            "num_steps": baseline * -(-labeled // 8),
-            "optimizer": _sgd(rates[0]),
-        },
+    )
+    alone = {"batch_size": 8, "optimizer": _sgd(rates[0])}
+    first = -(-4 * labeled // 5) if halves else labeled
+    other = {"other_weights": "imagenet", "other_normalization": "imagenet"}
+    whole = {**shared, **alone, "num_steps": baseline * -(-labeled // 8)}
+    made: Recipes = {f"supervised-{family}": partial(SupervisedSettings, network=network, **whole)}
+    if labeled == images:
+        return made
+    return made | dmt_recipes(
+        family,
+        shared,
+        network,
+        supervised={**alone, "num_steps": baseline * -(-first // 8)},
         phase={
             "batch_size": own,
             "unlabeled_batch_size": pseudo,
@@ -151,7 +161,7 @@ def _paper(
             "gamma2": gamma,
         },
         ablations=ablations,
-        **({"pair": f"{data}-{labeled}"} if halves else other),
+        **({"halves": True} if halves else other),
     )
 
 
@@ -228,13 +238,15 @@ def scratch_recipes(family: str, shared: dict[str, Any], network: str) -> Recipe
 
 
 DMT: Recipes = {
+    **_voc(VOC_IMAGES, baseline=30, epochs=0),
     **_voc(1323, baseline=85, epochs=5),
     **_voc(530, baseline=134, epochs=4, ablations=True),
-    **_voc(212, baseline=212, epochs=4, ablations=True),
+    **_voc(212, baseline=212, epochs=4, halves=True, ablations=True),
     **_voc(100, baseline=300, epochs=4, halves=True),
     **_voc(1464, baseline=85, epochs=5),
     **_cityscapes(372, baseline=170, epochs=10, batch=(6, 2)),
     **_cityscapes(100, baseline=328, epochs=8),
+    **_cityscapes(CITYSCAPES_IMAGES, baseline=60, epochs=0),
     **_cifar10(4000, baseline=1060, batch=(448, 64)),
     **_cifar10(1000, baseline=2120, batch=(496, 16)),
     **chain_recipes(

@@ -28,14 +28,14 @@ class TrainPart:
 
     start: an earlier training part, whose evaluated network at its last step this one starts from.
     labels: an earlier labeling part, whose labels it trains on: they go to the field `labels` of
-    its settings. split: another split of the same data than the one that is asked for.
+    its settings. half: train on split SPLIT-half, made by `warpseg split --pair` with the split.
     """
 
     name: str
     settings: RunSettings
     start: str | None = None
     labels: str | None = None
-    split: str | None = None
+    half: str = ""
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -51,7 +51,6 @@ class LabelPart:
     source: str
     settings: LabelingSettings
     subset: Literal["unlabeled", "all"] = "unlabeled"
-    split: str | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -72,10 +72,18 @@ class Rounds:
         return open_subset(self.dataset, side, self.split_of(part))
 
     def split_of(self, part: Part) -> str | None:
-        """Return the split of a part: its own, that of the run it labels with, or the given one."""
-        if part.split is None and isinstance(part, LabelPart):
+        """Return the split of a part, or of the run that it labels with: the given one or a half.
+
+        Raises ValueError for a half of no split.
+        """
+        if isinstance(part, LabelPart):
             part = find_part(self.parts, part.source)
-        return part.split or self.split
+        if part.half and self.split is None:
+            raise ValueError(
+                "networks that differ by their labeled images train on the halves of a split; "
+                "make one with warpseg split --pair and name it with --split"
+            )
+        return f"{self.split}-{part.half}" if part.half else self.split
 
     def folder(self, name: str) -> Path:
         """Return the folder of a part."""

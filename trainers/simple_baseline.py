@@ -68,7 +68,8 @@ class SimpleBaselineSettings(RunSettings):
     """masks and pseudo-labels, or one of them alone (Table 3)"""
     batch_norm: Literal["dsbn", "trainable", "fixed"] = "dsbn"
     """dsbn: statistics of their own for pseudo-labeled images, which evaluation does without;
-    trainable: one batch norm for all; fixed: running statistics that stay as they were (Table 2)"""
+    trainable: one batch norm for all; fixed: the teacher's running statistics (the paper's Table 2
+    fixes those of the ImageNet weights)"""
     dsbn_by: Literal["origin", "strength"] = "origin"
     """what has its own statistics: pseudo-labeled images, or strongly augmented ones"""
     shared_affine: bool = False

@@ -190,14 +190,14 @@ def test_the_networks_label_for_each_other():
 
 
 def test_networks_differ_by_weights_or_by_labeled_images():
-    settings = rounds_of(other_weights="imagenet", other_normalization="half", pair="few")
+    settings = rounds_of(other_weights="imagenet", other_normalization="half", halves=True)
     parts = {part.name: part for part in settings.plan() if isinstance(part, TrainPart)}
     assert parts["a0"].settings.network.weights == "none"
     assert parts["b0"].settings.network.weights == "imagenet"
     for name, part in parts.items():
         look = NORMALIZATIONS["half" if name[0] == "b" else "imagenet"]
         assert part.settings.normalization == look
-        assert part.split == (f"few-{name[0]}" if name[1] == "0" else None)
+        assert part.half == (name[0] if name[1] == "0" else "")
     assert settings.result == "a5"
     assert set(settings.candidates) == {"a5", "b5"}
 
@@ -251,7 +251,8 @@ def test_interrupted_rounds_end_with_the_same_bits(scenes, tmp_path, monkeypatch
     ("recipe", "epochs", "lr", "gamma", "batch"),
     [
         ("voc-1323", (85 * 166, 5 * 1323), (2e-3, 1e-3), 5, (1, 7)),
-        ("voc-100", (300 * 13, 4 * 1498), (2e-3, 1e-3), 5, (1, 7)),
+        ("voc-100", (300 * 10, 4 * 1498), (2e-3, 1e-3), 5, (1, 7)),
+        ("voc-212", (212 * 22, 4 * 1482), (2e-3, 1e-3), 5, (1, 7)),
         ("cityscapes-half-372", (170 * 47, 10 * 434), (4e-3, 4e-3), 3, (2, 6)),
         ("cityscapes-half-100", (328 * 13, 8 * 411), (4e-3, 4e-3), 3, (1, 7)),
     ],
