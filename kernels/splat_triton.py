@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .compile import CompileCase
-from .warp_triton import CHANNELS_LAST, bilinear_tap, blocks, grid, map_case, positions, warp_op
+from .warp_triton import CHANNELS_LAST, bilinear_tap, blocks, grid, map_case, positions
 
 
 @triton.jit
@@ -178,25 +178,6 @@ def _(
     batch, _, height, width = maps.shape
     shape = (batch, height, width) if average else (0,)
     return torch.empty_like(maps), maps.new_empty(shape, dtype=torch.float32)
-
-
-def _splat_setup(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    _, points, weights, ctx.nearest, ctx.average, ctx.minimum = inputs
-    ctx.save_for_backward(points, weights, output[1])
-    ctx.mark_non_differentiable(output[1])
-
-
-def _splat_backward(ctx, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    points, weights, share = ctx.saved_tensors
-    if ctx.average:
-        kept = share >= ctx.minimum
-        factor = torch.where(kept, 1 / torch.where(kept, share, 1), 0)[:, None]
-        gradient = gradient * factor.to(gradient.dtype)
-    maps = warp_op(gradient, points, weights, ctx.nearest, 0.0)
-    return maps, None, None, None, None, None
-
-
-splat_op.register_autograd(_splat_backward, setup_context=_splat_setup)
 
 
 def compile_cases() -> list[CompileCase]:

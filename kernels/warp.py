@@ -28,7 +28,7 @@ def warp(values: Tensor, tps: TPS, *, mode: str = "bilinear", fill: float = 0) -
     """
     if not use_op(values, tps.points):
         return warp_reference(values, tps, mode=mode, fill=fill)
-    from .warp_triton import warp_op
+    from .warp_gradients import warp_op
 
     check_warp(values, tps, mode)
     maps = values if values.ndim == 4 else values[:, None]
@@ -70,7 +70,7 @@ def inverse_splat(values: Tensor, tps: TPS) -> tuple[Tensor, Tensor]:
     """
     if not use_op(values, tps.points):
         return inverse_splat_reference(values, tps)
-    from .splat_triton import splat_op
+    from .warp_gradients import splat_op
 
     check_warp(values, tps, "bilinear")
     maps = values if values.ndim == 4 else values[:, None]

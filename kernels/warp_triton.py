@@ -138,22 +138,6 @@ def _(maps: Tensor, points: Tensor, weights: Tensor, nearest: bool, fill: float)
     return torch.empty_like(maps)
 
 
-def _warp_setup(ctx, inputs: tuple, output: Tensor) -> None:
-    _, points, weights, nearest, _ = inputs
-    ctx.save_for_backward(points, weights)
-    ctx.nearest = nearest
-
-
-def _warp_backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-    points, weights = ctx.saved_tensors
-    from .splat_triton import splat_op  # it imports this module
-
-    return splat_op(gradient, points, weights, ctx.nearest, False, 0.0)[0], None, None, None, None
-
-
-warp_op.register_autograd(_warp_backward, setup_context=_warp_setup)
-
-
 def map_case(
     name: str,
     kernel: Any,

@@ -16,9 +16,8 @@ from support import (
 from torch import Tensor
 from warpseg import IGNORE
 from warpseg.kernels import TPS, inverse_splat, sample_tps, warp
-from warpseg.kernels.splat_triton import splat_op
 from warpseg.kernels.warp import SPLAT_MINIMUM
-from warpseg.kernels.warp_triton import warp_op
+from warpseg.kernels.warp_gradients import splat_op, warp_op
 
 # N, C, H, W: odd, more channels and pixels than one block, one row, one pixel.
 SHAPES = [(2, 3, 7, 11), (1, 19, 5, 6), (1, 2, 11, 13), (2, 1, 1, 9), (1, 1, 1, 1)]
