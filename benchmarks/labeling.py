@@ -153,7 +153,13 @@ def _forward(
     def forward() -> None:
         with evaluating(trained.network):
             for image in loaded:
-                predict_logits(trained.network, image, settings.evaluation, dtype=runtime.dtype)
+                predict_logits(
+                    trained.network,
+                    image,
+                    settings.evaluation,
+                    normalization=trained.normalization,
+                    dtype=runtime.dtype,
+                )
         if runtime.device.type == "cuda":
             torch.cuda.synchronize(runtime.device)
 

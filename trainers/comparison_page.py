@@ -99,7 +99,8 @@ def _label(
         protocol = replace(protocol, mode="whole", crop_size=None)
     crop = torch.from_numpy(image)[None].to(device)
     normal = kernels.normalize(crop, look.mean, look.std, dtype)
-    label, _ = predict_logits(network, normal, protocol, dtype=dtype).label()
+    prediction = predict_logits(network, normal, protocol, normalization=look, dtype=dtype)
+    label, _ = prediction.label()
     return label[0].cpu().numpy()
 
 

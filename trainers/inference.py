@@ -10,13 +10,16 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import kernels
 from ..pipelines.geometry import bound_scale, scaled_size
+from ..pipelines.settings import NormalizationSettings
 from .prediction import Part, Prediction, Size, View, place
 
 
@@ -43,8 +46,9 @@ class EvaluationSettings:
     """Least height and width of what the network sees in mode whole; smaller images are padded
     below and on the right, and the padding is never scored (DMT on VOC: 505 505, SimpleBaseline on
     Cityscapes: 1025 2049)."""
-    fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Colour of padding, in normalised units; 0 is the mean colour."""
+    fill: tuple[int, int, int] | None = None
+    """RGB levels (0 to 255) of the padding (DMT on VOC: 0 0 0); None takes the mean colour of the
+    normalisation."""
     scales: tuple[float, ...] = (1.0,)
     """Factors at which the image is labeled; more than one are averaged."""
     flip: bool = False
@@ -69,6 +73,12 @@ class EvaluationSettings:
             raise ValueError(f"{_flag('pad_to')} is for mode whole, without {_flag('bound')}")
         if self.bound is not None and self.mode not in ("whole", "sliding"):
             raise ValueError(f"{_flag('bound')} is for mode whole or sliding, not {self.mode}")
+        if self.fill is not None and (
+            len(self.fill) != 3 or not all(0 <= level <= 255 for level in self.fill)
+        ):
+            raise ValueError(
+                f"{_flag('fill')} takes three levels from 0 to 255 or None; got {self.fill}"
+            )
         if not 0 < self.stride <= 1:
             raise ValueError(f"{_flag('stride')} must be above 0 and at most 1; got {self.stride}")
         if self.window_batch < 1:
@@ -85,6 +95,8 @@ class EvaluationSettings:
         for name, word in lengths.items():
             if (value := getattr(self, name)) is not None:
                 words.append(f"{word}{value[0]}x{value[1]}")
+        if self.fill is not None and (self.pad_to is not None or self.crop_size is not None):
+            words.append("fill " + " ".join(map(str, self.fill)))
         if self.mode == "sliding":
             words.append(f"stride {self.stride:.3g}")
         if self.scales != (1.0,):
@@ -101,15 +113,17 @@ def predict_logits(
     image: Tensor,
     settings: EvaluationSettings | None = None,
     *,
+    normalization: NormalizationSettings | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Prediction:
     """Run a network on images (N, 3, H, W), normalised, floating point, and return what it says.
 
-    The network's mode and gradients are the caller's (see `evaluating`). With `dtype` bfloat16 or
-    float16 it runs under autocast. Raises ValueError for a network whose logits do not cover the
-    image.
+    `normalization` is that of the images; settings with a `fill` need it. The network's mode and
+    gradients are the caller's (see `evaluating`). With `dtype` bfloat16 or float16 it runs under
+    autocast. Raises ValueError for a network whose logits do not cover the image.
     """
     settings = EvaluationSettings() if settings is None else settings
+    colour = _padding_colour(image, settings, normalization)
     height, width = image.shape[-2:]
     size, offset = (height, width), (0, 0)
     if settings.mode == "center_crop":
@@ -117,7 +131,7 @@ def predict_logits(
         size = settings.crop_size
         # Odd padding goes below and to the right.
         offset = (_middle(height, size[0]), _middle(width, size[1]))
-        image = _place_image(image, size, offset, settings.fill)
+        image = _place_image(image, size, offset, colour)
     base = _base_size(size, settings)
     views, stride = [], 1
     for scale in settings.scales:
@@ -125,7 +139,7 @@ def predict_logits(
         resized = resize_image(image, scaled)
         for flip in (False, True) if settings.flip else (False,):
             seen = resized.flip(-1) if flip else resized
-            parts, stride = _run(network, seen, settings, dtype)
+            parts, stride = _run(network, seen, settings, colour, dtype)
             views.append(View(scaled, flip, parts))
     return Prediction(views, size, offset, stride, settings.average)
 
@@ -165,28 +179,46 @@ def resize_mask(mask: Tensor, size: Size) -> Tensor:
     return resized[:, 0].to(mask.dtype)
 
 
+def _padding_colour(
+    image: Tensor, settings: EvaluationSettings, normalization: NormalizationSettings | None
+) -> Tensor | None:
+    """Return the levels of padding, normalised, (1, 3, 1, 1); None for zeros, the mean colour."""
+    if settings.fill is None:
+        return None
+    if normalization is None:
+        raise ValueError(
+            f"{_flag('fill')} {settings.fill} is in RGB levels: hand in the normalization of the "
+            "images, too"
+        )
+    # Scalars travel with their launches, where a tensor of them would make the host wait.
+    one = partial(torch.full, (1, 1, 1, 1), dtype=torch.uint8, device=image.device)
+    levels = torch.cat([one(level) for level in settings.fill], dim=3)
+    return kernels.normalize(levels, normalization.mean, normalization.std, image.dtype)
+
+
 def _place_image(
-    image: Tensor, size: Size, offset: tuple[int, int], fill: tuple[float, ...]
+    image: Tensor, size: Size, offset: tuple[int, int], colour: Tensor | None
 ) -> Tensor:
-    if not any(fill):
-        return place(image, size, offset, 0.0)
-    colour = torch.tensor(fill, dtype=image.dtype, device=image.device)[:, None, None]
+    placed = place(image, size, offset, 0.0)
+    if colour is None or placed is image:
+        return placed
     shown = torch.ones(image.shape[-2:], dtype=torch.bool, device=image.device)
-    shown = place(shown, size, offset, False)
-    return torch.where(shown, place(image, size, offset, 0.0), colour)
+    return torch.where(place(shown, size, offset, False), placed, colour)
 
 
 def _run(
-    network: nn.Module, image: Tensor, settings: EvaluationSettings, dtype: torch.dtype
+    network: nn.Module,
+    image: Tensor,
+    settings: EvaluationSettings,
+    colour: Tensor | None,
+    dtype: torch.dtype,
 ) -> tuple[list[Part], int]:
     """Pass one view through the network, whole or in windows."""
     height, width = image.shape[-2:]
     if settings.mode != "sliding":
         least = settings.pad_to or (1, 1)
         padded = (max(height, least[0]), max(width, least[1]))
-        logits, stride = _forward(
-            network, _place_image(image, padded, (0, 0), settings.fill), dtype
-        )
+        logits, stride = _forward(network, _place_image(image, padded, (0, 0), colour), dtype)
         return [Part(logits, 0, 0, *padded)], stride
     assert settings.crop_size is not None
     crop = settings.crop_size
@@ -198,7 +230,7 @@ def _run(
     parts, stride = [], 1
     for start in range(0, len(corners), settings.window_batch):
         some = corners[start : start + settings.window_batch]
-        windows = torch.cat([_place_image(image, crop, corner, settings.fill) for corner in some])
+        windows = torch.cat([_place_image(image, crop, corner, colour) for corner in some])
         logits, stride = _forward(network, windows, dtype)
         for corner, own in zip(some, logits.split(len(image)), strict=True):
             parts.append(Part(own, *corner, *crop))

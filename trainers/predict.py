@@ -202,7 +202,9 @@ def _label(
     crop = torch.from_numpy(np.stack([image for _, image in batch])).to(device)
     try:
         image = kernels.normalize(crop, look.mean, look.std, dtype)
-        prediction = predict_logits(trained.network, image, trained.evaluation, dtype=dtype)
+        prediction = predict_logits(
+            trained.network, image, trained.evaluation, normalization=look, dtype=dtype
+        )
         label, confidence = prediction.label()
     except ValueError as error:
         for source, _ in batch:

@@ -57,7 +57,13 @@ def predict_subset(
         if whole:
             label, confidence = _classify(network, batch, dtype)
         else:
-            prediction = predict_logits(network, batch.image, evaluation, dtype=dtype)
+            prediction = predict_logits(
+                network,
+                batch.image,
+                evaluation,
+                normalization=trained.normalization,
+                dtype=dtype,
+            )
             label, confidence = prediction.label()
         following = _OnDevice(batch.keys, label, confidence)
         if waiting is not None:

@@ -83,7 +83,8 @@ def to_plain(value: Any) -> Any:
 def from_plain(kind: type[T], plain: dict[str, Any], base: T | None = None, where: str = "") -> T:
     """Return settings of a kind from plain values, the others as in `base` or the default.
 
-    Raise ValueError naming a key that the settings do not have.
+    Without a `base` the values are those of a file of a run. Raise ValueError naming a key that the
+    settings do not have.
     """
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(plain) - set(hints))
@@ -94,7 +95,8 @@ def from_plain(kind: type[T], plain: dict[str, Any], base: T | None = None, wher
     values: dict[str, Any] = {}
     for name, value in plain.items():
         default = None if base is None else getattr(base, name)
-        values[name] = _convert(hints[name], value, default, f"{where}{name}")
+        held = _levels(name, value) if base is None else value
+        values[name] = _convert(hints[name], held, default, f"{where}{name}")
     return kind(**values) if base is None else dataclasses.replace(cast(Any, base), **values)
 
 
@@ -124,13 +126,20 @@ def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
     return value
 
 
+def _levels(name: str, value: Any) -> Any:
+    """Return a value of a run's file, whose `fill` may be zeros in normalised units, floats: the
+    mean colour of padding, which None stands for."""
+    mean = name == "fill" and value == [0, 0, 0] and all(type(part) is float for part in value)
+    return None if mean else value
+
+
 def first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Name the first setting in which two plain forms differ, with both values; None when they
     agree."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
             found = first_difference(
-                old.get(name), new.get(name), f"{where}.{name}" if where else name
+                _levels(name, old.get(name)), new.get(name), f"{where}.{name}" if where else name
             )
             if found:
                 return found

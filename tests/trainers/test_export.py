@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -49,6 +50,19 @@ def test_a_network_comes_back_whole(trained, exported):
     assert original.keys() == read.network.state_dict().keys()
     for name, value in read.network.state_dict().items():
         assert torch.equal(value, original[name]), name
+
+
+def test_zeros_in_normalised_units_are_the_mean_colour_of_padding(trained, exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "net")
+    config = json.loads((folder / "config.json").read_text())
+    assert config["evaluation"]["fill"] is None
+    config["evaluation"]["fill"] = [0.0, 0.0, 0.0]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_exported(folder).evaluation == trained.evaluation
+    config["evaluation"]["fill"] = [0.0, 0.0, 1.0]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"setting fill takes int; got 0\.0"):
+        load_exported(folder)
 
 
 def test_the_network_that_is_exported_is_left_as_it_was(trained, exported):

@@ -4,6 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from warpseg.kernels import normalize
+from warpseg.pipelines import NORMALIZATIONS
 from warpseg.trainers import prediction as prediction_module
 from warpseg.trainers.inference import (
     EvaluationSettings,
@@ -58,6 +60,7 @@ def upsampled(network, image):
         ({"mode": "resize", "size": (8, 8), "pad_to": (9, 9)}, "pad-to is for mode whole"),
         ({"bound": (8, 8), "pad_to": (9, 9)}, "pad-to is for mode whole"),
         ({"mode": "center_crop", "crop_size": (8, 8), "bound": (9, 9)}, "not center_crop"),
+        ({"pad_to": (9, 9), "fill": (0, 0, 256)}, "fill takes three levels from 0 to 255 or None"),
         ({"stride": 0.0}, "stride must be above 0"),
         ({"window_batch": 0}, "window-batch must be at least 1; got 0"),
         ({"scales": ()}, "scales takes one or more factors"),
@@ -75,6 +78,8 @@ def test_the_protocol_is_described_in_words():
     assert sliding.describe() == "sliding, 769x769, stride 0.667, mean logits"
     several = EvaluationSettings(scales=(0.5, 1.0), flip=True, bound=(512, 512))
     assert several.describe() == "whole, bound 512x512, scales 0.5 1, flip, mean softmax"
+    padded = EvaluationSettings(pad_to=(505, 505), fill=(0, 0, 0))
+    assert padded.describe() == "whole, padded to 505x505, fill 0 0 0"
 
 
 def test_windows_cover_an_axis_and_end_at_its_end():
@@ -99,8 +104,8 @@ def test_a_whole_image_keeps_the_networks_own_logits(pooled, draw):
 
 def test_padding_is_seen_by_the_network_alone(pooled, draw):
     network, image = pooled(stride=4), draw(*ODD)
-    settings = EvaluationSettings(pad_to=(45, 30), fill=(1.0, 2.0, 3.0))
-    padded = torch.tensor([1.0, 2.0, 3.0])[:, None, None].expand(3, 45, 53).clone()[None]
+    settings = EvaluationSettings(pad_to=(45, 30))
+    padded = torch.zeros(1, 3, 45, 53)
     padded[..., :37, :53] = image
     prediction = predict_logits(network, image, settings)
     _, logits, covered = next(prediction.bands())
@@ -110,6 +115,37 @@ def test_padding_is_seen_by_the_network_alone(pooled, draw):
     mask = torch.zeros(1, *ODD, dtype=torch.uint8)
     assert prediction.confusion(mask, 4).sum() == 37 * 53
     assert prediction.label()[0].shape == (1, *ODD)
+
+
+@pytest.mark.parametrize("look", ["imagenet", "caffe"])
+@pytest.mark.parametrize("fill", [(0, 0, 0), (7, 9, 201)])
+@pytest.mark.parametrize(
+    ("settings", "corner"),
+    [
+        ({"pad_to": (45, 60)}, (0, 0)),
+        ({"mode": "center_crop", "crop_size": (45, 60)}, (4, 3)),
+        ({"mode": "sliding", "crop_size": (45, 60)}, (4, 3)),
+    ],
+    ids=["whole", "center_crop", "sliding"],
+)
+def test_padding_in_levels_is_that_of_the_pixels_under_any_normalization(
+    pooled, settings, corner, fill, look
+):
+    look = NORMALIZATIONS[look]
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (1, *ODD, 3), generator=generator).to(torch.uint8)
+    padded = torch.tensor(fill, dtype=torch.uint8).expand(1, 45, 60, 3).clone()
+    padded[:, corner[0] : corner[0] + 37, corner[1] : corner[1] + 53] = pixels
+    network = pooled(stride=4)
+    wanted = network(normalize(padded, look.mean, look.std))
+    image = normalize(pixels, look.mean, look.std)
+    settings = EvaluationSettings(**settings, fill=fill)
+    prediction = predict_logits(network, image, settings, normalization=look)
+    assert torch.equal(prediction.views[0].parts[0].logits, wanted)
+    with pytest.raises(
+        ValueError, match=r"fill \(.*\) is in RGB levels: hand in the normalization"
+    ):
+        predict_logits(network, image, settings)
 
 
 @pytest.mark.parametrize("size", [ODD, (12, 53), (12, 9), (16, 24)])
@@ -251,8 +287,9 @@ def test_a_centre_crop_counts_the_middle_alone(copying, crop):
     image, mask = torch.zeros(1, 3, 40, 50), torch.zeros(1, 40, 50, dtype=torch.uint8)
     image[:, 1] = 1
     mask[:, 20, 25] = 2
-    settings = EvaluationSettings(mode="center_crop", crop_size=crop, fill=(0.0, 0.0, 9.0))
-    counts = predict_logits(copying, image, settings).confusion(mask, 3)
+    settings = EvaluationSettings(mode="center_crop", crop_size=crop, fill=(0, 0, 255))
+    look = NORMALIZATIONS["none"]
+    counts = predict_logits(copying, image, settings, normalization=look).confusion(mask, 3)
     counted = min(crop[0], 40) * min(crop[1], 50)
     # Everything is predicted 1: the one pixel of class 2 lies in every crop, padding in none.
     assert counts.tolist() == [[0, counted - 1, 0], [0, 0, 0], [0, 1, 0]]

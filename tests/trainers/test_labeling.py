@@ -9,6 +9,7 @@ from tiny import METHOD_RECIPES, tiny_recipe
 from torch import nn
 from warpseg import IGNORE
 from warpseg.__main__ import main
+from warpseg.kernels import normalize
 from warpseg.shards import Dataset
 from warpseg.shards.pseudo import load_manifest, open_pseudo_labels, quantize, read_pseudo_label
 from warpseg.trainers import labeling
@@ -94,6 +95,23 @@ def test_without_a_threshold_labels_are_what_the_network_says(scenes, said, tmp_
         found, (wanted, confidence) = read_pseudo_label(sample), said[key]
         assert (found.label == wanted).mean() > 0.999
         assert abs(found.confidence.astype(int) - quantize(confidence)).max() <= 1
+
+
+def test_padding_has_the_levels_that_the_protocol_names(scenes, said, tmp_path):
+    asked = EvaluationSettings(pad_to=(52, 56), fill=(0, 0, 0))
+    label(scenes, tmp_path / "labels", LabelingSettings(evaluation=asked))
+    trained = trained_on(Dataset.open(scenes))
+    look, changed = trained.normalization, 0
+    held = open_pseudo_labels(tmp_path / "labels")
+    for sample in Dataset.open(scenes).subset("unlabeled", "few").samples():
+        pixels = np.pad(sample.read_image(), ((0, 4), (0, 8), (0, 0)))
+        image = normalize(torch.from_numpy(pixels)[None], look.mean, look.std)
+        with evaluating(trained.network):
+            wanted = predict_logits(trained.network, image).label()[0][0, :48, :48].numpy()
+        found = read_pseudo_label(held[sample.key]).label
+        assert (found == wanted).all()
+        changed += int((found != said[sample.key][0]).sum())
+    assert changed > 0
 
 
 @pytest.mark.parametrize("threshold", ["class", "global"])

@@ -258,6 +258,24 @@ def test_a_fixed_size_still_labels_images_at_their_own(trained, tmp_path):
     assert np.array_equal(found, image[..., 1] // 200)
 
 
+def test_padding_has_the_levels_that_the_protocol_names(trained, pooled, tmp_path):
+    image, _ = picture(13, 18)
+    framed = np.zeros((20, 24, 3), np.uint8)
+    framed[:13, :18] = image
+    Image.fromarray(image).save(tmp_path / "image.png")
+    Image.fromarray(framed).save(tmp_path / "framed.png")
+    values = {**vars(trained), "network": pooled(3, 4), "normalization": NORMALIZATIONS["caffe"]}
+    found = {}
+    for name, settings in {
+        "image": EvaluationSettings(pad_to=(20, 24), fill=(0, 0, 0)),
+        "framed": EvaluationSettings(),
+    }.items():
+        network = TrainedNetwork(**{**values, "evaluation": settings})
+        predict_images(network, [tmp_path / f"{name}.png"], tmp_path / name, LOSSLESS, device=CPU)
+        found[name], _ = written_mask(tmp_path / name, name)
+    assert np.array_equal(found["image"], found["framed"][:13, :18])
+
+
 def test_few_images_wait_for_others_of_their_size():
     sizes = [8, 9, 8, 10, 11, 9, 8, 12, 12, 12, 13]
     images = [(Source(None, str(i)), np.zeros((size, 8, 3))) for i, size in enumerate(sizes)]
