@@ -89,7 +89,7 @@ def _add(corner, ptr, cls, area, exists, C: tl.constexpr, colour):
     tl.store(at, corner, mask)
 
 
-@triton.jit(do_not_specialize=["colour"])
+@triton.jit(do_not_specialize=["colour", "h", "w", "H", "W", "stride"])
 def _consistency_kernel(
     student_ptr,
     teacher_ptr,

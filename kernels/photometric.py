@@ -118,7 +118,7 @@ def photometric(image: Tensor, p: Photometric, space: str = "hsv", clamp: bool =
     if space == "hsv":
         chroma = chroma.mul_(value).div_(torch.where(largest == 0, 1, largest))
         chroma = torch.where(largest == 0, 0, chroma)
-    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=wide, device=image.device)[p.permutation]
+    offsets = _offsets(image.device, wide)[p.permutation]
     shares = _channel_shares(sixths.add_(hue)[:, None], offsets[:, :, None, None])
     shares.mul_(chroma.mul_(saturation * -contrast)[:, None]).add_(value.mul_(contrast)[:, None])
     return (shares.clamp_(0, 1) if clamp else shares).to(image.dtype)
@@ -135,7 +135,7 @@ def rgb_to_hsv(image: Tensor) -> Tensor:
 def hsv_to_rgb(image: Tensor) -> Tensor:
     """Convert (N, 3, H, W) hue (turns, any), saturation, value to RGB; nothing is clamped."""
     hue, saturation, value = image.unbind(1)
-    offsets = torch.tensor([5.0, 3.0, 1.0], dtype=image.dtype, device=image.device)
+    offsets = _offsets(image.device, image.dtype)
     shares = _channel_shares(hue[:, None] * 6, offsets[:, None, None])
     return value[:, None] - (value * saturation)[:, None] * shares
 
@@ -162,6 +162,11 @@ def _hexcone(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
     sixths = torch.where(largest == blue, (red - green).div_(divisor).add_(4), sixths)
     return largest, chroma, sixths
+
+
+def _offsets(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return 5, 3, 1, made on the device: a copy from the host would wait for it."""
+    return 5 - 2 * torch.arange(3, device=device, dtype=dtype)
 
 
 def _channel_shares(sixths: Tensor, offsets: Tensor) -> Tensor:

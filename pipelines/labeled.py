@@ -55,7 +55,7 @@ class LabeledStream(Stream[LabeledBatch]):
         image = self._weak(self._normalized(pixels), pixels, crops)
         if self._rows and self.strong is not None:
             rows = self._to_device(torch.tensor(self._rows))
-            views, tps = self._perturbed(crops, pixels[rows], self.strong)
+            views, tps = self._perturbed(crops, pixels[rows], rows, self.strong)
             image[rows] = views
             if tps is not None and mask.shape[1:] == image.shape[2:]:
                 mask[rows] = warp(mask[rows], tps, mode="nearest", fill=IGNORE)
@@ -72,7 +72,7 @@ class LabeledStream(Stream[LabeledBatch]):
         return mask, self._confidence(crops)
 
     def _perturbed(
-        self, crops: Crops, pixels: Tensor, settings: StrongSettings
+        self, crops: Crops, pixels: Tensor, rows: Tensor, settings: StrongSettings
     ) -> tuple[Tensor, TPS | None]:
         """Return the strong views of the perturbed rows, and their warp."""
         if settings.whole:
@@ -82,7 +82,7 @@ class LabeledStream(Stream[LabeledBatch]):
         if settings.coloured:
             colours = self._colours(crops, settings)
             chosen = [colours[row] for row in self._rows]
-            shown = self._to_device(crops.window[self._rows]) if settings.view == "mkd" else None
+            shown = self._to_device(crops.window)[rows] if settings.view == "mkd" else None
             return colour_views(pixels, chosen, self.normalization, self.dtype, shown)[1], None
         changed, tps = self._perturbation(settings, self._rows)
         view = strong_view(

@@ -55,9 +55,17 @@ def test_no_step_waits_for_the_device(name, scenes, guarded):
 
 
 @pytest.mark.parametrize("cache", ["none", "device"])
-@pytest.mark.parametrize("name", ["supervised-phtps", "consistency", "mkd"])
-def test_no_batch_waits_for_the_device(name, cache, scenes, guarded):
-    settings = tiny_recipe(METHOD_RECIPES[name])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("supervised-phtps", {}),
+        ("consistency", {}),
+        ("mkd", {}),
+        ("mkd", {"weak_photometric": True}),
+    ],
+)
+def test_no_batch_waits_for_the_device(name, changes, cache, scenes, guarded):
+    settings = tiny_recipe(METHOD_RECIPES[name], **changes)
     loader = replace(settings.loader, loader="portable", cache=cache, threads=1)
     _, opened = build(replace(settings, loader=loader), scenes)
     # What fills the cache may wait.
