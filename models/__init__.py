@@ -1,6 +1,7 @@
 """Networks that return logits at their own output stride."""
 
 from .build import NETWORKS, build_network
+from .ensemble import Ensemble
 from .network import SegmentationNetwork, count_parameters
 from .norm import (
     batch_norm_policy,
@@ -14,6 +15,7 @@ from .weights import WeightsReport, load_weights
 
 __all__ = [
     "NETWORKS",
+    "Ensemble",
     "SegmentationNetwork",
     "WeightsReport",
     "batch_norm_policy",
