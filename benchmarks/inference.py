@@ -3,10 +3,11 @@
     warpseg bench inference [--networks swiftnet-rn18 ...] [--sizes 1024x2048 512x1024] [--out FILE]
 
 As there, a pass is the network and the cross-entropy of one image with its mask, in float32 without
-overlap, and no data is loaded. Beside it stands plain PyTorch: NCHW, logits upsampled before the
-loss; and, on a GPU, our pass in bf16. The paper's figures are of an RTX A4500.
+overlap, and no data is loaded. Beside it stands plain PyTorch: NCHW, weights too, logits upsampled
+before the loss; and, on a GPU, our pass in bf16. The paper's figures are of an RTX A4500.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..kernels import cross_entropy
 from ..models import build_network
 from ..models.build import NETWORKS
 from ..trainers.tables import decimal
+from .plain_step import planar
 from .tables import Result, Table, result_of, write
 from .timing import Times, time_of
 
@@ -120,9 +122,10 @@ def _forms(
 ) -> dict[str, Callable[[], Tensor]]:
     ours = cast(Any, image).contiguous(memory_format=torch.channels_last)
     tuned = cast(Any, network).to(memory_format=torch.channels_last)
+    untuned = planar(copy.deepcopy(network))
 
     def plain() -> Tensor:
-        logits = F.interpolate(network(image), mask.shape[-2:], mode="bilinear")
+        logits = F.interpolate(untuned(image), mask.shape[-2:], mode="bilinear")
         return F.cross_entropy(logits, mask.long())
 
     def fp32() -> Tensor:

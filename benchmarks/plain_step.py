@@ -1,15 +1,16 @@
 """The same training steps in plain PyTorch, as the papers' released code writes them.
 
-NCHW tensors, float32 or AMP with a loss scaler, logits upsampled to the image before every loss,
-the warp by `grid_sample`, a moving average in a loop over the parameters. Networks, optimizer
-constants and batches are those of the recipe, and the losses are the same numbers: the benchmarks
-check that before they time anything.
+NCHW tensors and weights, float32 images, float32 or AMP with a loss scaler, logits upsampled to the
+image before every loss, the warp by `grid_sample`, a moving average in a loop over the parameters.
+Networks, optimizer constants and batches are those of the recipe, and the losses are the same
+numbers: the benchmarks check that before they time anything.
 """
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,7 @@ class PlainSupervised:
         optimize: bool = True,
     ) -> None:
         self.device, self.arithmetic = device, arithmetic
-        self.network: nn.Module = settings.network.build(num_classes).to(device)
+        self.network = planar(settings.network.build(num_classes)).to(device)
         self.optimizer = (
             build_plain_optimizer([self.network], settings.optimizer) if optimize else None
         )
@@ -161,6 +162,28 @@ class PlainConsistency(PlainSupervised):
             old.mul_(decay).add_(new, alpha=1 - decay)
         for old, new in zip(self.teacher.buffers(), self.network.buffers(), strict=True):
             old.copy_(decay * old + (1 - decay) * new)
+
+
+def planar(network: nn.Module) -> nn.Module:
+    """Lay a network's weights out as NCHW in place, as released code has them; ours are built
+    channels-last, and weights decide the layout of a convolution's output."""
+    return cast(Any, network).to(memory_format=torch.contiguous_format)
+
+
+def plain_batches(
+    batches: Mapping[str, Any], dtype: torch.dtype = torch.float32
+) -> dict[str, LabeledBatch | PairedBatch]:
+    """Return batches with the same images, NCHW and of `dtype`; autocast takes float32."""
+    return {name: _plain_batch(batch, dtype) for name, batch in batches.items()}
+
+
+def _plain_batch(
+    batch: LabeledBatch | PairedBatch, dtype: torch.dtype
+) -> LabeledBatch | PairedBatch:
+    if isinstance(batch, LabeledBatch):
+        return replace(batch, image=batch.image.to(dtype).contiguous())
+    weak, strong = (image.to(dtype).contiguous() for image in (batch.weak, batch.strong))
+    return replace(batch, weak=weak, strong=strong)
 
 
 def upsampled(logits: Tensor, size: Any) -> Tensor:

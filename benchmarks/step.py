@@ -24,7 +24,7 @@ import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..shards import Dataset
-from ..trainers.data import next_batches, open_streams
+from ..trainers.data import Batches, next_batches, open_streams
 from ..trainers.engine import Engine
 from ..trainers.runtime import Runtime, open_runtime
 from ..trainers.settings import RunSettings, to_plain
@@ -33,7 +33,7 @@ from .phases import PhaseTime, measure_phases
 from .pipeline import cpu_seconds
 from .plain import plain_step
 from .plain_loader import PlainLoader
-from .plain_step import Arithmetic, PlainSupervised
+from .plain_step import Arithmetic, PlainSupervised, plain_batches
 from .tables import MiB, Result, Table, by_kind, result_of, setup_of, write
 from .workload import Workload, bench_settings, open_workload
 
@@ -149,8 +149,9 @@ def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
     contenders = [_constant(workload, engine)]
     if dataset is not None:
         contenders.append(_loaded(workload, engine, dataset, settings.split))
+    batches = plain_batches(workload.batches)
     for name, plain in plains.items():
-        contenders += _plain(name, plain, workload, dataset, settings.split)
+        contenders += _plain(name, plain, batches, workload, dataset, settings.split)
     ranges = torch.autograd.profiler.emit_nvtx() if settings.nvtx else nullcontext()
     with ranges:
         for _ in range(settings.rounds):
@@ -184,9 +185,10 @@ def check_plain(
     seed = (workload.settings.seed, engine.step)
     engine.run_step(workload.micro_batches())
     ours = engine.means()
+    batches = plain_batches(workload.batches)
     for name, plain in plains.items():
         workload.runtime.seed(*seed)
-        for stage, value in plain.run(workload.batches).items():
+        for stage, value in plain.run(batches).items():
             error = abs(value.item() - ours[stage]) / max(abs(ours[stage]), 1e-6)
             least = TOLERANCE["bf16"] if plain.arithmetic == "amp" else 0
             if error > max(TOLERANCE[workload.runtime.precision], least):
@@ -216,12 +218,13 @@ def _loaded(workload: Workload, engine: Engine, dataset: Dataset, split: str | N
 def _plain(
     name: str,
     plain: PlainSupervised,
+    batches: Batches,
     workload: Workload,
     dataset: Dataset | None,
     split: str | None,
 ) -> list[Contender]:
     row = Row(name=f"{name}, constant batch", images=workload.images)
-    found = [Contender(row, lambda: plain.run(workload.batches))]
+    found = [Contender(row, lambda: plain.run(batches))]
     if dataset is not None:
         loader = PlainLoader(
             workload.method.streams, dataset, split, workload.settings, workload.runtime.device

@@ -1,19 +1,25 @@
 """Steps, plain and ours, their phases; networks on one image; ranks; the page of results."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import METHOD_RECIPES, tiny_recipe
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from warpseg.benchmarks import commands, inference, report, scaling, step
 from warpseg.benchmarks.phases import measure_phases
 from warpseg.benchmarks.plain import plain_step
+from warpseg.benchmarks.plain_step import plain_batches
 from warpseg.benchmarks.workload import bench_settings, open_workload, supervised_part
+from warpseg.models import build_network
 from warpseg.shards import Dataset
 from warpseg.shards.conversion import convert
 from warpseg.shards.packing import PackSettings
 from warpseg.shards.synthetic import SyntheticSettings, load_synthetic
+from warpseg.trainers.networks import NetworkSettings
 from warpseg.trainers.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.runtime import open_runtime
 
@@ -79,9 +85,73 @@ def test_a_method_without_a_plain_form_has_none():
     assert plain_step(settings, CLASSES, torch.device("cpu")) is None
 
 
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        *(("tiny", name) for name in ("supervised", "consistency-mt", "gta", "mkd")),
+        ("swiftnet-rn18", "supervised"),
+        ("deeplabv3plus-rn50", "supervised"),
+    ],
+)
+def test_the_plain_step_is_planar_throughout(network, name):
+    settings = tiny_recipe(METHOD_RECIPES[name], network=NetworkSettings(name=network))
+    made = open_workload(name, settings, open_runtime("cpu"), CLASSES)
+    plain = plain_step(settings, CLASSES, torch.device("cpu"))
+    assert plain is not None
+    plain.load(made.method.networks)
+    with convolutions() as seen:
+        # Also in the second step, after the optimizer and the moving averages.
+        plain.run(plain_batches(made.batches))
+        plain.run(plain_batches(made.batches))
+    assert seen
+    assert all(map.is_contiguous() for map in seen)
+    with convolutions() as seen:
+        made.engine().run_step(made.micro_batches())
+    assert all(map.is_contiguous(memory_format=torch.channels_last) for map in seen)
+
+
+@contextmanager
+def convolutions():
+    """Gather the outputs of convolutions whose layout can be told."""
+    seen = []
+
+    def look(module, _, out):
+        if isinstance(module, nn.Conv2d) and out.shape[1] > 1 and out.shape[2:].numel() > 1:
+            seen.append(out.detach())
+
+    hook = register_module_forward_hook(look)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def test_the_plain_form_of_a_single_image_is_planar_and_ours_is_not():
+    network = build_network("tiny", CLASSES).eval()
+    image, mask = torch.randn(1, 3, 32, 64), torch.zeros(1, 32, 64, dtype=torch.uint8)
+    forms = inference._forms(network, image, mask)
+    # Ours first: neither may turn the other's network round.
+    for name, layout in (
+        ("warpseg, fp32", torch.channels_last),
+        ("plain PyTorch, fp32", torch.contiguous_format),
+        ("warpseg, fp32", torch.channels_last),
+    ):
+        with convolutions() as seen:
+            forms[name]()
+        assert seen
+        assert all(map.is_contiguous(memory_format=layout) for map in seen), name
+
+
+@pytest.mark.parametrize("plain", ["fp32", "amp"])
+def test_the_plain_step_has_images_of_its_own_precision(plain, capsys):
+    words = ["tiny-consistency", "--device", "cpu", "--precision", "bf16", "--plain", plain]
+    assert commands.bench(["step", *words, "--rounds", "1", "--steps", "1"]) == 0
+    assert f"plain PyTorch, {plain}, constant batch" in capsys.readouterr().out
+
+
 def test_no_figures_where_the_losses_differ(monkeypatch):
     made = workload("supervised")
-    monkeypatch.setattr(step, "TOLERANCE", {"fp32": -1.0, "bf16": -1.0})
+    monkeypatch.setattr(step.PlainSupervised, "load", lambda *_: None)
     with pytest.raises(RuntimeError, match=r"has loss supervised .*: no figures"):
         step.check_plain(made, made.engine(), ("fp32",), CLASSES)
 
