@@ -149,14 +149,17 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     """Hold a network in evaluation mode, without gradients; give each module its own mode back.
 
     Hand in the network itself, not a distributed wrapper, whose forward pass may wait for other
-    ranks.
+    ranks. cuDNN times no convolutions meanwhile: whole images come in many sizes.
     """
     modes = [(module, module.training) for module in network.modules()]
+    tuned = torch.backends.cudnn.benchmark
     network.eval()
     try:
+        torch.backends.cudnn.benchmark = False
         with torch.no_grad():
             yield
     finally:
+        torch.backends.cudnn.benchmark = tuned
         for module, mode in modes:
             module.training = mode
 

@@ -56,7 +56,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 VOC: dict[str, Any] = {
     "geometry": GeometrySettings(crop_size=(321, 321), scale=(0.5, 1.5), fill=(0, 0, 0)),
     "schedule": POLY,
-    "evaluation": EvaluationSettings(pad_to=(505, 505)),
+    "evaluation": EvaluationSettings(pad_to=(505, 505), fill=(0, 0, 0)),
 }
 CITYSCAPES_HALF: dict[str, Any] = {
     "geometry": GeometrySettings(

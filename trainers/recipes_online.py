@@ -1,10 +1,18 @@
 """Recipes of MKD (its section 4.1) and GTA-Seg (sections 4.2 and its released configuration).
 
 Batch sizes are per rank: the papers train MKD on 4 GPUs, GTA-Seg on 4 (VOC) and 8 (Cityscapes).
-Where a paper states no length, the released code's is taken, or that of the code it builds on.
+Where a paper states no length, the released code's is taken, or that of the code it builds on; of
+the latter's Cityscapes settings, hard pixel mining and the auxiliary head are left out, which
+GTA-Seg does not mention. `supervised` is the baseline: the same settings and steps, no unlabeled
+images.
+
+The networks' stems are deep: torchvision has no weights for them. Name a file with
+`--network.weights`: for MKD `resnet101_v1c.pth` (or 50) of OpenMMLab, for GTA-Seg `resnet101.pth`
+of U2PL.
 """
 
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -15,6 +23,9 @@ from .mkd import MkdSettings
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .settings import RunSettings
+from .supervised import SupervisedSettings
+
+Recipe = Callable[[], RunSettings]
 
 POLY = ScheduleSettings(name="poly", power=0.9)
 
@@ -25,7 +36,7 @@ def _sgd(lr: float, decay: float, backbone: float | None = None) -> OptimizerSet
     )
 
 
-def _mkd(depth: int, **changes: Any) -> Callable[[], RunSettings]:
+def _mkd(depth: int, kind: type[RunSettings] = MkdSettings, **changes: Any) -> Recipe:
     """MKD on VOC, or with changes: DeepLabv3+ with separable convolutions, batch norm of 0.001."""
     shared: dict[str, Any] = {
         "network": NetworkSettings(
@@ -35,7 +46,7 @@ def _mkd(depth: int, **changes: Any) -> Callable[[], RunSettings]:
             sync_batch_norm=True,
             batch_norm_momentum=0.001,
         ),
-        "geometry": GeometrySettings(crop_size=(512, 512), scale=(0.5, 2.0)),
+        "geometry": GeometrySettings(crop_size=(512, 512), bound=(512, 512), scale=(0.5, 2.0)),
         "strong": StrongSettings(view="mkd"),
         "optimizer": _sgd(0.0025, 5e-4),
         "schedule": POLY,
@@ -44,10 +55,10 @@ def _mkd(depth: int, **changes: Any) -> Callable[[], RunSettings]:
         "unlabeled_batch_size": 4,
         "num_steps": 30_000,
     }
-    return partial(MkdSettings, **{**shared, **changes})
+    return _recipe(kind, {**shared, **changes})
 
 
-def _gta(**changes: Any) -> Callable[[], RunSettings]:
+def _gta(kind: type[RunSettings] = GtaSettings, **changes: Any) -> Recipe:
     """GTA-Seg on VOC with 183 labels, or with changes; the warm-up is one epoch of 866 steps."""
     shared: dict[str, Any] = {
         "network": NetworkSettings(
@@ -67,7 +78,12 @@ def _gta(**changes: Any) -> Callable[[], RunSettings]:
         "num_steps": 69_280,
         "warmup_steps": 866,
     }
-    return partial(GtaSettings, **{**shared, **changes})
+    return _recipe(kind, {**shared, **changes})
+
+
+def _recipe(kind: type[RunSettings], values: dict[str, Any]) -> Recipe:
+    known = {item.name for item in fields(kind)}
+    return partial(kind, **{name: value for name, value in values.items() if name in known})
 
 
 CITYSCAPES_CROP = GeometrySettings(crop_size=(512, 1024), scale=(0.5, 2.0))
@@ -89,7 +105,16 @@ GTA_CITYSCAPES: dict[str, Any] = {
     "warmup_steps": 174,
 }
 
-ONLINE: dict[str, Callable[[], RunSettings]] = {
+ONLINE: dict[str, Recipe] = {
+    "supervised-voc-gta-deeplabv3plus-rn101": _gta(SupervisedSettings),
+    "supervised-cityscapes-gta-deeplabv3plus-rn101": _gta(SupervisedSettings, **GTA_CITYSCAPES),
+    **{f"supervised-voc-mkd-deeplabv3plus-rn{d}": _mkd(d, SupervisedSettings) for d in (50, 101)},
+    **{
+        f"supervised-cityscapes-mkd-deeplabv3plus-rn{d}": _mkd(
+            d, SupervisedSettings, **MKD_CITYSCAPES
+        )
+        for d in (50, 101)
+    },
     "gta-voc-deeplabv3plus-rn101": _gta(),
     "gta-cityscapes-deeplabv3plus-rn101": _gta(**GTA_CITYSCAPES),
     **{f"mkd-voc-deeplabv3plus-rn{depth}": _mkd(depth) for depth in (50, 101)},

@@ -28,6 +28,7 @@ from warpseg.__main__ import main
 from warpseg.pipelines.batches import LabeledBatch
 from warpseg.pipelines.settings import NORMALIZATIONS
 from warpseg.pipelines.show import GAP
+from warpseg.trainers.dmt_rounds import DmtRounds
 from warpseg.trainers.recipes import RECIPES
 from warpseg.trainers.rounds import LabelPart, TrainPart, check_plan
 from warpseg.trainers.rounds_run import run_rounds
@@ -265,6 +266,18 @@ def test_the_recipes_are_those_of_table_1(recipe, epochs, lr, gamma, batch):
     assert phase.gamma1 == phase.gamma2 == gamma
     assert (phase.batch_size, phase.unlabeled_batch_size) == batch
     assert settings.ratios == (0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def test_voc_is_padded_with_black_in_training_scores_and_labels():
+    found = [recipe() for name, recipe in RECIPES.items() if "dmt-" in name and "-voc-" in name]
+    rounds = [settings for settings in found if isinstance(settings, DmtRounds)]
+    assert len(rounds) == 15
+    for settings in rounds:
+        assert settings.supervised.normalization == NORMALIZATIONS["caffe"]
+        for held in (settings.supervised, settings.phase):
+            assert held.geometry.fill == held.evaluation.fill == (0, 0, 0)
+            assert held.evaluation.pad_to == (505, 505)
+        assert settings.labeling.evaluation == settings.supervised.evaluation
 
 
 def test_the_ablations_are_those_of_table_7():
