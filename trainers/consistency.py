@@ -119,6 +119,7 @@ class Consistency(Method):
         }
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
+        self.also_evaluated = ("teacher",) if settings.mean_teacher else ()
         self.streams = {
             "labeled": StreamSpec(kind="labeled", subset="labeled", batch_size=settings.batch_size),
             "unlabeled": StreamSpec(

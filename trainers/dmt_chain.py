@@ -10,9 +10,9 @@ is trained from scratch on masks and on the previous network's pseudo-labels.
                 step of the optimizer on L;  F' <- .999 F' + .001 F,         the network reported
 
 The paper prints exp(+5 ...), its code has the minus sign. Its code averages F' the wrong way round
-and leaves batch statistics out; here F' is an average in all its tensors, and the last network is
-scored by `warpseg evaluate --network student`. The extra pass leaves the running statistics alone;
-`weight_batch_norm batch` is the code's. Curriculum labeling, the paper's baseline, is form plain.
+and leaves batch statistics out; here F' is an average in all its tensors, and F is scored beside it
+at the end. The extra pass leaves the running statistics alone; `weight_batch_norm batch` is the
+code's. Curriculum labeling, the paper's baseline, is form plain.
 """
 
 import math
@@ -104,6 +104,7 @@ class DmtLink(Method):
         self.networks = {"student": self.student, "average": self.average}
         self.optimized = {"student": ("student",)}
         self.evaluated = "average"
+        self.also_evaluated = ("student",)
         self.stages = (
             Stage(name="mixed", loss=self.mixed, optimizer="student", after=self.update_average),
         )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from ..models import Ensemble
 from .data import Batches, StreamSpec
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
@@ -46,6 +47,8 @@ class Method:
     schedules:  optimizer name -> its schedule, where it is not the run's.
     streams:    the streams it reads, by name.
     evaluated:  the name of the network that is scored, exported and used for prediction.
+    also_evaluated: networks and ensembles that are scored beside it at the end of the run.
+    ensembles:  name -> the networks whose mean probabilities answer to it.
     stages:     in the order of the paper.
     """
 
@@ -54,7 +57,18 @@ class Method:
     schedules: Mapping[str, ScheduleSettings] = MappingProxyType({})
     streams: dict[str, StreamSpec]
     evaluated: str
+    also_evaluated: tuple[str, ...] = ()
+    ensembles: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     stages: Sequence[Stage]
+
+    def __init__(self, settings: Any, runtime: Runtime, num_classes: int) -> None:
+        """Build all of these; each method has its own."""
+
+    def find_network(self, name: str) -> nn.Module:
+        """Return a network, or an ensemble of them, without distributed wrappers."""
+        if name in self.ensembles:
+            return Ensemble(self.find_network(member) for member in self.ensembles[name])
+        return unwrap(self.networks[name])
 
 
 class Engine:

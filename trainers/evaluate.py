@@ -71,6 +71,11 @@ class Score:
         return (self.confusion.trace().double() / self.confusion.sum()).item()
 
     @property
+    def main(self) -> float:
+        """The number by which networks are compared: mean IoU, of classifiers the accuracy."""
+        return self.accuracy if self.task == "classification" else self.miou
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """Classes left out of the mean: neither true nor predicted anywhere."""
         missing = self.iou.isnan().tolist()

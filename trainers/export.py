@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..kernels import upsample
-from ..models import build_network
+from ..models import Ensemble, build_network
 from ..pipelines.settings import NormalizationSettings
 from .drawing import Colour
 from .inference import EvaluationSettings, Size, evaluating
@@ -73,10 +73,12 @@ def export_network(
     """Write a folder of released weights and return it.
 
     `half` stores float16. The folder is written aside, read back, compared with the network
-    (weights to the bit, logits on a random image), and only then renamed. Raises ValueError where
-    `folder` holds anything but, with `overwrite`, an earlier export; RuntimeError where the copy
-    does not behave as the network does.
+    (weights to the bit, logits on a random image), and only then renamed. Raises ValueError for an
+    ensemble, and where `folder` holds anything but, with `overwrite`, an earlier export;
+    RuntimeError where the copy does not behave as the network does.
     """
+    if isinstance(trained.network, Ensemble):
+        raise ValueError("an ensemble cannot be exported; export one of its networks (--network)")
     if graph == "onnx":
         _require_onnx()
     _check_target(folder, overwrite)

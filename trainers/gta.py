@@ -120,6 +120,7 @@ class Gta(Method):
         self.networks: dict[str, nn.Module] = {"student": self.student, "teacher": self.teacher}
         self.optimized = {"student": ("student",)}
         self.evaluated = "teacher"
+        self.also_evaluated: tuple[str, ...] = ("student",)
         student_stage = Stage(
             name="student",
             loss=self.teach_student,
@@ -132,6 +133,7 @@ class Gta(Method):
             unwrap(self.assistant).load_state_dict(unwrap(self.student).state_dict())
             self.networks["assistant"] = self.assistant
             self.optimized["assistant"] = ("assistant",)
+            self.also_evaluated = ("student", "assistant")
             self.stages = (
                 Stage(
                     name="assistant",

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from .tables import decimal
+
 log = logging.getLogger("warpseg")
 
 
@@ -89,10 +91,12 @@ class Journal:
         self.restart(step)
 
     def evaluation(self, step: int, score: Mapping[str, Any]) -> None:
-        """Record a score of the validation set."""
+        """Record a score of the validation set, and of other networks where it has `networks`."""
         self._write({"step": step, **score})
         name = "miou" if "miou" in score else "accuracy"
-        log.info(f"step {step}/{self.num_steps}  {name} {score[name]:.4f}")
+        shares = {name: score[name], **score.get("networks", {})}
+        words = "  ".join(f"{name} {decimal(value, 4)}" for name, value in shares.items())
+        log.info(f"step {step}/{self.num_steps}  {words}")
         self.restart(step)
 
     def has_score(self, step: int) -> bool:

@@ -20,6 +20,7 @@ Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix`, and `feat
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import torch
@@ -125,6 +126,8 @@ class MkdSettings(RunSettings):
 class Mkd(Method):
     """Supervised losses of two students, then what networks teach each other."""
 
+    ensembles = MappingProxyType({"ensemble": ("student1", "student2")})
+
     def __init__(self, settings: MkdSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.runtime = runtime
@@ -161,6 +164,8 @@ class Mkd(Method):
         }
         self.optimized = {"students": ("student1", "student2")}
         self.evaluated = "student1"
+        teachers = [f"teacher{number}" for number, _ in enumerate(self.teachers, start=1)]
+        self.also_evaluated = ("student2", *teachers, "ensemble")
         self.streams = {
             "labeled": StreamSpec(
                 kind="labeled",

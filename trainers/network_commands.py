@@ -45,7 +45,7 @@ def evaluate(arguments: list[str]) -> int:
             path: a run's folder, a checkpoint or an export
             data: the data set; the one of the run when not given
             subset: the images to score
-            network: another network of the run, such as teacher
+            network: another network of the run, such as teacher; of MKD also ensemble
             evaluation: the protocol; as the recipe says where not given
             loader: how images are read
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
@@ -97,7 +97,7 @@ def predict(arguments: list[str]) -> int:
             out: folder for masks and overlays
             settings: what is written
             evaluation: the protocol; as the recipe says where not given
-            network: another network of the run, such as teacher
+            network: another network of the run, such as teacher; of MKD also ensemble
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
@@ -183,7 +183,7 @@ def pseudo_label(arguments: list[str]) -> int:
             subset: side of the split (unlabeled, all), or a subset of the data set such as val
             settings: how images are labeled, and which labels are kept
             loader: how images are read
-            network: another network of the run, such as teacher
+            network: another network of the run, such as teacher; of MKD also ensemble
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """

@@ -4,7 +4,7 @@ A name reads METHOD-DATASET-NETWORK, with -tiny for what a CPU finishes in minut
 function that returns settings; every one of them can be changed on the command line.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from .simple_baseline import SimpleBaseline, SimpleBaselineRounds, SimpleBaselin
 from .supervised import Supervised, SupervisedSettings
 from .vat import Vat, VatSettings
 
-METHODS: dict[str, tuple[type[RunSettings], Callable[..., Method]]] = {
+METHODS: dict[str, tuple[type[RunSettings], type[Method]]] = {
     "supervised": (SupervisedSettings, Supervised),
     "consistency": (ConsistencySettings, Consistency),
     "dmt": (DmtSettings, Dmt),
@@ -66,6 +66,11 @@ def settings_kind(method: str) -> type[RunSettings]:
     if method not in METHODS:
         raise ValueError(f"no method {method!r}; there are: {', '.join(METHODS)}")
     return METHODS[method][0]
+
+
+def ensembles_of(method: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the networks of each ensemble of a method, by the ensemble's name."""
+    return METHODS[method][1].ensembles
 
 
 def build_method(settings: RunSettings, runtime: Runtime, num_classes: int) -> Method:

@@ -2,8 +2,9 @@
 
 A run's folder holds `settings.json` and `metrics.jsonl`. Training rows have a step, losses, lr,
 seconds (since the row before), images_per_second, data_wait and peak_memory (MiB); evaluation rows
-have a step and `miou` with `iou` by class, or `accuracy`. Runs whose settings differ by the seed
-alone are also averaged.
+have a step and `miou` with `iou` by class, or `accuracy`; the last one also has `networks`, the
+same score of other networks of the run. Runs whose settings differ by the seed alone are also
+averaged.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class Run:
                 default=None,
             ),
             "iou": self.evaluations[-1].get("iou") if self.evaluations else None,
+            "networks": self.evaluations[-1].get("networks", {}) if self.evaluations else {},
         }
 
 
@@ -152,7 +154,25 @@ class Report:
     def table(self) -> str:
         """Return the runs as lines for a terminal; scores in percent."""
         text = format_table(HEADINGS, [cells(run.summary()) for run in self.runs])
-        return "\n\n".join([text, *self.remarks()])
+        headings, rows = self.networks()
+        others = [format_table(headings, rows)] if rows else []
+        return "\n\n".join([text, *others, *self.remarks()])
+
+    def networks(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells of the scores, in percent, of networks that are not the runs'
+        answers; no rows where no run has any."""
+        summaries = [run.summary() for run in self.runs]
+        names = list({name: 0 for summary in summaries for name in summary["networks"]})
+        rows = [
+            [
+                summary["run"],
+                percent(summary["last"]),
+                *(percent(summary["networks"].get(name)) for name in names),
+            ]
+            for summary in summaries
+            if summary["networks"]
+        ]
+        return ["run", "last %", *(f"{name} %" for name in names)], rows
 
     def remarks(self) -> list[str]:
         """Return what has to be said of the numbers: means over seeds, scores chosen by."""

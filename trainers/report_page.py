@@ -57,6 +57,7 @@ def page(report: Report, title: str = "WarpSeg runs") -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         html_table(HEADINGS, rows) + _notes(report),
+        _other_networks(report),
         "<h2>Curves</h2>",
         colour_key(names, colours),
         curve_charts(report.runs, names, colours),
@@ -195,6 +196,13 @@ def class_table(columns: Sequence[tuple[str, Row | None]]) -> str:
 def _curve_names(runs: Sequence[Run]) -> list[str]:
     losses = {name: 0 for run in runs for row in run.training for name in row.get("losses", {})}
     return [name for name in (*METRICS, *losses) if any(run.curve(name) for run in runs)]
+
+
+def _other_networks(report: Report) -> str:
+    headings, rows = report.networks()
+    if not rows:
+        return ""
+    return "<h2>Other networks of the same runs, last</h2>" + html_table(headings, rows)
 
 
 def _notes(report: Report) -> str:

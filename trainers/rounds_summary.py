@@ -55,7 +55,7 @@ def write_summary(rounds: Rounds, held_out: dict[str, float]) -> dict[str, Any]:
         "seconds": sum(part["seconds"] for part in parts.values()),
         "parts": list(parts.values()),
     }
-    _write_rows(rounds, summary)
+    summary["networks"] = _write_rows(rounds, summary).get("networks", {})
     _link(rounds.folder(result) / CHECKPOINT, rounds.out / CHECKPOINT)
     picture = draw_rounds(rounds, summary)
     if picture is not None:
@@ -81,9 +81,10 @@ def table(summary: dict[str, Any]) -> str:
                 decimal(part["seconds"]),
             )
         )
+    others = [f"{name} {percent(value)} %, " for name, value in summary["networks"].items()]
     answer = (
         f"answer: {summary['result']}, {summary['metric']} {percent(summary['score'])} %, "
-        f"chosen on {summary['selected_on']}"
+        f"{''.join(others)}chosen on {summary['selected_on']}"
     )
     return f"{format_table(HEADINGS, rows)}\n{answer}"
 
@@ -114,8 +115,9 @@ def held_out_scores(rounds: Rounds) -> dict[str, float]:
     return scores
 
 
-def _write_rows(rounds: Rounds, summary: dict[str, Any]) -> None:
-    """Join the rows of all training parts, their steps counted on, the answer's score last."""
+def _write_rows(rounds: Rounds, summary: dict[str, Any]) -> dict[str, Any]:
+    """Join the rows of all training parts, their steps counted on, the answer's score last; return
+    that row, empty where there is no score."""
     rows: list[dict[str, Any]] = []
     answer: dict[str, Any] = {}
     before = 0
@@ -131,6 +133,7 @@ def _write_rows(rounds: Rounds, summary: dict[str, Any]) -> None:
     if answer:
         rows.append({**answer, "step": before})
     write_text(rounds.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return answer
 
 
 def _link(source: Path, target: Path) -> None:

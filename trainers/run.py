@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .. import __version__, pipelines
-from ..models import plain_state_dict
+from ..models import Ensemble, plain_state_dict
 from ..pipelines.settings import LoaderSettings, NormalizationSettings
 from ..shards import Dataset, Subset
 from .checkpoint import load_checkpoint
@@ -23,7 +23,7 @@ from .evaluate import Score, Task, evaluate_network
 from .export import CONFIG as EXPORT_CONFIG
 from .export import TrainedNetwork, load_exported
 from .inference import EvaluationSettings
-from .recipes import method_name, settings_kind
+from .recipes import ensembles_of, method_name, settings_kind
 from .rounds import RoundsSettings
 from .runtime import Runtime
 from .settings import RunSettings, first_difference, from_plain, to_plain
@@ -118,21 +118,26 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
     """Load a trained network, on the CPU, out of a run folder, a checkpoint or an export.
 
     `network` names another of a checkpoint's networks than the one its method evaluates, such as
-    "teacher". Raise FileNotFoundError and ValueError for what is none of these.
+    "teacher", or an ensemble of its method's. Raise FileNotFoundError and ValueError for what is
+    none of these.
     """
     if (path / EXPORT_CONFIG).is_file():
         return load_exported(path)
     state = load_checkpoint(path)
     run, networks = state["run"], state["engine"]["networks"]
+    ensembles = ensembles_of(run["method"])
     name = network or run["evaluated"]
-    if name not in networks:
-        raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(networks)}")
+    if name not in networks and name not in ensembles:
+        names = ", ".join([*networks, *ensembles])
+        raise ValueError(f"{path} has no network {name!r}; it has: {names}")
     settings = from_plain(settings_kind(run["method"]), run["settings"])
-    built = settings.network.build(len(run["classes"]), weights="none")
-    built.load_state_dict(plain_state_dict(networks[name]))
+    members = []
+    for member in ensembles.get(name, (name,)):
+        members.append(settings.network.build(len(run["classes"]), weights="none"))
+        members[-1].load_state_dict(plain_state_dict(networks[member]))
     origin = {key: run[key] for key in ("recipe", "method", "split", "data", "warpseg")}
     return TrainedNetwork(
-        network=built,
+        network=Ensemble(members) if name in ensembles else members[0],
         name=settings.network.name,
         options=settings.network.parsed_options(),
         classes=tuple(run["classes"]),

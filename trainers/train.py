@@ -16,11 +16,12 @@ from .checkpoint import NAME as CHECKPOINT
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import next_batches, open_streams
 from .engine import Engine
+from .evaluate import Score
 from .journal import Journal, start_logging
 from .profiling import StepProfiler
 from .recipes import build_method
 from .run import claim_folder, describe_run, score
-from .runtime import Runtime, close_runtime, open_runtime, unwrap
+from .runtime import Runtime, close_runtime, open_runtime
 from .settings import RunSettings
 from .speed import manual_garbage_collection
 
@@ -217,19 +218,34 @@ class Run:
             self._evaluate()
 
     def _evaluate(self) -> None:
-        """Score the network on the validation set, once per step."""
+        """Score the network on the validation set, once per step; at the end its companions, too.
+
+        One row holds it all, so what an interrupted evaluation has scored is scored again.
+        """
         step = self.engine.step
         scored = self.runtime.any(self.journal.has_score(step))
         if scored or step == 0 or "val" not in self.dataset.subsets:
             return
-        network = unwrap(self.method.networks[self.method.evaluated])
+        row = self._score(self.method.evaluated).to_json()
+        if step == self.settings.num_steps and self.method.also_evaluated:
+            row["networks"] = {name: self._side_score(name) for name in self.method.also_evaluated}
+        self.journal.evaluation(step, row)
+
+    def _side_score(self, name: str) -> float | None:
+        """Score a network that is not the run's answer; None, and a warning, where it has none."""
+        try:
+            return self._score(name).main
+        except ValueError as error:
+            log.warning(f"{name} was not scored: {error}")
+            return None
+
+    def _score(self, name: str) -> Score:
         with self.runtime.speed.eagerly():
-            result = score(
-                network,
+            return score(
+                self.method.find_network(name),
                 self.dataset.subset("val"),
                 self.runtime,
                 normalization=self.settings.normalization,
                 evaluation=self.settings.evaluation,
                 loader=self.settings.loader,
             )
-        self.journal.evaluation(step, result.to_json())
