@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .. import IGNORE, kernels
 from ..pipelines.batches import PlainBatch
+from ..pipelines.settings import NormalizationSettings
 from .inference import (
     EvaluationSettings,
     evaluating,
@@ -121,6 +122,7 @@ def evaluate_network(
     class_names: Sequence[str],
     device: torch.device,
     task: Task = "segmentation",
+    normalization: NormalizationSettings | None = None,
     dtype: torch.dtype = torch.float32,
     expected_images: int | None = None,
     reduce: bool = True,
@@ -130,8 +132,9 @@ def evaluate_network(
     Where a process group exists and `reduce` is set, all ranks must call this, each with its share
     of the data set, and all get the score of the whole. `expected_images` is the size of the data
     set over all ranks; another count is a RuntimeError, so that an image lost or counted twice is
-    noticed. `dtype` bfloat16 or float16 runs the network under autocast. The network comes back in
-    the mode it was in.
+    noticed. `normalization` is that of the images; a protocol with a `fill` needs it. `dtype`
+    bfloat16 or float16 runs the network under autocast. The network comes back in the mode it was
+    in.
 
     Raises ValueError where there are no masks or labeled pixels, a mask is not of its image's size,
     a class id is unknown, or the network returns no finite numbers.
@@ -152,7 +155,9 @@ def evaluate_network(
                 finite = logits.isfinite().flatten(1).all(1)
                 sure += _certainty(logits, mask)
             else:
-                counts, finite = _count(network, batch.image, mask, settings, dtype, counts)
+                counts, finite = _count(
+                    network, batch.image, mask, settings, normalization, dtype, counts
+                )
             unknown = (mask != IGNORE) & (mask >= len(names))
             totals[0] += len(finite)
             totals[1] += (~finite).sum()
@@ -201,6 +206,7 @@ def _count(
     image: Tensor,
     mask: Tensor,
     settings: EvaluationSettings,
+    normalization: NormalizationSettings | None,
     dtype: torch.dtype,
     counts: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -209,7 +215,7 @@ def _count(
         # The score is taken at the fixed size, so the network's labels are not enlarged again.
         assert settings.size is not None
         image, mask = resize_image(image, settings.size), resize_mask(mask, settings.size)
-    prediction = predict_logits(network, image, settings, dtype=dtype)
+    prediction = predict_logits(network, image, settings, normalization=normalization, dtype=dtype)
     counts = prediction.confusion(mask, len(counts), out=counts)
     return counts, prediction.finite()
 

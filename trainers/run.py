@@ -109,6 +109,7 @@ def score(
         class_names=subset.dataset.classes,
         device=runtime.device,
         task=cast(Task, subset.dataset.task),
+        normalization=normalization,
         dtype=runtime.dtype,
         expected_images=len(subset),
     )

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 from warpseg import IGNORE
+from warpseg.kernels import normalize
+from warpseg.pipelines import NORMALIZATIONS
 from warpseg.pipelines.batches import PlainBatch
 from warpseg.trainers.evaluate import Score, evaluate_network
 from warpseg.trainers.inference import EvaluationSettings
@@ -118,6 +120,27 @@ def test_a_fixed_size_scores_the_resized_masks(copying):
     # One pixel of each block is left: road, tree, sky taken for road, tree taken for sky.
     assert score.confusion.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0]]
     assert score.evaluation == "resize, to 2x2"
+
+
+@pytest.mark.parametrize("look", ["imagenet", "caffe"])
+def test_black_padding_scores_as_an_image_padded_before_it_is_normalised(pooled, look):
+    look, network = NORMALIZATIONS[look], pooled(3, 4)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (1, 37, 53, 3), generator=generator).to(torch.uint8)
+    mask = torch.randint(0, 3, (1, 37, 53), generator=generator).to(torch.uint8)
+
+    def score(pixels, mask, settings):
+        image = normalize(pixels, look.mean, look.std)
+        batch = PlainBatch(image=image, mask=mask, size=tuple(mask.shape[1:]), keys=("0",))
+        return evaluate(network, [batch], settings, normalization=look).confusion.tolist()
+
+    asked = EvaluationSettings(pad_to=(45, 60), fill=(0, 0, 0))
+    padded = (
+        nn.functional.pad(pixels, (0, 0, 0, 7, 0, 8)),
+        nn.functional.pad(mask, (0, 7, 0, 8), value=IGNORE),
+    )
+    assert score(pixels, mask, asked) == score(*padded, EvaluationSettings())
+    assert score(pixels, mask, asked) != score(pixels, mask, EvaluationSettings(pad_to=(45, 60)))
 
 
 def test_classification_is_scored_by_accuracy(copying):

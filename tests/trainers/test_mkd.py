@@ -35,6 +35,7 @@ from warpseg.kernels import cutmix_boxes
 from warpseg.models.build import NETWORKS
 from warpseg.pipelines.settings import StrongSettings
 from warpseg.trainers.networks import NetworkSettings
+from warpseg.trainers.recipes import RECIPES
 
 RECIPE = "mkd-synthetic-swiftnet18-tiny"
 STRIDE = 4
@@ -294,6 +295,14 @@ def test_the_streams_carry_the_views_of_the_settings():
         assert streams["unlabeled"].strong == settings.strong
         for stream in streams.values():
             assert stream.weak_photometric == ("weak_photometric" in changes)
+
+
+def test_voc_images_are_fitted_into_a_bound_in_training_as_in_evaluation():
+    for name in (name for name in RECIPES if "mkd-" in name and "deeplab" in name):
+        settings = RECIPES[name]()
+        bound = (512, 512) if "-voc-" in name else None
+        assert settings.geometry.bound == settings.evaluation.bound == bound
+        assert settings.geometry.scale == (0.5, 2.0)
 
 
 def test_no_sure_teacher_teaches_nothing():

@@ -15,7 +15,9 @@ import torch
 from warpseg.__main__ import main
 from warpseg.pipelines import LoaderSettings
 from warpseg.shards import Dataset
-from warpseg.trainers.checkpoint import load_checkpoint
+from warpseg.trainers.checkpoint import load_checkpoint, save_checkpoint
+from warpseg.trainers.inference import EvaluationSettings
+from warpseg.trainers.run import open_trained
 from warpseg.trainers.train import train
 
 TINY = Path(__file__).with_name("tiny.py")
@@ -140,6 +142,32 @@ def test_a_finished_run_has_nothing_left_to_do(scenes, tmp_path):
     before = results(tmp_path / "run")
     run("supervised", scenes, tmp_path / "run", resume=True)
     assert results(tmp_path / "run") == before
+
+
+def test_a_run_scores_with_the_padding_of_its_protocol(scenes, tmp_path):
+    for name, fill in {"mean": None, "black": (0, 0, 0)}.items():
+        protocol = EvaluationSettings(pad_to=(60, 60), fill=fill)
+        run("supervised", scenes, tmp_path / name, evaluation=protocol)
+        assert open_trained(tmp_path / name).evaluation == protocol
+    mean, black = (rows(tmp_path / name)[-1] for name in ("mean", "black"))
+    assert (mean["evaluation"], black["evaluation"]) == (
+        "whole, padded to 60x60",
+        "whole, padded to 60x60, fill 0 0 0",
+    )
+
+
+def test_a_run_whose_padding_was_zero_in_normalised_units_goes_on(scenes, tmp_path):
+    out = tmp_path / "run"
+    run("supervised", scenes, out, num_steps=3)
+    described = json.loads((out / "settings.json").read_text())
+    state = load_checkpoint(out)
+    for content in (described, state["run"]):
+        content["settings"]["evaluation"]["fill"] = [0.0, 0.0, 0.0]
+        del content["settings"]["geometry"]["bound"]
+    (out / "settings.json").write_text(json.dumps(described))
+    save_checkpoint(out, {name: value for name, value in state.items() if name != "format"})
+    run("supervised", scenes, out, num_steps=3, resume=True)
+    assert open_trained(out).evaluation.fill is None
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):

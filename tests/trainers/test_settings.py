@@ -65,6 +65,22 @@ def test_the_first_difference_is_named_with_both_values():
     )
 
 
+def test_zeros_of_a_runs_file_are_the_mean_colour_of_padding_and_levels_are_levels():
+    name = "dmt-voc-530-deeplabv2"
+    plain = to_plain(RECIPES[name]())
+    labeling = plain["labeling"]["evaluation"]
+    black = {"a": {"evaluation": dict(labeling)}}
+    labeling["fill"] = [0.0, 0.0, 0.0]
+    assert from_plain(ROUNDS["dmt-rounds"], plain).labeling.evaluation.fill is None
+    found = {"a": {"evaluation": labeling}}
+    assert first_difference(found, {"a": {"evaluation": {**labeling, "fill": None}}}) is None
+    told = "a.evaluation.fill: None before, [0, 0, 0] now"
+    assert first_difference(found, black) == told
+    # Files that users write say what they mean in levels.
+    with pytest.raises(ValueError, match=r"setting labeling\.evaluation\.fill takes int"):
+        from_plain(ROUNDS["dmt-rounds"], plain, RECIPES[name]())
+
+
 def test_each_method_has_settings_of_its_own_and_its_recipes_name_it():
     kinds = [kind for kind, _ in METHODS.values()] + list(ROUNDS.values())
     assert len(set(kinds)) == len(kinds)
