@@ -6,15 +6,16 @@
                 L_u <- mean over K of w CE(assistant(x_u), y_u)                          Eq. 7
                        w = c + 1, K: the 80 % most confident pixels                      Eq. 6
                 step of the assistant's optimizer on mu L_u
-                student's backbone <- moving average of the assistant's                      Eq. 8
+                student's backbone <- moving average of the assistant's                      Eq. 9
                 L_s <- mean of CE(student(x), y); step of the student's optimizer
-                teacher <- moving average of the student                                     Eq. 9
+                teacher <- moving average of the student                                    Eq. 12
 
 So the student learns features from pseudo-labels but its decoder from true labels alone. Assistant
 and student see labeled and unlabeled images in one batch, for common batch statistics. In the
 warm-up the student alone learns, from labels, and is copied into the others once at its end. The
-tables of ablations are settings: 4 and 7 by `assistant_on` and `student_on`, 5 and 10 by
-`transfer`, 8 by the decays and `warmup_steps`, 9 by `reweighting` and `smoothing`.
+tables of ablations are settings: 4 and 7 by `assistant_on` and `student_on`, 5 and 10 by `transfer`
+(but for Unbiased ST, another method), 8 by the decays and `warmup_steps`, 9 by `reweighting` and
+`smoothing`.
 """
 
 from dataclasses import dataclass
@@ -167,14 +168,14 @@ class Gta(Method):
         return self._lessons(self.student, self.settings.student_on, batches)
 
     def transfer(self, step: int) -> None:
-        """Move the transferred parts of the student towards the assistant's (Eq. 8)."""
+        """Move the transferred parts of the student towards the assistant's (Eq. 9)."""
         if step < self.settings.warmup_steps:
             return
         decay = self._decay(step, self.settings.assistant_decay)
         ema_update(self._transferred(self.student), self._transferred(self.assistant), decay)
 
     def update_teacher(self, step: int) -> None:
-        """Move the teacher towards the student (Eq. 9); at the end of the warm-up, copy it once."""
+        """Move the teacher towards the student (Eq. 12); at the end of the warm-up, copy it."""
         settings, student = self.settings, unwrap(self.student)
         if step < settings.warmup_steps:
             if step == settings.warmup_steps - 1:

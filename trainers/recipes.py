@@ -133,8 +133,10 @@ SYNTHETIC_CONSISTENCY: dict[str, Any] = {
     **SYNTHETIC_TINY,
     "strong": StrongSettings(photometric_strength=0.5),
 }
-# From scratch, labels of networks that know nothing yet lead astray, and features that grow fast
-# make ever greater shifts: trust comes late, and to sure labels of the mutual teachers alone.
+# From scratch, labels of networks that know nothing yet lead astray: GTA-Seg's assistant learns
+# masks as well. Of MKD, trust comes late, and to sure labels of the mutual teachers alone; and
+# features that grow fast would make ever greater shifts.
+GTA_SCRATCH: dict[str, Any] = {"assistant_on": "both"}
 MKD_SCRATCH: dict[str, Any] = {"alpha": 0.5, "beta": 0.0, "threshold": 0.9, "feature_strength": 0.0}
 
 
@@ -155,7 +157,7 @@ def _add(
     RECIPES[f"vat-{family}"] = partial(VatSettings, network=chosen, **shared, **unlabeled)
     first = shared["num_steps"] // 4
     RECIPES[f"gta-{family}"] = partial(
-        GtaSettings, network=chosen, warmup_steps=first, **shared, **unlabeled
+        GtaSettings, network=chosen, warmup_steps=first, **GTA_SCRATCH, **shared, **unlabeled
     )
     RECIPES[f"mkd-{family}"] = partial(
         MkdSettings, network=chosen, rampup_steps=first, **MKD_SCRATCH, **shared, **unlabeled
