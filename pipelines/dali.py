@@ -103,7 +103,7 @@ class DaliLoader(Loader):
         )
 
     def _decoder_options(self) -> dict[str, Any]:
-        """Return what the GPU's decoder is told, to see colours as the CPU's, which takes no hints."""
+        """Return what the GPU's decoder is told: hints, and to see colours as the CPU's does."""
         if self._device.type != "cuda":
             return {}
         options: dict[str, Any] = {"hw_decoder_load": self.settings.hw_decoder_load}
