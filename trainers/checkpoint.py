@@ -27,7 +27,8 @@ def save_checkpoint(run: Path, state: dict[str, Any], *, keep: bool = False) -> 
     except (OSError, RuntimeError) as error:
         aside.unlink(missing_ok=True)
         raise OSError(
-            f"{path} could not be written ({error}); free some space and go on with --resume"
+            f"{path} could not be written ({error}); see that its folder is there and has room, "
+            "and go on with --resume"
         ) from error
     if keep:
         kept = run / "checkpoints" / f"step-{state['engine']['step']:08d}.pt"

@@ -97,7 +97,9 @@ def export_network(
             shutil.rmtree(folder)
         os.replace(aside, folder)
     except OSError as error:
-        raise OSError(f"{folder} could not be written ({error}); free some space") from error
+        raise OSError(
+            f"{folder} could not be written ({error}); see that its folder is there and has room"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder

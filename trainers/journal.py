@@ -119,7 +119,8 @@ class Journal:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
             raise OSError(
-                f"{self.path} could not be written ({error}); free some space and use --resume"
+                f"{self.path} could not be written ({error}); see that its folder is there and has "
+                "room, and use --resume"
             ) from error
         if self.board is not None:
             for name, value in _scalars(row):

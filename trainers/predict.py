@@ -255,4 +255,6 @@ def _save(picture: Image.Image, file: Path) -> None:
         os.replace(aside, file)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise OSError(f"{file} could not be written ({error}); free some space") from error
+        raise OSError(
+            f"{file} could not be written ({error}); see that its folder is there and has room"
+        ) from error
