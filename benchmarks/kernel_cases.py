@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import IGNORE
 from .. import kernels as ops
 from ..kernels.class_moments import class_moments
+from ..kernels.warp import SPLAT_MINIMUM
 
 Outputs = dict[str, Tensor]
 
@@ -48,8 +49,9 @@ class Case:
     is taken of the first output, if any. exact: inputs that the expectation raises to float64.
     floor_bytes: the least that the operation can move, each input and output once. mismatch: share
     of an integer output that may differ (ties that rounding decides), and by how much at most.
-    mutated: the input, a list of tensors, that the function writes to. baseline: what stands for
-    the reference where the operation has another one.
+    tolerance: greatest relative error of the floating outputs, in place of their dtype's. compared:
+    makes of the outputs what the gate compares. mutated: the input, a list of tensors, that the
+    function writes to. baseline: what stands for the reference where the operation has another one.
     """
 
     op: str
@@ -60,6 +62,8 @@ class Case:
     gradient: int | None = None
     exact: tuple[int, ...] = ()
     mismatch: tuple[float, float] = (1e-5, 255.0)
+    tolerance: float | None = None
+    compared: Callable[[Outputs], Outputs] = dict
     mutated: int | None = None
     target: Target = field(default_factory=Target)
     baseline: Callable[..., Any] | None = None
@@ -282,6 +286,8 @@ def views(draw: Draw) -> Iterator[Case]:
         size=draw.described("C3 fp32"),
         function=lambda values: ops.warp(values, spline),
         inputs=(image,),
+        exact=(0,),
+        tolerance=_of_positions(draw.shape),
         floor_bytes=24 * draw.pixels,
     )
     yield Case(
@@ -289,8 +295,35 @@ def views(draw: Draw) -> Iterator[Case]:
         size=draw.described("C3 fp32"),
         function=lambda values: ops.inverse_splat(values, spline),
         inputs=(image,),
+        exact=(0,),
+        tolerance=_of_positions(draw.shape),
+        compared=lambda outputs: _by_weight(outputs, spline),
         floor_bytes=25 * draw.pixels,
     )
+
+
+def _of_positions(shape: tuple[int, int]) -> float:
+    """Return by how much warped noise may err, relative to its range.
+
+    Positions are float32 pixels, known to about an ulp of the extent on either side, and noise may
+    change by its range from one pixel to the next, along both axes.
+    """
+    return 4 * torch.finfo(torch.float32).eps * sum(shape)
+
+
+def _by_weight(outputs: Outputs, spline: Any) -> Outputs:
+    """Return a splat's mean times what each pixel received, one pixel's weight at most.
+
+    The mean of next to nothing is a quotient of rounding errors, and near SPLAT_MINIMUM they decide
+    what is a hole: there nothing is compared.
+    """
+    mean, valid = outputs["0"], outputs["1"]
+    given = torch.zeros_like(valid, dtype=torch.float32).requires_grad_()
+    # What a pixel receives is the sum of the weights with which the warp reads it.
+    (received,) = torch.autograd.grad(ops.warp_reference(given, spline).sum(), given)
+    unsure = (received > SPLAT_MINIMUM / 2) & (received < 2 * SPLAT_MINIMUM)
+    weight = received.clamp(max=1).masked_fill(unsure, 0)
+    return {"0": mean * weight[:, None], "1": valid & ~unsure}
 
 
 def mixing(draw: Draw) -> Iterator[Case]:

@@ -42,7 +42,8 @@ TOLERANCES = {
     torch.float16: 2e-3,
     torch.bfloat16: 1e-2,
 }
-"""Greatest error by the output's dtype, relative to the largest expected magnitude."""
+"""Greatest error by the output's dtype, relative to the largest expected magnitude; some cases have
+one of their own."""
 
 CONTENDERS = ("eager", "compiled", "op")
 MiB = 2**20
@@ -136,10 +137,7 @@ def _measure_case(
     case: Case, device: torch.device, mode: str, speed: float | None, own_size: bool
 ) -> Row:
     row = Row(op=case.op, size=case.size, floor_bytes=case.floor_bytes)
-    with forced("reference"):
-        expected = case.run(case.baseline or case.function, exact=True, aside=True)
-    row.gate = differences(case.run(case.function, aside=True), expected, case.mismatch)
-    del expected
+    row.gate = gate(case)
     if row.gate:
         return row
     for name, run in _contenders(case, device, mode):
@@ -156,6 +154,15 @@ def _measure_case(
             row.bandwidth_share = round(share, 3)
     row.verdicts = verdicts(case.target, row, own_size)
     return row
+
+
+def gate(case: Case) -> str:
+    """Return what is wrong with an operation, or nothing."""
+    with forced("reference"):
+        expected = case.run(case.baseline or case.function, exact=True, aside=True)
+    actual = case.run(case.function, aside=True)
+    compared = case.compared(actual), case.compared(expected)
+    return differences(*compared, case.mismatch, case.tolerance)
 
 
 def _contenders(
@@ -177,15 +184,24 @@ def _contenders(
         yield "op", lambda: case.run(case.function)
 
 
-def differences(actual: Outputs, expected: Outputs, mismatch: tuple[float, float]) -> str:
-    """Return what is wrong with the outputs, or nothing."""
+def differences(
+    actual: Outputs,
+    expected: Outputs,
+    mismatch: tuple[float, float],
+    tolerance: float | None = None,
+) -> str:
+    """Return what is wrong with the outputs, or nothing. tolerance: in place of the dtypes'."""
     if set(actual) != set(expected):
         return f"outputs {sorted(actual)} in place of {sorted(expected)}"
-    wrong = (_difference(value, expected[name], mismatch) for name, value in actual.items())
+    wrong = (
+        _difference(value, expected[name], mismatch, tolerance) for name, value in actual.items()
+    )
     return "; ".join(f"{name}: {w}" for name, w in zip(actual, wrong, strict=True) if w)
 
 
-def _difference(actual: Tensor, expected: Tensor, mismatch: tuple[float, float]) -> str:
+def _difference(
+    actual: Tensor, expected: Tensor, mismatch: tuple[float, float], tolerance: float | None
+) -> str:
     if actual.shape != expected.shape:
         return f"shape {tuple(actual.shape)} in place of {tuple(expected.shape)}"
     if not actual.numel():
@@ -202,7 +218,7 @@ def _difference(actual: Tensor, expected: Tensor, mismatch: tuple[float, float])
         return ""
     scale = expected.double().abs().max().item()
     error = away.max().item() / max(scale, 1e-12)
-    if not error <= TOLERANCES[actual.dtype]:
+    if not error <= (TOLERANCES[actual.dtype] if tolerance is None else tolerance):
         return f"relative error {error:.1e}"
     return ""
 

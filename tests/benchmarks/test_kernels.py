@@ -1,12 +1,14 @@
 """The kernel benchmark: no number for a wrong operation, targets judged, files written."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
+from warpseg import kernels as ops
 from warpseg.benchmarks import kernels as bench
-from warpseg.benchmarks.kernel_cases import Case, Target
+from warpseg.benchmarks.kernel_cases import Case, Draw, Target, cases
 from warpseg.benchmarks.timing import Times
 from warpseg.kernels.dispatch import kernels as forced
 
@@ -98,6 +100,20 @@ def test_levels_may_round_either_way_but_no_further():
     assert bench.differences({"x": near}, {"x": image}, (1e-3, 1.0)) == ""
     assert "by up to 2" in bench.differences({"x": far}, {"x": image}, (1e-3, 1.0))
     assert bench.differences({"y": near}, {"x": image}, (1e-3, 1.0)).startswith("outputs")
+
+
+@pytest.mark.parametrize("op", ["warp", "inverse_splat"])
+def test_warps_of_wide_images_are_right_to_a_thousandth_of_a_pixel(op):
+    (case,) = cases(torch.device("cpu"), (1, 2, 1024), op)
+    with forced("triton"):
+        assert bench.gate(case) == ""
+    (case,) = cases(torch.device("cpu"), (2, 96, 1024), op)
+    assert bench.gate(case) == ""
+
+    spline = Draw(device=torch.device("cpu"), size=(2, 96, 1024)).spline()
+    spline.weights[:, -3, 0] += 1.5e-3 / 1024
+    wrong = replace(case, function=lambda values: getattr(ops, op)(values, spline))
+    assert "relative error" in bench.gate(replace(wrong, baseline=case.function))
 
 
 def test_verdicts():
