@@ -5,11 +5,12 @@ computed: a model of the step. `profiled`: the CPU allocator's own record, by th
 what operations hold inside themselves. `on_cuda`: the statistics of the CUDA caching allocator.
 """
 
+import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -127,8 +128,21 @@ def _between(
     return PhaseMemory(name=name, after=levels[-1], peak=max(levels))
 
 
-def on_cuda(step: Step, device: torch.device) -> list[PhaseMemory]:
-    """Read the statistics of the CUDA allocator around each phase of a step."""
+def clean_level(device: torch.device) -> int:
+    """Free what is garbage, and return the bytes that stay allocated on a GPU; 0 on a CPU."""
+    gc.collect()
+    if device.type != "cuda":
+        return 0
+    # The first step that multiplies matrices would be charged with them, the others not.
+    cast(Any, torch._C)._cuda_clearCublasWorkspaces()
+    return torch.cuda.memory_allocated(device)
+
+
+def on_cuda(step: Step, device: torch.device, level: int) -> list[PhaseMemory]:
+    """Read the statistics of the CUDA allocator around each phase of a step.
+
+    level: bytes that were allocated before anything of the step was made; they do not count.
+    """
     found: list[PhaseMemory] = []
 
     @contextmanager
@@ -136,7 +150,7 @@ def on_cuda(step: Step, device: torch.device) -> list[PhaseMemory]:
         torch.cuda.reset_peak_memory_stats(device)
         yield
         after, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-        found.append(PhaseMemory(name=name, after=after, peak=peak))
+        found.append(PhaseMemory(name=name, after=after - level, peak=peak - level))
 
     step(phase)
     return found

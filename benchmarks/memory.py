@@ -4,13 +4,15 @@
                          [--any.setting value ...]
 
 The one-way consistency paper's Figure 4 for any recipe, beside supervised training of the same
-network and crop. On a GPU the CUDA allocator is read, on a CPU the profiler's record of its
-allocator. `--model` computes nothing: it follows the tensors of a step on the meta device, with the
-fused kernels' outputs, and so answers for sizes that do not fit here:
+network and crop, all in one precision. On a GPU the CUDA allocator is read, less what was allocated
+before a step's networks were built; on a CPU the profiler's record of its allocator. `--model`
+computes nothing: it follows the tensors of a step on the meta device, with the fused kernels'
+outputs, and so answers for sizes that do not fit here:
 
     warpseg bench memory consistency-cityscapes-swiftnet18 --model --plain
 """
 
+import gc
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +24,17 @@ from torch import Tensor
 from ..kernels.dispatch import kernels
 from ..trainers.consistency import ConsistencySettings
 from ..trainers.gta import GtaSettings
-from ..trainers.runtime import open_runtime
+from ..trainers.runtime import Runtime, open_runtime
 from ..trainers.settings import RunSettings, to_plain
-from .allocations import Phase, PhaseMemory, Step, on_cuda, profiled
+from .allocations import Phase, PhaseMemory, Step, clean_level, on_cuda, profiled
 from .memory_model import Precision, modeled_plain, modeled_step
 from .plain import has_plain, plain_step
+from .plain_step import Arithmetic, plain_batches
 from .tables import MiB, Result, Table, result_of, setup_of, write
-from .workload import bench_settings, open_workload, supervised_part, tensors_of
+from .workload import bench_settings, held_between_steps, open_workload, supervised_part
+
+ARITHMETIC: dict[str, Arithmetic] = {"fp32": "fp32", "bf16": "bf16", "fp16": "amp"}
+"""Our precision -> the plain implementation's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +45,9 @@ class MemorySettings:
     """compute nothing: follow the step's tensors on the meta device, as on a GPU"""
     plain: bool = False
     """also the plain PyTorch implementation, in the paper's order and with one backward pass"""
-    precision: Precision = "fp32"
-    """of the model: fp32 (the paper's), or bf16 activations"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """of ours and of plain PyTorch: fp32 (the paper's), or bf16 activations; auto is the recipe's,
+    bf16 on a GPU that has it, and fp32 for the model"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to measure; auto takes the GPU if there is one"""
     classes: int = 19
@@ -55,6 +62,7 @@ class Subject:
 
     name: str
     instrument: str
+    precision: str
     phases: list[PhaseMemory]
     settings: dict[str, Any] = field(repr=False)
     ratio: float = 1.0
@@ -79,7 +87,7 @@ def memory(arguments: list[str]) -> int:
     if not recipes:
         raise ValueError("bench memory takes one RECIPE or more first; see warpseg train --help")
     subjects = measure({name: bench_settings(name, words) for name in recipes}, settings)
-    on_gpu = subjects[0].instrument == "CUDA allocator"
+    on_gpu = subjects[0].instrument.startswith("CUDA allocator")
     steps = [{**asdict(subject), "peak": subject.peak} for subject in subjects]
     device = torch.device("cuda" if on_gpu else "cpu")
     result = result_of("memory", arguments, device, {"steps": steps})
@@ -103,14 +111,13 @@ def measure(recipes: dict[str, RunSettings], settings: MemorySettings) -> list[S
 
 
 def _modeled(name: str, run: RunSettings, settings: MemorySettings) -> list[Subject]:
-    words = f"model, {settings.precision}"
+    precision: Precision = "fp32" if settings.precision == "auto" else settings.precision
     with kernels("triton"):
-        phases = modeled_step(name, run, settings.classes, settings.precision)
-    found = [Subject(name=name, instrument=words, phases=phases, settings=to_plain(run))]
+        phases = modeled_step(name, run, settings.classes, precision)
+    found = [_subject(name, run, phases, "model", precision)]
     for label, staged in _plain_forms(run, settings):
-        phases = modeled_plain(name, run, settings.classes, settings.precision, staged)
-        label = f"{name}, {label}"
-        found.append(Subject(name=label, instrument=words, phases=phases, settings=to_plain(run)))
+        phases = modeled_plain(name, run, settings.classes, precision, staged)
+        found.append(_subject(f"{name}, {label}", run, phases, "model", precision))
     return found
 
 
@@ -122,7 +129,8 @@ def _measured(name: str, run: RunSettings, settings: MemorySettings) -> list[Sub
 
 
 def _measure_ours(name: str, run: RunSettings, settings: MemorySettings) -> Subject:
-    runtime = open_runtime(settings.device, run.precision, run.speed)
+    runtime = _open_runtime(run, settings)
+    level = clean_level(runtime.device)
     workload = open_workload(name, run, runtime, settings.classes)
     engine = workload.engine()
     engine.run_step(workload.micro_batches())  # makes the optimizer's state
@@ -131,35 +139,53 @@ def _measure_ours(name: str, run: RunSettings, settings: MemorySettings) -> Subj
         engine.phase = phase
         engine.run_step(workload.micro_batches())
 
-    held = [*tensors_of(dict(engine.method.networks)), *tensors_of(workload.batches)]
-    held += [t for o in engine.optimizers.values() for t in tensors_of(dict(o.state))]
-    return _subject(name, run, step, held, runtime.device)
+    held = held_between_steps(engine.method.networks, engine.optimizers.values(), workload.batches)
+    return _look(name, run, step, held, level, runtime)
 
 
 def _measure_plain(name: str, run: RunSettings, settings: MemorySettings, staged: bool) -> Subject:
-    runtime = open_runtime(settings.device, "fp32")
-    plain = plain_step(run, settings.classes, runtime.device, staged=staged)
+    runtime = _open_runtime(run, settings)
+    level = clean_level(runtime.device)
+    batches = plain_batches(open_workload(name, run, runtime, settings.classes).batches)
+    # Our networks: a method and its stages refer to each other.
+    gc.collect()
+    arithmetic = ARITHMETIC[runtime.precision]
+    plain = plain_step(run, settings.classes, runtime.device, arithmetic, staged=staged)
     assert plain is not None
-    batches = open_workload(name, run, runtime, settings.classes).batches
     plain.run(batches)  # makes the optimizer's state
-    held = [t for module in plain.networks().values() for t in tensors_of(module)]
-    states = [dict(optimizer.state) for optimizer in plain.optimizers() if optimizer is not None]
-    held += [*tensors_of(batches), *(tensor for state in states for tensor in tensors_of(state))]
+    held = held_between_steps(plain.networks(), plain.optimizers(), batches)
 
     def step(phase: Phase) -> None:
         plain.run(batches, phase)
 
-    return _subject(name, run, step, held, runtime.device)
+    return _look(name, run, step, held, level, runtime)
+
+
+def _open_runtime(run: RunSettings, settings: MemorySettings) -> Runtime:
+    precision = run.precision if settings.precision == "auto" else settings.precision
+    return open_runtime(settings.device, precision, run.speed)
+
+
+def _look(
+    name: str, run: RunSettings, step: Step, held: list[Tensor], level: int, runtime: Runtime
+) -> Subject:
+    if runtime.device.type == "cuda":
+        phases, word = on_cuda(step, runtime.device, level), "CUDA allocator"
+    else:
+        phases, word = profiled(step, held), "CPU profiler"
+    return _subject(name, run, phases, word, runtime.precision)
 
 
 def _subject(
-    name: str, run: RunSettings, step: Step, held: list[Tensor], device: torch.device
+    name: str, run: RunSettings, phases: list[PhaseMemory], word: str, precision: str
 ) -> Subject:
-    if device.type == "cuda":
-        phases, word = on_cuda(step, device), "CUDA allocator"
-    else:
-        phases, word = profiled(step, held), "CPU profiler"
-    return Subject(name=name, instrument=word, phases=phases, settings=to_plain(run))
+    return Subject(
+        name=name,
+        instrument=f"{word}, {precision}",
+        precision=precision,
+        phases=phases,
+        settings=to_plain(run),
+    )
 
 
 def _plain_forms(run: RunSettings, settings: MemorySettings) -> list[tuple[str, bool]]:

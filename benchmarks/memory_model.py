@@ -19,6 +19,7 @@ from ..trainers.runtime import Runtime
 from ..trainers.settings import RunSettings
 from .allocations import Phase, PhaseMemory, track
 from .plain import plain_step
+from .plain_step import plain_batches
 from .workload import Workload, open_workload, tensors_of
 
 Precision = Literal["fp32", "bf16"]
@@ -77,7 +78,8 @@ def modeled_plain(
     for module in plain.networks().values():
         module.to(DTYPES[precision])
     runtime = _MetaRuntime(device=META, precision="fp32", activations=DTYPES[precision])
-    batches = open_workload(recipe, settings, runtime, num_classes).batches
+    ours = open_workload(recipe, settings, runtime, num_classes).batches
+    batches = plain_batches(ours, runtime.dtype)
     kept = kept_for(plain.trained(), settings.optimizer.name, precision)
     networks = [tensor for module in plain.networks().values() for tensor in tensors_of(module)]
     held = [*networks, *tensors_of(batches), *kept]

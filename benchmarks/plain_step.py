@@ -26,7 +26,8 @@ from ..trainers.runtime import unwrap
 from ..trainers.settings import RunSettings
 
 Phase = Callable[[str], AbstractContextManager[Any]]
-Arithmetic = Literal["fp32", "amp"]
+Arithmetic = Literal["fp32", "amp", "bf16"]
+"""amp is float16 with a loss scaler on a GPU and bfloat16 on a CPU, which needs none."""
 
 
 class PlainSupervised:
@@ -45,7 +46,6 @@ class PlainSupervised:
         self.optimizer = (
             build_plain_optimizer([self.network], settings.optimizer) if optimize else None
         )
-        # On a CPU, AMP is bfloat16, which needs no scaler.
         scaled = arithmetic == "amp" and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type if scaled else "cpu", enabled=scaled)
 
@@ -99,7 +99,8 @@ class PlainSupervised:
         """Return the context of a forward pass."""
         if self.arithmetic == "fp32":
             return torch.autocast("cpu", enabled=False)
-        half = torch.float16 if self.device.type == "cuda" else torch.bfloat16
+        scaled = self.arithmetic == "amp" and self.device.type == "cuda"
+        half = torch.float16 if scaled else torch.bfloat16
         return torch.autocast(self.device.type, dtype=half)
 
 

@@ -50,7 +50,8 @@ class StepSettings:
     split: str | None = None
     """a split of the data set"""
     plain: tuple[Arithmetic, ...] = ("fp32",)
-    """arithmetic of the plain implementations: fp32, amp; nothing for none"""
+    """arithmetic of the plain implementations: fp32, bf16 (autocast), amp (fp16 and a loss scaler;
+    bf16 on a CPU); nothing for none"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto takes the GPU if there is one"""
     classes: int = 19
@@ -190,7 +191,7 @@ def check_plain(
         workload.runtime.seed(*seed)
         for stage, value in plain.run(batches).items():
             error = abs(value.item() - ours[stage]) / max(abs(ours[stage]), 1e-6)
-            least = TOLERANCE["bf16"] if plain.arithmetic == "amp" else 0
+            least = TOLERANCE["fp32" if plain.arithmetic == "fp32" else "bf16"]
             if error > max(TOLERANCE[workload.runtime.precision], least):
                 raise RuntimeError(
                     f"{name} has loss {stage} {value.item():.6f}, we {ours[stage]:.6f}: no figures"

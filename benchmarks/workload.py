@@ -4,7 +4,7 @@ Batches are random numbers in the shapes and types that the pipeline delivers, s
 measured without a data set, and on the meta device without computing it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
@@ -118,6 +118,17 @@ def constant_batch(
         keys=keys,
         second=second,
     )
+
+
+def held_between_steps(
+    networks: Mapping[str, torch.nn.Module],
+    optimizers: Iterable[torch.optim.Optimizer | None],
+    batches: Batches,
+) -> list[Tensor]:
+    """Return the tensors of networks, of the optimizers' state so far, and of constant batches."""
+    held = [*tensors_of(dict(networks)), *tensors_of(batches)]
+    states = [dict(optimizer.state) for optimizer in optimizers if optimizer is not None]
+    return [*held, *tensors_of(dict(enumerate(states)))]
 
 
 def tensors_of(value: Any) -> list[Tensor]:

@@ -1,15 +1,19 @@
 """Memory of a step: the model on meta against the CPU allocator's record, and the command."""
 
+import gc
 import json
 
 import pytest
 import torch
 from tiny import METHOD_RECIPES, tiny_recipe
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 from warpseg.benchmarks import allocations, commands, memory
 from warpseg.benchmarks.memory import MemorySettings
 from warpseg.benchmarks.memory_model import modeled_plain, modeled_step
 from warpseg.benchmarks.workload import supervised_part
 from warpseg.kernels.dispatch import kernels
+from warpseg.models import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
 
 CLASSES = 19
@@ -63,6 +67,53 @@ def test_fused_losses_add_little_to_supervised_training_and_plain_ones_much():
     assert ours[1] < staged / 2
 
 
+def test_every_subject_is_measured_alone_and_in_one_precision(monkeypatch):
+    alive, dtypes, profiled = [], set(), memory.profiled
+
+    def networks():
+        return [o for o in gc.get_objects() if issubclass(type(o), SegmentationNetwork)]
+
+    def look(module, _, out):
+        if isinstance(module, nn.Conv2d):
+            dtypes.add(out.dtype)
+
+    def measured(*words):
+        alive.append(len(networks()) - before)
+        hook = register_module_forward_hook(look)
+        try:
+            return profiled(*words)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(memory, "profiled", measured)
+    gc.collect()
+    before = len(networks())
+    gc.disable()
+    try:
+        settings = MemorySettings(device="cpu", plain=True, precision="bf16")
+        subjects = memory.measure({"x": recipe("consistency-mt", size=32)}, settings)
+    finally:
+        gc.enable()
+    # Supervised training has one network, a mean teacher is a second one.
+    assert alive == [1, 1, 2, 2, 2]
+    assert dtypes == {torch.bfloat16}
+    assert {subject.precision for subject in subjects} == {"bf16"}
+    assert {subject.instrument for subject in subjects} == {"CPU profiler, bf16"}
+
+
+def test_what_was_allocated_before_does_not_count(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 700)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 900)
+
+    def step(phase):
+        with phase("only"):
+            pass
+
+    (found,) = allocations.on_cuda(step, torch.device("cuda"), 600)
+    assert (found.after, found.peak) == (100, 300)
+
+
 def test_the_tracker_follows_storages_until_they_are_freed():
     def step(phase):
         with phase("made"):
@@ -98,6 +149,7 @@ def test_the_command_writes_its_results(tmp_path, capfd):
     names = ["supervised", "supervised, plain", "tiny-consistency"]
     names += ["tiny-consistency, plain", "tiny-consistency, plain, one backward"]
     assert [step["name"] for step in steps] == names
+    assert {step["precision"] for step in steps} == {"fp32"}
     assert steps[0]["settings"]["batch_size"] == 3
     assert steps[2]["ratio"] == steps[2]["peak"] / steps[0]["peak"]
     with pytest.raises(ValueError, match="takes one RECIPE or more"):
