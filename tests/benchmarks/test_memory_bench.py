@@ -67,7 +67,8 @@ def test_fused_losses_add_little_to_supervised_training_and_plain_ones_much():
     assert ours[1] < staged / 2
 
 
-def test_every_subject_is_measured_alone_and_in_one_precision(monkeypatch):
+@pytest.mark.parametrize(("plain", "expected"), [(False, [1, 2]), (True, [1, 1, 2, 2, 2])])
+def test_every_subject_is_measured_alone_and_in_one_precision(plain, expected, monkeypatch):
     alive, dtypes, profiled = [], set(), memory.profiled
 
     def networks():
@@ -90,12 +91,12 @@ def test_every_subject_is_measured_alone_and_in_one_precision(monkeypatch):
     before = len(networks())
     gc.disable()
     try:
-        settings = MemorySettings(device="cpu", plain=True, precision="bf16")
+        settings = MemorySettings(device="cpu", plain=plain, precision="bf16")
         subjects = memory.measure({"x": recipe("consistency-mt", size=32)}, settings)
     finally:
         gc.enable()
     # Supervised training has one network, a mean teacher is a second one.
-    assert alive == [1, 1, 2, 2, 2]
+    assert alive == expected
     assert dtypes == {torch.bfloat16}
     assert {subject.precision for subject in subjects} == {"bf16"}
     assert {subject.instrument for subject in subjects} == {"CPU profiler, bf16"}
