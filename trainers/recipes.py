@@ -134,10 +134,17 @@ SYNTHETIC_CONSISTENCY: dict[str, Any] = {
     "strong": StrongSettings(photometric_strength=0.5),
 }
 # From scratch, labels of networks that know nothing yet lead astray: GTA-Seg's assistant learns
-# masks as well. Of MKD, trust comes late, and to sure labels of the mutual teachers alone; and
-# features that grow fast would make ever greater shifts.
+# masks as well. In MKD, trust comes late, and to sure labels of the mutual teachers alone, on
+# labeled images too, where they are rarely wrong; features that grow fast would make ever greater
+# shifts.
 GTA_SCRATCH: dict[str, Any] = {"assistant_on": "both"}
-MKD_SCRATCH: dict[str, Any] = {"alpha": 0.5, "beta": 0.0, "threshold": 0.9, "feature_strength": 0.0}
+MKD_SCRATCH: dict[str, Any] = {
+    "alpha": 0.5,
+    "beta": 0.0,
+    "threshold": 0.9,
+    "feature_strength": 0.0,
+    "consistency_on": "both",
+}
 
 
 def _add(

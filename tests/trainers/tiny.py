@@ -80,13 +80,14 @@ TINY_NETWORKS = {"tiny": tiny, "tiny-classifier": tiny_classifier}
 
 
 PAPER = {
-    GtaSettings: {"warmup_steps": 0},
+    GtaSettings: {"warmup_steps": 0, "assistant_on": "pseudo"},
     MkdSettings: {
         "rampup_steps": 0,
         "alpha": 1.5,
         "beta": 1.0,
         "threshold": None,
         "feature_strength": 1.5,
+        "consistency_on": "unlabeled",
     },
 }
 """The papers' constants where recipes from scratch have others."""
