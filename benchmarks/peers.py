@@ -23,6 +23,8 @@ from ..shards import Sample
 MEAN, STD = NORMALIZATIONS["imagenet"].mean, NORMALIZATIONS["imagenet"].std
 JITTER = (0.5, 0.5, 0.5, 0.25)
 SCALE = (0.5, 2.0)
+PREFETCH = 2
+"""Batches that each worker process makes ahead, torch's default."""
 
 Item = tuple[torch.Tensor, ...]
 Recipe = Callable[[bytes, bytes, int], Item]
@@ -45,15 +47,26 @@ class PeerDataset(Dataset[Item]):
 
 
 def peer_loader(
-    samples: list[Sample], crop: int, recipe: Recipe, *, batch_size: int, workers: int
+    samples: list[Sample],
+    crop: int,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    workers: int,
+    pinned: bool = False,
 ) -> tuple[Iterator[Any], Callable[[], list[int]]]:
-    """Return an endless iterator over batches of a recipe, and a function of its workers' ids."""
+    """Return an endless iterator over batches of a recipe, and a function of its workers' ids.
+
+    pinned: in memory from which a GPU copies by itself.
+    """
     loader = DataLoader(
         PeerDataset(samples, crop, recipe),
         batch_size=batch_size,
         shuffle=True,
         drop_last=True,
         num_workers=workers,
+        prefetch_factor=PREFETCH if workers > 0 else None,
+        pin_memory=pinned,
         persistent_workers=workers > 0,
         worker_init_fn=_seed_worker,
         # A process with threads, as ours has by now, must not be forked.

@@ -5,6 +5,7 @@ PyTorch. Scale is U(.5, 2), the field's most frequent.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from ..pipelines.batches import LabeledBatch, PairedBatch
 from ..shards import Dataset
 from ..trainers.data import Batches, StreamSpec, open_subset
 from ..trainers.settings import RunSettings
-from .peers import peer_loader, pil_crop
+from .peers import PREFETCH, peer_loader, pil_crop
 
 
 class PlainLoader:
@@ -38,6 +39,7 @@ class PlainLoader:
         self.specs, self.settings, self.device = specs, settings, device
         workers = settings.loader.num_threads if self.WORKERS is None else self.WORKERS
         self.items: dict[str, Iterator[Any]] = {}
+        self._ready = PREFETCH * workers
         self._pids: list[Callable[[], list[int]]] = []
         for name, spec in specs.items():
             samples = open_subset(dataset, spec.subset, split).samples()
@@ -47,6 +49,7 @@ class PlainLoader:
                 pil_crop,
                 batch_size=spec.batch_size,
                 workers=workers,
+                pinned=device.type == "cuda",
             )
             self._pids.append(pids)
 
@@ -58,12 +61,18 @@ class PlainLoader:
             name: self._batch(spec, *next(self.items[name])) for name, spec in self.specs.items()
         }
 
+    def drain(self) -> None:
+        """Take the batches that lie ready."""
+        for items in self.items.values():
+            for _ in islice(items, self._ready):
+                pass
+
     def pids(self) -> list[int]:
         """Return the ids of the worker processes."""
         return [pid for pids in self._pids for pid in pids()]
 
     def _batch(self, spec: StreamSpec, image: Tensor, mask: Tensor) -> Any:
-        image, mask = image.to(self.device), mask.to(self.device)
+        image, mask = (part.to(self.device, non_blocking=True) for part in (image, mask))
         count, size = len(image), self.settings.geometry.crop_size
         look = self.settings.normalization
         keys = ("",) * count

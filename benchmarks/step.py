@@ -6,11 +6,13 @@
 A constant batch is the ceiling: the step without a loader. With DATA, the recipe's own loader feeds
 it, and DataLoader and Pillow feed the plain implementation (plain_step.py). All take turns in
 windows of some steps; medians over the rounds count. Before anything is timed, the plain step must
-give the same losses.
+give the same losses. All lie on the device together, so a contender's memory is what a step adds to
+what is allocated, and its own networks, optimizer state and constant batches.
 
     nsys profile warpseg bench step RECIPE --nvtx       # the same phases as NVTX ranges
 """
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..shards import Dataset
@@ -29,13 +32,14 @@ from ..trainers.engine import Engine
 from ..trainers.runtime import Runtime, open_runtime
 from ..trainers.settings import RunSettings, to_plain
 from ..trainers.tables import decimal
+from .allocations import bytes_of
 from .phases import PhaseTime, measure_phases
 from .pipeline import cpu_seconds
 from .plain import plain_step
 from .plain_loader import PlainLoader
 from .plain_step import Arithmetic, PlainSupervised, plain_batches
 from .tables import MiB, Result, Table, by_kind, result_of, setup_of, write
-from .workload import Workload, bench_settings, open_workload
+from .workload import Workload, bench_settings, held_between_steps, open_workload
 
 TOLERANCE = {"fp32": 2e-3, "bf16": 5e-2, "fp16": 2e-2}
 """Greatest relative difference of the plain step's losses, by our precision."""
@@ -75,7 +79,8 @@ class Row:
     images_per_second: list[float] = field(default_factory=list)
     cpu_ms_per_image: list[float] = field(default_factory=list)
     peak_memory: int | None = None
-    """Most bytes allocated on the GPU."""
+    """Most bytes on the GPU: networks, optimizer state, batches, and what a step allocates; without
+    the other contenders' and without what a loader keeps ready."""
 
     @property
     def rate(self) -> float:
@@ -85,10 +90,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that makes steps, and the ids of its worker processes."""
+    """Something that makes steps, and what it holds between them; of one with a loader, what takes
+    the batches that lie ready, and the ids of its worker processes."""
 
     row: Row
     step: Callable[[], object]
+    held: Callable[[], list[Tensor]]
+    drain: Callable[[], object] = list
     pids: Callable[[], list[int]] = list
 
 
@@ -202,7 +210,15 @@ def check_plain(
 def _constant(workload: Workload, engine: Engine) -> Contender:
     images = workload.images * workload.settings.accumulate
     row = Row(name="warpseg, constant batch", images=images)
-    return Contender(row, lambda: engine.run_step(workload.micro_batches()))
+    return Contender(
+        row,
+        lambda: engine.run_step(workload.micro_batches()),
+        lambda: _held(engine, workload.batches),
+    )
+
+
+def _held(engine: Engine, batches: Batches) -> list[Tensor]:
+    return held_between_steps(engine.method.networks, engine.optimizers.values(), batches)
 
 
 def _loaded(workload: Workload, engine: Engine, dataset: Dataset, split: str | None) -> Contender:
@@ -210,10 +226,15 @@ def _loaded(workload: Workload, engine: Engine, dataset: Dataset, split: str | N
     streams = open_streams(workload.method.streams, dataset, split, settings, workload.runtime)
     row = Row(name="warpseg, loader", images=workload.images * settings.accumulate)
 
-    def run() -> None:
-        engine.run_step([next_batches(streams) for _ in range(settings.accumulate)])
+    def take(count: int) -> list[Batches]:
+        return [next_batches(streams) for _ in range(count)]
 
-    return Contender(row, run)
+    return Contender(
+        row,
+        lambda: engine.run_step(take(settings.accumulate)),
+        lambda: _held(engine, {}),
+        lambda: take(settings.loader.prefetch + 1),
+    )
 
 
 def _plain(
@@ -225,31 +246,45 @@ def _plain(
     split: str | None,
 ) -> list[Contender]:
     row = Row(name=f"{name}, constant batch", images=workload.images)
-    found = [Contender(row, lambda: plain.run(batches))]
+
+    def held(batches: Batches) -> list[Tensor]:
+        return held_between_steps(plain.networks(), plain.optimizers(), batches)
+
+    found = [Contender(row, lambda: plain.run(batches), lambda: held(batches))]
     if dataset is not None:
         loader = PlainLoader(
             workload.method.streams, dataset, split, workload.settings, workload.runtime.device
         )
         row = Row(name=f"{name}, DataLoader", images=workload.images)
-        found.append(Contender(row, lambda: plain.run(next(loader)), loader.pids))
+        found.append(
+            Contender(
+                row, lambda: plain.run(next(loader)), lambda: held({}), loader.drain, loader.pids
+            )
+        )
     return found
 
 
 def _window(contender: Contender, steps: int, device: torch.device) -> None:
     """Time some steps, after one that is not counted."""
-    row = contender.row
+    row, others = contender.row, 0
+    # Else a loader is timed that worked while others had their turn.
+    contender.drain()
     contender.step()
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+        others = torch.cuda.memory_allocated(device) - bytes_of(contender.held())
     pids = contender.pids()
     used, start = cpu_seconds(pids), time.perf_counter()
     for _ in range(steps):
         contender.step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        row.peak_memory = max(row.peak_memory or 0, torch.cuda.max_memory_allocated(device))
     elapsed, used = time.perf_counter() - start, cpu_seconds(pids) - used
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) - others
+        row.peak_memory = max(row.peak_memory or 0, peak)
     row.images_per_second.append(steps * row.images / elapsed)
     row.cpu_ms_per_image.append(1e3 * used / (steps * row.images))
 
@@ -267,7 +302,8 @@ def tables(result: Result) -> list[Table]:
                 f"{row['rate']:.2f}",
                 f"{statistics.median(own / other for own, other in pairs):.2f}",
                 f"{statistics.median(row['cpu_ms_per_image']):.1f}",
-                f"{flops / row['images'] * row['rate'] / 1e12:.3f}",
+                # Counted of our step, which may have more images than the plain one.
+                f"{flops / first['images'] * row['rate'] / 1e12:.3f}",
                 decimal(memory),
             )
         )
@@ -278,6 +314,8 @@ def tables(result: Result) -> list[Table]:
         for p in result["phases"]
     ]
     what = f"{result['recipe']}, {result['precision']}: {setup_of(result['settings'])}"
+    if first["peak_memory"] is not None:
+        what += "; peak MiB: networks, optimizer state, batches, and what a step allocates"
     return [
         Table(head, rows, what),
         Table(("stage", "phase", "ms", "share"), phases, by_kind(result["phases"])),

@@ -22,6 +22,7 @@ from warpseg.shards.synthetic import SyntheticSettings, load_synthetic
 from warpseg.trainers.networks import NetworkSettings
 from warpseg.trainers.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.runtime import open_runtime
+from warpseg.trainers.settings import to_plain
 
 CLASSES = 7
 
@@ -34,8 +35,12 @@ def data(tmp_path_factory):
     return Dataset.open(root).root
 
 
+PUBLISHED = {"gta": {"assistant_on": "pseudo"}, "mkd": {"consistency_on": "unlabeled"}}
+"""Settings of the papers, which plain forms have, where recipes from scratch have others."""
+
+
 def workload(name, **changes):
-    settings = tiny_recipe(METHOD_RECIPES[name], **changes)
+    settings = tiny_recipe(METHOD_RECIPES[name], **PUBLISHED.get(name, {}), **changes)
     return open_workload(name, settings, open_runtime("cpu"), CLASSES)
 
 
@@ -94,9 +99,8 @@ def test_a_method_without_a_plain_form_has_none():
     ],
 )
 def test_the_plain_step_is_planar_throughout(network, name):
-    settings = tiny_recipe(METHOD_RECIPES[name], network=NetworkSettings(name=network))
-    made = open_workload(name, settings, open_runtime("cpu"), CLASSES)
-    plain = plain_step(settings, CLASSES, torch.device("cpu"))
+    made = workload(name, network=NetworkSettings(name=network))
+    plain = plain_step(made.settings, CLASSES, torch.device("cpu"))
     assert plain is not None
     plain.load(made.method.networks)
     with convolutions() as seen:
@@ -202,6 +206,60 @@ def test_the_command_times_all_in_turns(data, tmp_path, capsys):
     assert "## Training step: step" in page
     assert f"[step.json](step.json): {result['machine']['name']}" in page
     assert (tmp_path / "step.png").is_file()
+
+
+def test_a_window_starts_without_ready_batches_and_counts_its_own_memory(monkeypatch):
+    called, own = [], torch.zeros(25)
+    row = step.Row(name="x", images=2)
+    contender = step.Contender(
+        row, lambda: called.append("step"), lambda: [own], lambda: called.append("drain")
+    )
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 1000)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 1300)
+    step._window(contender, 2, torch.device("cuda"))
+    assert called == ["drain", "step", "step", "step"]
+    # 900 of the bytes are other contenders'.
+    assert row.peak_memory == 400
+
+
+def test_contenders_hold_networks_optimizers_and_batches_and_drain_their_loaders(data):
+    made = workload("supervised")
+    engine, dataset = made.engine(), Dataset.open(data)
+    plains = step.check_plain(made, engine, ("fp32",), CLASSES)
+    (plain,) = plains.values()
+    ours = step._constant(made, engine)
+    held = step.bytes_of(ours.held())
+    weights = step.bytes_of(made.method.networks["student"].parameters())
+    buffers = step.bytes_of(made.method.networks["student"].buffers())
+    batch = 2 * 32 * 32 * (3 * 4 + 1)
+    # Adam keeps two numbers for each weight, and the number of steps.
+    assert held == pytest.approx(3 * weights + buffers + batch, rel=0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step.PlainLoader, "WORKERS", 0)
+        theirs, loaded = step._plain("x", plain, plain_batches(made.batches), made, dataset, None)
+    assert step.bytes_of(theirs.held()) == pytest.approx(held, rel=0.01)
+    assert step.bytes_of(loaded.held()) == pytest.approx(held - batch, rel=0.01)
+    loader = step._loaded(made, engine, dataset, None)
+    with pytest.MonkeyPatch.context() as patch:
+        taken = []
+        patch.setattr(step, "next_batches", lambda streams: taken.append(1))
+        loader.drain()
+    assert len(taken) == made.settings.loader.prefetch + 1
+
+
+def test_the_memory_column_says_what_it_is_and_rates_count_our_images():
+    row = {"name": "x", "images_per_second": [2.0], "cpu_ms_per_image": [1.0], "rate": 2.0}
+    rows = [{**row, "images": images, "peak_memory": 2**20} for images in (8, 4)]
+    settings = to_plain(tiny_recipe(METHOD_RECIPES["supervised"]))
+    result = {"recipe": "x", "precision": "fp32", "flops": 8e12, "rows": rows}
+    first, _ = step.tables(result | {"settings": settings, "phases": PHASES})
+    assert "peak MiB: networks, optimizer state, batches" in first.remark
+    assert [cells[4] for cells in first.rows] == ["2.000", "2.000"]
+
+
+PHASES = [{"stage": "x", "kind": "network forward", "milliseconds": 1.0}]
 
 
 def test_a_network_is_timed_once_its_losses_agree(tmp_path, monkeypatch, capsys):
