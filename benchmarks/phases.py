@@ -6,10 +6,10 @@ reaches a network's output: what comes before is the loss's, what follows the ne
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,24 +64,27 @@ class PhaseClock:
     @contextmanager
     def watching(self, networks: Iterable[nn.Module]) -> Iterator[None]:
         """Mark the calls of networks, and the first gradient that reaches the output of one."""
-        begun: list[Any] = []
+        # Not by hooks: torch.compile traces them, so that networks would be compiled anew.
+        before = [(cast(Any, network), network._compiled_call_impl) for network in networks]
+        try:
+            for network, call in before:
+                network._compiled_call_impl = self._timed(call or network._call_impl)
+            yield
+        finally:
+            for network, call in before:
+                network._compiled_call_impl = call
 
-        def before(_: nn.Module, __: Any) -> None:
-            begun.append(self.now())
-
-        def after(_: nn.Module, __: Any, out: Any) -> None:
-            self.marks.append((f"{self.current}, network", begun.pop(), self.now()))
+    def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*inputs: Any, **options: Any) -> Any:
+            begin = self.now()
+            out = call(*inputs, **options)
+            self.marks.append((f"{self.current}, network", begin, self.now()))
             logits = out if isinstance(out, Tensor) else out[0]
             if logits.requires_grad:
                 logits.register_hook(self._reach)
+            return out
 
-        hooks = [network.register_forward_pre_hook(before) for network in networks]
-        hooks += [network.register_forward_hook(after) for network in networks]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return timed
 
     def _reach(self, _: Tensor) -> None:
         if self.reached is None:

@@ -23,6 +23,7 @@ from warpseg.trainers.networks import NetworkSettings
 from warpseg.trainers.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.runtime import open_runtime
 from warpseg.trainers.settings import to_plain
+from warpseg.trainers.speed import SpeedSettings
 
 CLASSES = 7
 
@@ -170,7 +171,22 @@ def test_phases_tell_networks_from_losses():
             assert (stage, kind) in found
     assert {("consistency", "optimizer"), ("consistency", "after")} <= found
     assert all(phase.milliseconds >= 0 for phase in phases)
-    assert not made.method.networks["student"]._forward_hooks
+    assert made.method.networks["student"]._compiled_call_impl is None
+
+
+def test_phases_of_compiled_networks_do_not_compile_them_anew():
+    settings = tiny_recipe(METHOD_RECIPES["consistency-mt"])
+    speed = SpeedSettings(compile="default", backend="eager")
+    made = open_workload("x", settings, open_runtime("cpu", speed=speed), CLASSES)
+    engine = made.engine()
+    try:
+        for _ in range(2):
+            engine.run_step(made.micro_batches())
+        with torch.compiler.set_stance("fail_on_recompile"):
+            phases = measure_phases(made, engine, steps=1)
+    finally:
+        torch.compiler.reset()
+    assert {"network forward", "network backward"} <= {phase.kind for phase in phases}
 
 
 def test_supervised_shares_all_that_it_can():
