@@ -3,8 +3,9 @@
     warpseg bench inference [--networks swiftnet-rn18 ...] [--sizes 1024x2048 512x1024] [--out FILE]
 
 As there, a pass is the network and the cross-entropy of one image with its mask, in float32 without
-overlap, and no data is loaded. Beside it stands plain PyTorch: NCHW, weights too, logits upsampled
-before the loss; and, on a GPU, our pass in bf16. The paper's figures are of an RTX A4500.
+overlap, and no data is loaded; float32 convolutions are TF32 on a GPU, PyTorch's default. Beside it
+stands plain PyTorch: NCHW, weights too, logits upsampled before the loss; and, on a GPU, our pass
+in bf16. The paper's figures are of an RTX A4500.
 """
 
 import copy
@@ -24,7 +25,7 @@ from ..models.build import NETWORKS
 from ..trainers.tables import decimal
 from .plain_step import planar
 from .tables import Result, Table, result_of, write
-from .timing import Times, time_of
+from .timing import Times, choose_device, time_of
 
 TABLE_11 = ("deeplabv2-rn101", "deeplabv3plus-rn50", "swiftnet-rn34", "swiftnet-rn18")
 PAPER_A4500: dict[str, dict[str, float]] = {
@@ -69,8 +70,7 @@ def inference(arguments: list[str]) -> int:
             device: auto takes the GPU if there is one
             out: write the results to this file as well (JSON)
         """
-        on_gpu = device != "cpu" and torch.cuda.is_available()
-        chosen = torch.device("cuda" if on_gpu else "cpu")
+        chosen = choose_device(device)
         rows = [row for size in sizes for name in networks for row in measure(name, size, chosen)]
         content = {"rows": [{**asdict(row), "rate": row.rate} for row in rows]}
         result = result_of("inference", arguments, chosen, content)

@@ -30,6 +30,7 @@ from .kernel_cases import Case, Outputs, Target, cases
 from .timing import (
     Times,
     bandwidth,
+    choose_device,
     circumstances,
     peak_memory,
     time_of,
@@ -98,7 +99,7 @@ def measure(
     """
     if compile:
         return _compile(jobs)
-    chosen = _device(device)
+    chosen = choose_device(device)
     facts = circumstances(chosen)
     speed = bandwidth(chosen)
     facts["copy_gb_per_s"] = None if speed is None else round(speed / 1e9, 1)
@@ -125,12 +126,6 @@ def _compile(jobs: int | None) -> int:
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device here; --device cpu times the references")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _measure_case(

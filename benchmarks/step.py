@@ -12,7 +12,6 @@ what is allocated, and its own networks, optimizer state and constant batches.
     nsys profile warpseg bench step RECIPE --nvtx       # the same phases as NVTX ranges
 """
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from ..trainers.data import Batches, next_batches, open_streams
 from ..trainers.engine import Engine
 from ..trainers.runtime import Runtime, open_runtime
 from ..trainers.settings import RunSettings, to_plain
+from ..trainers.speed import manual_garbage_collection
 from ..trainers.tables import decimal
 from .allocations import bytes_of
 from .phases import PhaseTime, measure_phases
@@ -165,7 +165,8 @@ def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
     with ranges:
         for _ in range(settings.rounds):
             for contender in contenders:
-                _window(contender, settings.steps, runtime.device)
+                with manual_garbage_collection():
+                    _window(contender, settings.steps, runtime.device)
         phases = measure_phases(workload, engine, settings.rounds)
     with FlopCounterMode(display=False) as counter, run.speed.eagerly():
         engine.run_step(workload.micro_batches())
@@ -270,7 +271,6 @@ def _window(contender: Contender, steps: int, device: torch.device) -> None:
     # Else a loader is timed that worked while others had their turn.
     contender.drain()
     contender.step()
-    gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

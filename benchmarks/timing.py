@@ -17,6 +17,9 @@ import torch
 CPU_SECONDS = 0.3
 """How long a function is repeated on a CPU, which has no clock of its own; at least three times."""
 
+WARM_MS, REPEAT_MS = 100, 500
+"""How long a function is warmed up and repeated on a GPU: ten passes of what takes 50 ms."""
+
 COPY_BYTES = 2**29
 
 
@@ -29,12 +32,22 @@ class Times:
     high: float
 
 
+def choose_device(name: str) -> torch.device:
+    """Return the device of auto (the GPU if there is one), cpu or cuda.
+
+    Raises ValueError where a GPU is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device here; use --device cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def time_of(function: Callable[[], Any], device: torch.device) -> Times:
     """Repeat a function on `device`; on a GPU with a cold cache, by the device's clock."""
     if device.type == "cuda":
         from triton.testing import do_bench
 
-        measured: Any = do_bench(function, quantiles=[0.2, 0.5, 0.8])
+        measured: Any = do_bench(function, warmup=WARM_MS, rep=REPEAT_MS, quantiles=[0.2, 0.5, 0.8])
         low, median, high = measured
         return Times(low=low, median=median, high=high)
     function()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from warpseg import kernels as ops
+from warpseg.benchmarks import inference
 from warpseg.benchmarks import kernels as bench
 from warpseg.benchmarks.kernel_cases import Case, Draw, Target, cases
 from warpseg.benchmarks.timing import Times
@@ -138,6 +139,8 @@ def test_user_errors(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="no CUDA device"):
         bench.measure(device="cuda")
+    with pytest.raises(ValueError, match="no CUDA device"):
+        inference.inference(["--device", "cuda"])
 
 
 @pytest.mark.slow
