@@ -10,14 +10,13 @@ SEEDS = range(3)
 LEAST_GAIN = {
     "consistency": 0.02,
     "consistency-mt": 0.005,
-    "simple-baseline": 0.0,
-    "dmt": -0.02,
-    "gta": -0.025,
-    "mkd": -0.07,
+    "simple-baseline": 0.01,
+    "gta": 0.005,
+    "mkd": -0.015,
+    "dmt": -0.015,
 }
-"""Mean gain over supervised training of as many steps. MKD and GTA-Seg start from pretrained
-weights in their papers: from scratch, 800 steps are too few, and this holds how far they stay
-behind."""
+"""Mean gain over supervised training of as many steps. MKD and DMT, whose networks are pretrained
+in their papers, gain nothing from scratch: this holds how far they may stay behind."""
 
 
 @pytest.fixture(scope="module")
