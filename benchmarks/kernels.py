@@ -92,13 +92,14 @@ def measure(
         op: only this operation and its variants (cross_entropy, strong_view, ...).
         device: where to measure; auto takes the GPU if there is one.
         size: batch, height and width in pixels of every case, in place of the recipes'.
-        out: folder for kernels.json, kernels.md and kernels.png.
+        out: folder for kernels.json, kernels.md and kernels.png, or for the compile report, which
+            without it takes the place of the one in benchmarks/results.
         compile: write the compile report of every kernel instead.
         mode: mode of torch.compile for the baseline.
         jobs: processes that compile; all cores if not given.
     """
     if compile:
-        return _compile(jobs)
+        return _compile(jobs, out)
     chosen = choose_device(device)
     facts = circumstances(chosen)
     speed = bandwidth(chosen)
@@ -118,9 +119,9 @@ def measure(
     return 1 if any(row.gate for row in rows) else 0
 
 
-def _compile(jobs: int | None) -> int:
+def _compile(jobs: int | None, out: Path | None) -> int:
     report = compiled.measure(jobs)
-    compiled.write(report)
+    compiled.write(report, compiled.REPORT if out is None else out / compiled.REPORT.name)
     print(compiled.table(report))
     wrong = compiled.failures(report)
     for line in wrong:

@@ -148,3 +148,13 @@ def test_every_operation_is_right():
     """All cases through the gate: on the GPU, or here in Triton's interpreter."""
     with forced("triton"):
         assert bench.measure(size=(2, 24, 32)) == 0
+
+
+def test_the_compile_report_goes_where_it_is_told(monkeypatch, tmp_path):
+    before = bench.compiled.REPORT.read_bytes()
+    report = json.loads(before)
+    monkeypatch.setattr(bench.compiled, "measure", lambda jobs: report)
+    bench.measure(compile=True, out=tmp_path / "told")
+    assert json.loads((tmp_path / "told" / "kernels-compiled.json").read_text()) == report
+    assert "| sm_80 |" in (tmp_path / "told" / "kernels-compiled.md").read_text()
+    assert bench.compiled.REPORT.read_bytes() == before
