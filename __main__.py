@@ -52,8 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("WARPSEG_TRACEBACK"):
             raise
-        print(f"warpseg {words[0]}: {error}", file=sys.stderr)
+        print(f"warpseg {words[0]}: {_reason(error)}", file=sys.stderr)
         return 1
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, the operating system's with the file first and no number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def usage() -> str:

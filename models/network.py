@@ -8,7 +8,7 @@ before the classifier, learning-rate groups, transfer cuts) is written once, her
 
 import math
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -32,6 +32,7 @@ class SegmentationNetwork(nn.Module):
     `output_stride` s: logits of an image of H x W pixels are ceil(H/s) x ceil(W/s), whatever the
     size; a network that classifies whole images returns 1 x 1 logits and has `output_stride` 1,
     the stride between its logits and their one-pixel mask.
+    `task`: whether the logits are of pixels or of whole images.
     `normalization`: name of the input normalisation its weights were trained with.
     `pretrained`: names of the parameters that were loaded from weights; the others are new.
     """
@@ -45,6 +46,7 @@ class SegmentationNetwork(nn.Module):
         num_classes: int,
         output_stride: int,
         minimum_size: int = 16,
+        task: Literal["segmentation", "classification"] = "segmentation",
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -53,6 +55,7 @@ class SegmentationNetwork(nn.Module):
         self.num_classes = num_classes
         self.output_stride = output_stride
         self.minimum_size = minimum_size
+        self.task = task
         self.name = ""
         self.normalization = "imagenet"
         self.pretrained: frozenset[str] = frozenset()

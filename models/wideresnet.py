@@ -84,4 +84,5 @@ def wide_resnet(depth: int, factor: int, num_classes: int) -> SegmentationNetwor
         num_classes=num_classes,
         output_stride=1,
         minimum_size=8,
+        task="classification",
     )

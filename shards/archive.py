@@ -94,9 +94,15 @@ def index_text(samples: Iterable[tuple[str, Mapping[str, tuple[int, int]]]]) -> 
 def read_index(path: Path) -> list[tuple[str, Parts]]:
     """Read a DALI index v1.2 as (key, parts) rows.
 
-    Raises ValueError where the file is no such index or has fewer or more rows than it says.
+    Raises FileNotFoundError where there is none, and ValueError where the file is no such index or
+    has fewer or more rows than it says.
     """
-    lines = path.read_text().splitlines()
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is missing: run the same warpseg convert again, or warpseg split --replace"
+        ) from None
     head = lines[0].split() if lines else []
     if len(head) != 2 or head[0] != "v1.2" or head[1] != str(len(lines) - 1):
         raise ValueError(f"{path} is no whole index (v1.2): make the split or the data set again")

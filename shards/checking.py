@@ -190,6 +190,8 @@ def _check_split(dataset: Dataset, split: str) -> list[str]:
             problems.append(f"split {split!r} lists masks on its side {side!r}")
     trained = keys["labeled"] | keys["unlabeled"]
     overlap = keys["labeled"] & keys["unlabeled"] or trained & keys.get("held_out", set())
-    if overlap or trained != keys["all"]:
+    if overlap:
         problems.append(f"split {split!r} overlaps itself")
+    if trained != keys["all"]:
+        problems.append(f"split {split!r} does not list each image on its sides and in all")
     return [f"{problem}: run warpseg split with --replace" for problem in problems]

@@ -196,8 +196,15 @@ class Dataset:
             raise FileNotFoundError(
                 f"{self.root} has no split {split!r} ({known}): make it with warpseg split"
             )
-        record = json.loads(path.read_text())
-        for tar, total in record["shards"].items():
+        try:
+            record = json.loads(path.read_text())
+            shards = dict(record["shards"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): run warpseg split {self.root} {split} --replace "
+                "again"
+            ) from None
+        for tar, total in shards.items():
             if tar not in self.records or self.records[tar].sha256 != total:
                 raise ValueError(
                     f"split {split!r} was made for another conversion ({tar} differs): run warpseg "

@@ -101,12 +101,12 @@ def load_manifest(root: Path, name: str = FILE) -> Manifest:
     """
     path = root / name
     try:
-        values = json.loads(path.read_text())
+        values = dict(json.loads(path.read_text()))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{root} is no converted data set (it has no {FILE}): make one with warpseg convert"
         ) from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): convert the data set again") from None
     version = values.pop("version", None)
     if version != VERSION:

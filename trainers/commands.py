@@ -169,7 +169,10 @@ def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSetting
     import yaml
 
     path = Path(arguments[1])
-    changes: Any = yaml.safe_load(path.read_text())
+    try:
+        changes: Any = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(changes, dict) or "recipe" not in changes:
         raise ValueError(f"{path} needs a line 'recipe: NAME', the recipe that it changes")
     base = find_recipe(changes.pop("recipe"))

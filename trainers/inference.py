@@ -62,13 +62,9 @@ class EvaluationSettings:
             if value is not None and (len(value) != 2 or min(value) < 1):
                 raise ValueError(f"{_flag(name)} takes two lengths of 1 pixel or more; got {value}")
         if (self.crop_size is None) == (self.mode in ("center_crop", "sliding")):
-            raise ValueError(
-                f"evaluation mode {self.mode} {_needs(self.crop_size is None)} {_flag('crop_size')}"
-            )
+            raise ValueError(f"evaluation mode {self.mode} {_needs('crop_size', self.crop_size)}")
         if (self.size is None) == (self.mode == "resize"):
-            raise ValueError(
-                f"evaluation mode {self.mode} {_needs(self.size is None)} {_flag('size')}"
-            )
+            raise ValueError(f"evaluation mode {self.mode} {_needs('size', self.size)}")
         if self.pad_to is not None and (self.mode != "whole" or self.bound is not None):
             raise ValueError(f"{_flag('pad_to')} is for mode whole, without {_flag('bound')}")
         if self.bound is not None and self.mode not in ("whole", "sliding"):
@@ -285,5 +281,8 @@ def _flag(name: str) -> str:
     return f"--evaluation.{name.replace('_', '-')}"
 
 
-def _needs(missing: bool) -> str:
-    return "needs" if missing else "does not take"
+def _needs(name: str, value: tuple[int, int] | None) -> str:
+    """Return what a mode misses, or what it cannot use, perhaps a setting of the run's own."""
+    if value is None:
+        return f"needs {_flag(name)}"
+    return f"does not take {_flag(name)}, which is {value}: add {_flag(name)} None"

@@ -120,6 +120,8 @@ def label_subset(
             f"the network knows {len(trained.classes)} classes, {subset.dataset.root} has others "
             f"({len(subset.dataset.classes)}): choose the data set it was trained for"
         )
+    if not len(subset):
+        raise ValueError(f"{subset.name} holds no images to label: choose another subset or split")
     work = Labeling(trained, subset, out, settings, runtime, loader or LoaderSettings(), stop)
     return work.run()
 

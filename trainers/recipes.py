@@ -5,6 +5,7 @@ function that returns settings; every one of them can be changed on the command 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -82,8 +83,9 @@ def find_recipe(name: str) -> RunSettings | RoundsSettings:
     """Return a recipe's settings. Raise ValueError with the names that come close when it does not
     exist."""
     if name not in RECIPES:
-        near = [known for known in RECIPES if set(name.split("-")) & set(known.split("-"))]
-        raise ValueError(f"no recipe {name!r}; there are: {', '.join(near or RECIPES)}")
+        near = ", ".join(get_close_matches(name, RECIPES, n=5))
+        hint = f"did you mean {near}? " if near else ""
+        raise ValueError(f"no recipe {name!r}: {hint}`warpseg train --help` lists all")
     return RECIPES[name]()
 
 

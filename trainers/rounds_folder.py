@@ -53,6 +53,13 @@ class Rounds:
         self.dataset = Dataset.open(data)
         self.rank = int(os.environ.get("RANK", 0))
         images = [self.subset_of(part) for part in self.parts]
+        for part, subset in zip(self.parts, images, strict=True):
+            if not len(subset):
+                raise ValueError(
+                    f"part {part.name!r} has no {subset.name} images: choose another split"
+                )
+        if settings.select == "val" and "val" not in self.dataset.subsets:
+            raise ValueError(f"{data} has no validation images: choose --select last or held_out")
         if settings.select == "held_out":
             self._check_held_out(images)
 

@@ -5,6 +5,7 @@ import copy
 import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -190,11 +191,14 @@ def open_runtime(
 ) -> Runtime:
     """Read the rank from torchrun's environment, join the group, and choose the device.
 
-    `device` "auto" is this rank's GPU where there is one and the CPU elsewhere.
+    `device` "auto" is this rank's GPU where there is one and the CPU elsewhere. Raises ValueError
+    for a word that names no device and RuntimeError for a GPU that is not there.
     """
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N; got {device!r}")
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise RuntimeError(
             f"device {device} was asked for, but torch {torch.__version__} sees no GPU; "

@@ -111,6 +111,8 @@ def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
         return from_plain(hint, value, base, where + ".")  # pyright: ignore[reportArgumentType]
     if typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
+        if not isinstance(value, tuple | list):
+            raise ValueError(f"setting {where} takes a list of values; got {value!r}")
         kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
         if len(kinds) != len(value):
             raise ValueError(f"setting {where} takes {len(kinds)} values; got {value!r}")
@@ -119,8 +121,11 @@ def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
         if value not in typing.get_args(hint):
             raise ValueError(f"setting {where} is one of {typing.get_args(hint)}; got {value!r}")
         return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 2e-4, without a point, as a word
+        except ValueError:
+            pass
     if isinstance(hint, type) and type(value) is not hint:
         raise ValueError(f"setting {where} takes {hint.__name__}; got {value!r}")
     return value

@@ -7,10 +7,11 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from ..models import SegmentationNetwork
 from ..shards import Dataset
 from .checkpoint import NAME as CHECKPOINT
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -73,6 +74,7 @@ class Run:
         self.dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
+        self._check_task(settings.network.name)
         self.run = {
             **describe_run(settings, self.dataset, split, recipe=recipe),
             "world_size": runtime.world_size,
@@ -109,6 +111,16 @@ class Run:
             self._resume()
         self.terminated = False
         signal.signal(signal.SIGTERM, self._terminate)
+
+    def _check_task(self, name: str) -> None:
+        """Raise ValueError for a network that classifies images where pixels have classes, and the
+        other way round."""
+        network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
+        if network.task != self.dataset.task:
+            raise ValueError(
+                f"{name} is for {network.task}, and {self.dataset.root} holds data for "
+                f"{self.dataset.task}: choose another recipe or --network.name"
+            )
 
     def work(self) -> bool:
         """Run the steps that are left, then score the network; False where SIGTERM stopped it."""
@@ -212,7 +224,8 @@ class Run:
             self.engine.load_state_dict(state["engine"])
             for name, stream in self.streams.items():
                 stream.load_state_dict(state["streams"][self.runtime.rank][name])
-        log.info(f"going on from step {self.engine.step}")
+        if self.engine.step:
+            log.info(f"going on from step {self.engine.step}")
         self.journal.rewind(self.engine.step)
         if self.settings.evaluate_every and self.engine.step % self.settings.evaluate_every == 0:
             self._evaluate()

@@ -71,6 +71,12 @@ def test_wrong_index(split_dataset: Dataset) -> None:
     assert f"{key}.jpg lies at byte {offset + 512}" in problem
 
 
+def test_missing_image_index(split_dataset: Dataset) -> None:
+    (split_dataset.root / "train-000000.images.idx").unlink()
+    (problem,) = problems(split_dataset)
+    assert "train-000000.images.idx is missing: run the same warpseg convert again" in problem
+
+
 def test_leaking_split(split_dataset: Dataset) -> None:
     folder = split_dataset.root / "splits" / "s"
     rows = (split_dataset.root / "train-000000.idx").read_text()

@@ -103,6 +103,7 @@ def test_missing_file(dataset: Dataset, name: str) -> None:
     ("text", "message"),
     [
         ("{", "is damaged"),
+        ("[1]", "is damaged"),
         ('{"version": 1, "subsets": {}}', "is damaged"),
         ('{"version": 9}', "has format 9, this program reads 1"),
     ],

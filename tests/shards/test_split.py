@@ -228,6 +228,15 @@ def test_split_of_another_conversion(dataset: Dataset) -> None:
         dataset.subset("labeled", "s")
 
 
+def test_damaged_split(dataset: Dataset) -> None:
+    write_split(dataset, "s", fraction(dataset, "4"))
+    path = dataset.root / "splits" / "s" / "split.json"
+    for content in ("{", "[1]", "{}"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"split\.json is damaged .*split .* s --replace"):
+            dataset.subset("labeled", "s")
+
+
 def test_balanced_classes(tmp_path: Path, image: Any) -> None:
     from warpseg.shards.cifar10 import Cifar10Settings, load_cifar10
 

@@ -55,7 +55,10 @@ def upsampled(network, image):
         ({"mode": "center_crop"}, "center_crop needs --evaluation.crop-size"),
         ({"crop_size": (8, 8)}, "whole does not take --evaluation.crop-size"),
         ({"mode": "resize"}, "resize needs --evaluation.size"),
-        ({"size": (8, 8)}, "whole does not take --evaluation.size"),
+        (
+            {"size": (8, 8)},
+            r"take --evaluation.size, which is \(8, 8\): add --evaluation.size None",
+        ),
         ({"pad_to": (0, 8)}, "pad-to takes two lengths of 1 pixel or more"),
         ({"mode": "resize", "size": (8, 8), "pad_to": (9, 9)}, "pad-to is for mode whole"),
         ({"bound": (8, 8), "pad_to": (9, 9)}, "pad-to is for mode whole"),

@@ -234,6 +234,13 @@ def test_a_network_that_diverged_labels_nothing(scenes, tmp_path):
         )
 
 
+def test_a_subset_without_images_is_refused(scenes, tmp_path):
+    dataset = Dataset.open(scenes)
+    subset = dataset.subset("unlabeled", "few").only(())
+    with pytest.raises(ValueError, match="unlabeled holds no images to label"):
+        label_subset(trained_on(dataset), subset, tmp_path, LabelingSettings(), Runtime(device=CPU))
+
+
 def test_wrong_words():
     for changes, told in (
         ({"ratio": 0}, "--ratio"),

@@ -3,6 +3,7 @@ for."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,21 @@ def test_selection_on_images_that_the_split_holds_out(scenes, tmp_path):
     assert summary["selected_on"] == "the images that the split holds out of training"
     link = load_checkpoint(tmp_path / "held")["run"]["recipe"]
     assert link == f"tiny-dmt:{summary['result']}"
+
+
+def test_what_a_plan_cannot_do_without_is_said_before_it_begins(scenes, tmp_path):
+    words = ["split", str(scenes), "masks", "--labeled", "1/1", "--no-with-unlabeled"]
+    assert main(words) == 0
+    with pytest.raises(ValueError, match="part 'labels-a0' has no unlabeled images"):
+        run(scenes, tmp_path / "out", split="masks")
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    manifest = json.loads((data / "manifest.json").read_text())
+    del manifest["subsets"]["val"]
+    (data / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="has no validation images: choose --select last or held"):
+        run(data, tmp_path / "out", changes={"select": "val"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_part_alone(scenes, whole, tmp_path):

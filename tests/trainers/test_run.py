@@ -18,6 +18,7 @@ from warpseg.shards import Dataset
 from warpseg.trainers.checkpoint import load_checkpoint, save_checkpoint
 from warpseg.trainers.inference import EvaluationSettings
 from warpseg.trainers.run import open_trained
+from warpseg.trainers.runtime import open_runtime
 from warpseg.trainers.train import train
 
 TINY = Path(__file__).with_name("tiny.py")
@@ -249,6 +250,37 @@ def test_another_class_count_is_refused(scenes, tmp_path, capsys):
     assert main(["convert", "folder", str(other), str(data)]) == 0
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(data)]) == 1
     assert "has 2 (ground, sky); choose the data set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "network", "data", "message"),
+    [
+        ("supervised-synthetic-swiftnet18-tiny", "tiny", "pictures", "for segmentation, and "),
+        ("vat-cifar10-wrn28-2-tiny", "tiny-classifier", "scenes", "for classification, and "),
+    ],
+)
+def test_a_network_for_another_task_is_refused_before_the_first_step(
+    recipe, network, data, message, tmp_path, capsys, request
+):
+    words = ["--data", request.getfixturevalue(data), "--out", tmp_path / "run", "--split", "few"]
+    words += ["--network.name", network, "--num-steps", 1]
+    assert main(["train", recipe, *map(str, words)]) == 1
+    assert f"warpseg train: {network} is {message}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_word_that_names_no_device_is_refused():
+    with pytest.raises(ValueError, match="--device must be auto, cpu, cuda or cuda:N; got 'gpu'"):
+        open_runtime("gpu")
+
+
+def test_what_the_operating_system_refuses_is_told_without_its_number(scenes, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    words = ["--data", scenes, "--out", tmp_path / "file" / "run", "--split", "few"]
+    assert main(["train", "supervised-synthetic-swiftnet18-tiny", *map(str, words)]) == 1
+    assert capsys.readouterr().err.endswith(
+        f"train: {tmp_path / 'file' / 'run'}: Not a directory\n"
+    )
 
 
 def test_an_unknown_recipe_or_word_has_its_exit_status(scenes, tmp_path, capsys):

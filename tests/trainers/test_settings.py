@@ -22,7 +22,7 @@ def test_a_file_changes_a_recipe(tmp_path):
         "recipe: consistency-camvid-swiftnet18-tiny\n"
         "alpha: 1\n"
         "geometry:\n  crop_size: [64, 96]\n"
-        "optimizer: {lr: 1.0e-4}\n"
+        "optimizer: {lr: 1e-4}\n"
     )
     recipe, settings, rest = _read_recipe(["--config", str(file), "--data", "D"])
     base = RECIPES["consistency-camvid-swiftnet18-tiny"]()
@@ -39,6 +39,8 @@ def test_a_file_changes_a_recipe(tmp_path):
         ({"alfa": 1.0}, r"no setting alfa; there are: network"),
         ({"geometry": {"crop": [1, 2]}}, "no setting geometry.crop; there are: geometry.crop_size"),
         ({"geometry": 3}, "setting geometry is a group of settings; got 3"),
+        ({"geometry": {"crop_size": 3}}, "geometry.crop_size takes a list of values; got 3"),
+        ({"alpha": "much"}, "setting alpha takes float; got 'much'"),
         ({"geometry": {"crop_size": [1, 2, 3]}}, "setting geometry.crop_size takes 2 values"),
         ({"blend": "labels"}, "setting blend is one of"),
         ({"num_steps": "many"}, "setting num_steps takes int; got 'many'"),
@@ -52,9 +54,20 @@ def test_a_wrong_setting_is_named(changes, message):
         from_plain(type(base), changes, base)
 
 
+@pytest.mark.parametrize("content", [b"recipe: [a", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_yaml_is_named(content, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mine\.yaml is no YAML"):
+        _read_recipe(["--config", str(file)])
+
+
 def test_an_unknown_recipe_lists_those_that_come_close():
-    with pytest.raises(ValueError, match=r"no recipe 'supervised-camvid'.*supervised-camvid-swift"):
-        find_recipe("supervised-camvid")
+    name = "supervised-camvid-swiftnet-tiny"
+    with pytest.raises(ValueError, match=rf"{name}'.* mean supervised-camvid-swiftnet18-tiny, "):
+        find_recipe(name)
+    with pytest.raises(ValueError, match=r"no recipe 'xyz': `warpseg train --help` lists all"):
+        find_recipe("xyz")
 
 
 def test_the_first_difference_is_named_with_both_values():

@@ -71,7 +71,12 @@ class Pool(nn.Module):
 
 def tiny_classifier(*, num_classes):
     return SegmentationNetwork(
-        Backbone(), Pool(), nn.Conv2d(16, num_classes, 1), num_classes=num_classes, output_stride=1
+        Backbone(),
+        Pool(),
+        nn.Conv2d(16, num_classes, 1),
+        num_classes=num_classes,
+        output_stride=1,
+        task="classification",
     )
 
 
