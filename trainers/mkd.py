@@ -17,7 +17,8 @@ diagonal covariance): the shift depends on a pixel's class alone. The ablation o
 Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix`, and `feature_strength`.
 """
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import MappingProxyType
@@ -90,6 +91,9 @@ class MkdSettings(RunSettings):
     """both: the labels of networks also teach on labeled images, as in the released code"""
     teacher_batch_norm: Literal["batch", "running"] = "batch"
     """statistics of the teachers' passes; running ones are averages of the students'"""
+    student_batch_norm: Literal["batch", "batch_frozen"] = "batch"
+    """statistics of the students' passes on strong views; batch_frozen keeps them out of the
+    running ones, which then know clean images alone, as those that are scored"""
     loss_stride: int = 8
     """pixels between the logits at which networks teach each other"""
     count_padding: bool = False
@@ -233,7 +237,8 @@ class Mkd(Method):
             )
             strong, known = cutmix(strong, boxes), cutmix(known, boxes)
             guides = [(cutmix(logits, boxes), cutmix(feature, boxes)) for logits, feature in guides]
-        students = self._ask(self.students, strong)
+        with batch_norm_policy(nn.ModuleList(self.students), self.settings.student_batch_norm):
+            students = self._ask(self.students, strong)
         return Lesson(students=students, teachers=guides, known=known, labeled=False)
 
     def _teach(self, lessons: list[Lesson], step: int) -> dict[str, Tensor]:
@@ -281,13 +286,12 @@ class Mkd(Method):
         pairs = zip(logits, labels, strict=True)
         return torch.stack([mean_cross_entropy(z, y, self.runtime) for z, y in pairs]).sum()
 
-    def _teaching(self) -> ExitStack:
-        """Return the context of the teachers' passes: no gradient, their batch-norm statistics."""
-        contexts = ExitStack()
-        contexts.enter_context(torch.no_grad())
-        for teacher in self.teachers:
-            contexts.enter_context(batch_norm_policy(teacher, self.settings.teacher_batch_norm))
-        return contexts
+    @contextmanager
+    def _teaching(self) -> Iterator[None]:
+        """Be the context of the teachers' passes: no gradient, their batch-norm statistics."""
+        policy = self.settings.teacher_batch_norm
+        with torch.no_grad(), batch_norm_policy(nn.ModuleList(self.teachers), policy):
+            yield
 
     @staticmethod
     def _ask(networks: list[nn.Module], image: Tensor) -> list[View]:

@@ -30,6 +30,7 @@ from by_hand import (
     storages,
 )
 from torch import nn
+from torch.func import functional_call
 from warpseg import IGNORE
 from warpseg.kernels import cutmix_boxes
 from warpseg.models.build import NETWORKS
@@ -99,6 +100,13 @@ class ByHand:
             if self.settings.teacher_batch_norm == "running":
                 average_buffers(teacher, student, kept)
 
+    def perturbed(self, student, image):
+        """A student's pass on strong views, perhaps on copies of its statistics."""
+        buffers = dict(student.named_buffers())
+        if self.settings.student_batch_norm == "batch_frozen":
+            buffers = {name: value.clone() for name, value in buffers.items()}
+        return functional_call(student, buffers, image, {"return_feature": True})
+
     def step(self, step, labeled, unlabeled):
         settings = self.settings
         self.update_teachers(step + 1)
@@ -119,7 +127,7 @@ class ByHand:
         views = [net(labeled.image, return_feature=True) for net in self.students]
         p_l = [logits for logits, _ in views]
         loss = sum(mean_loss(full(logits), labeled.mask) for logits in p_l)
-        strong = [net(x_s, return_feature=True) for net in self.students]
+        strong = [self.perturbed(net, x_s) for net in self.students]
         ground = torch.where(inside, 0, IGNORE)
         count = len(views)
         students, teachers = [], []
@@ -204,6 +212,7 @@ CASES = {
         "count_padding": True,
     },
     "running teachers": {"teacher_batch_norm": "running", "gamma": 0.9},
+    "clean statistics": {"student_batch_norm": "batch_frozen"},
     "fine loss": {"loss_stride": 1},
 }
 
