@@ -93,6 +93,7 @@ PAPER = {
         "threshold": None,
         "feature_strength": 1.5,
         "consistency_on": "unlabeled",
+        "student_batch_norm": "batch",
     },
 }
 """The papers' constants where recipes from scratch have others."""
