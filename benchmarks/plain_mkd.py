@@ -152,8 +152,8 @@ def is_plain_mkd(settings: Any) -> bool:
     if not isinstance(settings, MkdSettings):
         return False
     published = MkdSettings()
-    names = ("teachers", "cutmix", "feature_on", "feature_ramp", "consistency_on")
-    names += ("teacher_batch_norm", "count_padding", "rampup_steps", "threshold")
+    names = ("teachers", "cutmix", "feature_on", "feature_ramp", "consistency_on", "threshold")
+    names += ("teacher_batch_norm", "student_batch_norm", "count_padding", "rampup_steps")
     same = all(getattr(settings, name) == getattr(published, name) for name in names)
     return same and settings.feature_strength > 0
 
