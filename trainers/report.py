@@ -191,8 +191,8 @@ class Report:
 
 
 def report(paths: Iterable[Path]) -> Report:
-    """Read the folders of runs. Raises as `load_run`, and ValueError for none."""
-    runs = [load_run(path) for path in paths]
+    """Read the folders of runs, each once. Raises as `load_run`, and ValueError for none."""
+    runs = [load_run(path) for path in {path.resolve(): path for path in paths}.values()]
     if not runs:
         raise ValueError("no runs to report; give one or more folders of runs")
     return Report(runs)

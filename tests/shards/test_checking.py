@@ -1,5 +1,6 @@
 """`check` finds what `open` cannot."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,19 @@ def test_overlapping_split(split_dataset: Dataset) -> None:
         "split 's' lists 10 unlabeled images, not 6",
         "split 's' overlaps itself",
     ]
+
+
+def test_image_missing_from_all(split_dataset: Dataset) -> None:
+    folder = split_dataset.root / "splits" / "s"
+    rows = (folder / "labeled" / "train-000000.idx").read_text()
+    (folder / "all" / "train-000000.idx").write_text(rows)
+    record = json.loads((folder / "split.json").read_text())
+    record["counts"]["all"] = record["counts"]["labeled"]
+    (folder / "split.json").write_text(json.dumps(record))
+    assert problems(split_dataset)[-1] == (
+        "split 's' does not list each image on its sides and in all: "
+        "run warpseg split with --replace"
+    )
 
 
 def test_misplaced_split(split_dataset: Dataset) -> None:

@@ -78,6 +78,13 @@ def test_seeds_are_averaged_and_other_settings_are_not(tmp_path):
     json.dumps(made.to_json(), allow_nan=False)
 
 
+def test_a_run_named_twice_counts_once(tmp_path):
+    run = write_run(tmp_path / "a")
+    again = tmp_path / "b"
+    again.symlink_to(run)
+    assert len(report([run, tmp_path / "." / "a", again]).runs) == 1
+
+
 def test_the_table_lines_up(tmp_path):
     lines = report([write_run(tmp_path / "a"), write_run(tmp_path / "long-name")]).table()
     head, rule, first, second = lines.splitlines()[:4]
