@@ -45,6 +45,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raise FileNotFoundError where there is none and ValueError where the file is no checkpoint of
     this version.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give a run's folder or a checkpoint")
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: the run has not saved a checkpoint yet")

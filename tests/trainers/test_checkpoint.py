@@ -51,7 +51,10 @@ def test_a_damaged_file_is_named(tmp_path):
     torch.save({"format": 999}, path)
     with pytest.raises(ValueError, match="no WarpSeg checkpoint of format 1"):
         load_checkpoint(path)
+    path.unlink()
     with pytest.raises(FileNotFoundError, match="has not saved a checkpoint yet"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match="give a run's folder or a checkpoint"):
         load_checkpoint(tmp_path / "elsewhere")
 
 
