@@ -5,7 +5,7 @@ draws nothing and remembers nothing: samples and windows come in, so that the st
 its whole state, and the portable loader shows the same crops.
 
 On the CPU only the window is decoded. On the GPU whole images are: region decoding on the GPU is
-broken in nvImageCodec 0.9, which DALI 2.4 requires (nvImageCodec issue 55).
+broken in nvImageCodec 0.9, which DALI 2.4 requires.
 """
 
 # DALI's stubs do not know what its modules and operators take at run time.

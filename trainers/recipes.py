@@ -138,7 +138,8 @@ SYNTHETIC_CONSISTENCY: dict[str, Any] = {
 # From scratch, labels of networks that know nothing yet lead astray: GTA-Seg's assistant learns
 # masks as well. In MKD, trust comes late, and to sure labels of the mutual teachers alone, on
 # labeled images too, where they are rarely wrong; features that grow fast would make ever greater
-# shifts. Statistics of strong views, kept for clean images, cost most of what MKD gains.
+# shifts. Strong views stay out of the running statistics that clean images are scored with: moved
+# by them, these lose most of what MKD gains.
 GTA_SCRATCH: dict[str, Any] = {"assistant_on": "both"}
 MKD_SCRATCH: dict[str, Any] = {
     "alpha": 0.5,
