@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import IGNORE
-from ..kernels import TPS, strong_view, warp
+from ..kernels import TPS, strong_view, warp, window_mask
 from ..shards import Subset
 from .batches import LabeledBatch
 from .colour import colour_views
@@ -35,9 +35,11 @@ class LabeledStream(Stream[LabeledBatch]):
         *,
         strong_share: float,
         image_labels: ImageLabels | None = None,
+        padding_class: int | None = None,
         **options: Any,
     ) -> None:
         self._image_labels = image_labels
+        self._padding_class = padding_class
         self._rows: list[int] = []
         strong: StrongSettings | None = options["strong"]
         if strong is not None and strong.view != "none":
@@ -69,6 +71,9 @@ class LabeledStream(Stream[LabeledBatch]):
             label, confidence = self._image_labels.of(crops.keys)
             return self._to_device(label), self._to_device(confidence)
         mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
+        if self._padding_class is not None:
+            shown = window_mask(self._to_device(crops.window), self.geometry.crop_size)
+            mask = mask.masked_fill(~shown, self._padding_class)
         return mask, self._confidence(crops)
 
     def _perturbed(
@@ -137,11 +142,13 @@ def labeled(
         maps, image_labels = {}, None if pseudo is None else ImageLabels(pseudo)
     elif pseudo is not None:
         maps = pseudo_maps("mask", pseudo)
+    true_masks = bool(maps) and pseudo is None
     return LabeledStream(
         subset,
         maps=maps,
         classes=not maps and image_labels is None,
         image_labels=image_labels,
+        padding_class=geometry.padding_class if true_masks else None,
         geometry=geometry,
         normalization=normalization,
         strong=strong,

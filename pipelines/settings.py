@@ -8,6 +8,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from .. import IGNORE
+
 View = Literal["phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none"]
 """Strong views: photometric change and thin-plate-spline warp, either alone, colours, operations on
 the whole image or on small crops, or none."""
@@ -40,6 +42,9 @@ class GeometrySettings:
     """Pixels by which the crop may reach over each border of the scaled image (CIFAR-10: 4)."""
     fill: tuple[int, int, int] | None = None
     """RGB levels (0 to 255) of the padding; None takes the mean colour of the normalisation."""
+    padding_class: int | None = None
+    """Class that true masks have in the padding; None ignores it (GTA-Seg's released code: 0, the
+    background of VOC)."""
 
     def __post_init__(self) -> None:
         _check_size("crop_size", self.crop_size)
@@ -66,6 +71,11 @@ class GeometrySettings:
             )
         if self.fill is not None and not all(0 <= level <= 255 for level in self.fill):
             raise ValueError(f"fill must be three levels from 0 to 255; got {self.fill}")
+        if self.padding_class is not None and not 0 <= self.padding_class < IGNORE:
+            raise ValueError(
+                f"padding_class must be a class id, from 0 to {IGNORE - 1}, or None; "
+                f"got {self.padding_class}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

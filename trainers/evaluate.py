@@ -141,6 +141,11 @@ def evaluate_network(
     """
     settings = EvaluationSettings() if settings is None else settings
     names = tuple(class_names)
+    if settings.padding_class is not None and settings.padding_class >= len(names):
+        raise ValueError(
+            f"--evaluation.padding-class is {settings.padding_class}, but the classes are 0 to "
+            f"{len(names) - 1}"
+        )
     counts = torch.zeros(len(names), len(names), dtype=torch.int64, device=device)
     # Images, images without finite logits, pixels of no known class: read once, at the end.
     totals = torch.zeros(3, dtype=torch.int64, device=device)
@@ -216,7 +221,9 @@ def _count(
         assert settings.size is not None
         image, mask = resize_image(image, settings.size), resize_mask(mask, settings.size)
     prediction = predict_logits(network, image, settings, normalization=normalization, dtype=dtype)
-    counts = prediction.confusion(mask, len(counts), out=counts)
+    counts = prediction.confusion(
+        mask, len(counts), out=counts, padding_class=settings.padding_class
+    )
     return counts, prediction.finite()
 
 

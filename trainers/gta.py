@@ -15,7 +15,9 @@ and student see labeled and unlabeled images in one batch, for common batch stat
 warm-up the student alone learns, from labels, and is copied into the others once at its end. The
 tables of ablations are settings: 4 and 7 by `assistant_on` and `student_on`, 5 and 10 by `transfer`
 (but for Unbiased ST, another method), 8 by the decays and `warmup_steps`, 9 by `reweighting` and
-`smoothing`.
+`smoothing`. Slips of the released code come by name: `--classifier shared`, and padding that counts
+as class 0, `--geometry.padding-class 0` (pseudo-labels of padding count, too) and
+`--evaluation.padding-class 0`.
 """
 
 from dataclasses import dataclass
@@ -83,6 +85,9 @@ class GtaSettings(RunSettings):
     warmup: Literal["student", "all"] = "student"
     """student: it is copied into teacher and assistant at the end; all: the assistant learns from
     labels as well, and the teacher alone is a copy"""
+    classifier: Literal["own", "shared"] = "own"
+    """shared: assistant and student have the same classifier, which both of them train, as by a
+    slip of the released code"""
     assistant_schedule: Literal["same", "constant"] = "same"
     """constant: the assistant's learning rate does not fall, as in the released code"""
 
@@ -108,6 +113,14 @@ class GtaSettings(RunSettings):
         for cut in self.transfer:
             if self.transfer.count(cut) > 1:
                 raise ValueError(f"--transfer names {cut} twice; name each part once")
+        if self.classifier == "shared" and (
+            self.assistant_on == "nothing" or "classifier" in self.transfer
+        ):
+            raise ValueError(
+                "--classifier shared is for an assistant whose classifier does not pass to the "
+                "student: choose another --assistant-on than nothing, and leave classifier out of "
+                "--transfer"
+            )
 
 
 class Gta(Method):
@@ -132,6 +145,8 @@ class Gta(Method):
         if settings.assistant_on != "nothing":
             self.assistant = runtime.train_network(settings.network, num_classes)
             unwrap(self.assistant).load_state_dict(unwrap(self.student).state_dict())
+            if settings.classifier == "shared":
+                self._share_classifier()
             self.networks["assistant"] = self.assistant
             self.optimized["assistant"] = ("assistant",)
             self.also_evaluated = ("student", "assistant")
@@ -186,12 +201,18 @@ class Gta(Method):
         decay = self._decay(step, settings.ema_decay)
         ema_update(self.teacher, student, decay, buffers=settings.confidence == "clean")
 
+    def _share_classifier(self) -> None:
+        """Let the assistant's classifier lie where the student's does; loading copies in place."""
+        theirs, own = (_cuts(network)["classifier"] for network in (self.student, self.assistant))
+        for name, parameter in own.items():
+            parameter.data = theirs[name].data
+
     def _decay(self, step: int, decay: float) -> float:
         """Let the average follow its source closely in the first steps after the warm-up."""
         return min(1 - 1 / (step - self.settings.warmup_steps + 1), decay)
 
     def _transferred(self, network: nn.Module) -> list[Tensor]:
-        cuts = cast(SegmentationNetwork, unwrap(network)).transfer_layers()
+        cuts = _cuts(network)
         return [value for cut in self.settings.transfer for value in cuts[cut].values()]
 
     def _supervised(self, network: nn.Module, batches: Batches) -> dict[str, Tensor]:
@@ -226,8 +247,9 @@ class Gta(Method):
         size = (image.shape[-2], image.shape[-1])
         with batch_norm_policy(self.teacher, "running"):
             clean = pseudo_label(self.teacher(image), size)
-        shown = window_mask(unlabeled.window, size)
-        label = torch.where(shown, clean.label, IGNORE).to(torch.uint8)
+        label = clean.label
+        if settings.geometry.padding_class is None:
+            label = label.masked_fill(~window_mask(unlabeled.window, size), IGNORE)
         boxes = cutmix_boxes(
             len(image), size, preset="gta", probability=settings.cutmix_probability
         ).to(image.device, non_blocking=True)
@@ -261,3 +283,7 @@ class Gta(Method):
             normalizer=normalizer,
             smoothing=settings.smoothing,
         )
+
+
+def _cuts(network: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    return cast(SegmentationNetwork, unwrap(network)).transfer_layers()

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import kernels
+from .. import IGNORE, kernels
 from ..pipelines.geometry import bound_scale, scaled_size
 from ..pipelines.settings import NormalizationSettings
 from .prediction import Part, Prediction, Size, View, place
@@ -49,6 +49,9 @@ class EvaluationSettings:
     fill: tuple[int, int, int] | None = None
     """RGB levels (0 to 255) of the padding (DMT on VOC: 0 0 0); None takes the mean colour of the
     normalisation."""
+    padding_class: int | None = None
+    """Class that pixels outside the image count as in mode center_crop; None leaves them out
+    (GTA-Seg's released code on VOC: 0, which flatters background)."""
     scales: tuple[float, ...] = (1.0,)
     """Factors at which the image is labeled; more than one are averaged."""
     flip: bool = False
@@ -75,6 +78,13 @@ class EvaluationSettings:
             raise ValueError(
                 f"{_flag('fill')} takes three levels from 0 to 255 or None; got {self.fill}"
             )
+        if self.padding_class is not None and (
+            self.mode != "center_crop" or not 0 <= self.padding_class < IGNORE
+        ):
+            raise ValueError(
+                f"{_flag('padding_class')} is a class id or None, and for mode center_crop; got "
+                f"{self.padding_class} for mode {self.mode}"
+            )
         if not 0 < self.stride <= 1:
             raise ValueError(f"{_flag('stride')} must be above 0 and at most 1; got {self.stride}")
         if self.window_batch < 1:
@@ -93,6 +103,8 @@ class EvaluationSettings:
                 words.append(f"{word}{value[0]}x{value[1]}")
         if self.fill is not None and (self.pad_to is not None or self.crop_size is not None):
             words.append("fill " + " ".join(map(str, self.fill)))
+        if self.padding_class is not None:
+            words.append(f"padding as class {self.padding_class}")
         if self.mode == "sliding":
             words.append(f"stride {self.stride:.3g}")
         if self.scales != (1.0,):

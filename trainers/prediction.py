@@ -90,13 +90,22 @@ class Prediction:
             confidences.append(made.confidence[:, :height, : self.size[1]])
         return torch.cat(labels, dim=1), torch.cat(confidences, dim=1)
 
-    def confusion(self, mask: Tensor, num_classes: int, out: Tensor | None = None) -> Tensor:
+    def confusion(
+        self,
+        mask: Tensor,
+        num_classes: int,
+        out: Tensor | None = None,
+        *,
+        padding_class: int | None = None,
+    ) -> Tensor:
         """Count pixels by true class (row) and predicted class (column): int64 (C, C).
 
-        `mask` is uint8 (N, H, W) of the image; IGNORE, padding and what lies outside a centre crop
-        are not counted. The counts are added to `out`, if given.
+        `mask` is uint8 (N, H, W) of the image; IGNORE and what lies outside a centre crop are not
+        counted, nor is what the crop shows beyond the image, unless as `padding_class`. The counts
+        are added to `out`, if given.
         """
-        mask = place(mask, self.size, self.offset, IGNORE)
+        beyond = IGNORE if padding_class is None else padding_class
+        mask = place(mask, self.size, self.offset, beyond)
         for rows, values, covered in self._ranked():
             part = place(mask[:, rows], covered, (0, 0), IGNORE)
             out = kernels.confusion(values, part.contiguous(), num_classes, out=out)

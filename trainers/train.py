@@ -74,7 +74,7 @@ class Run:
         self.dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
-        self._check_task(settings.network.name)
+        self._check_data(settings.network.name)
         self.run = {
             **describe_run(settings, self.dataset, split, recipe=recipe),
             "world_size": runtime.world_size,
@@ -112,15 +112,22 @@ class Run:
         self.terminated = False
         signal.signal(signal.SIGTERM, self._terminate)
 
-    def _check_task(self, name: str) -> None:
-        """Raise ValueError for a network that classifies images where pixels have classes, and the
-        other way round."""
+    def _check_data(self, name: str) -> None:
+        """Raise ValueError for a network that classifies images where pixels have classes or the
+        other way round, and for a class of padding that there is not."""
         network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
         if network.task != self.dataset.task:
             raise ValueError(
                 f"{name} is for {network.task}, and {self.dataset.root} holds data for "
                 f"{self.dataset.task}: choose another recipe or --network.name"
             )
+        for group in ("geometry", "evaluation"):
+            named = getattr(self.settings, group).padding_class
+            if named is not None and named >= self.dataset.num_classes:
+                raise ValueError(
+                    f"--{group}.padding-class is {named}, but the classes of {self.dataset.root} "
+                    f"are 0 to {self.dataset.num_classes - 1}"
+                )
 
     def work(self) -> bool:
         """Run the steps that are left, then score the network; False where SIGTERM stopped it."""

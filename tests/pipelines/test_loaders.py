@@ -1,6 +1,7 @@
 """What both loaders deliver: pixels, masks and windows that belong together."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -171,6 +172,21 @@ def test_the_padding_is_the_mean_colour(coordinates, loader):
     outside = ~batch.valid
     assert outside.any()
     assert batch.weak.permute(0, 2, 3, 1)[outside].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["dali", "portable", "resident"])
+def test_masks_may_name_a_class_in_the_padding(coordinates, name):
+    if name == "dali":
+        pytest.importorskip("nvidia.dali")
+    subset = coordinates.subset("train")
+    masks = []
+    for padding_class in (None, 3):
+        given = options(name, replace(GEOMETRY, padding_class=padding_class), stream="one")
+        masks += [batch.mask for batch in take(labeled(subset, batch_size=8, **given), 1)]
+    (pair,) = take(paired(subset, batch_size=8, strong=PLAIN, **options(stream="one")), 1)
+    assert (masks[0][~pair.valid] == IGNORE).all()
+    assert not pair.valid.all()
+    assert torch.equal(masks[1], torch.where(pair.valid, masks[0], 3))
 
 
 def test_classification_is_a_mask_of_one_pixel(digits, loader):

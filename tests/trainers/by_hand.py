@@ -34,9 +34,11 @@ def build_engine(settings):
     """Return the engine of a method in float64, its networks drawn alike every time."""
     torch.manual_seed(SEED)
     runtime = Runtime(device=torch.device("cpu"))
-    method = build_method(settings, runtime, CLASSES)
-    for network in method.networks.values():
-        network.double()
+    torch.set_default_dtype(torch.float64)
+    try:
+        method = build_method(settings, runtime, CLASSES)
+    finally:
+        torch.set_default_dtype(torch.float32)
     return Engine(
         method,
         runtime,

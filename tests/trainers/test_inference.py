@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from warpseg.kernels import normalize
 from warpseg.pipelines import NORMALIZATIONS
+from warpseg.pipelines.batches import PlainBatch
 from warpseg.trainers import prediction as prediction_module
+from warpseg.trainers.evaluate import evaluate_network
 from warpseg.trainers.inference import (
     EvaluationSettings,
     evaluating,
@@ -63,6 +65,7 @@ def upsampled(network, image):
         ({"mode": "resize", "size": (8, 8), "pad_to": (9, 9)}, "pad-to is for mode whole"),
         ({"bound": (8, 8), "pad_to": (9, 9)}, "pad-to is for mode whole"),
         ({"mode": "center_crop", "crop_size": (8, 8), "bound": (9, 9)}, "not center_crop"),
+        ({"padding_class": 0}, "for mode center_crop; got 0 for mode whole"),
         ({"pad_to": (9, 9), "fill": (0, 0, 256)}, "fill takes three levels from 0 to 255 or None"),
         ({"stride": 0.0}, "stride must be above 0"),
         ({"window_batch": 0}, "window-batch must be at least 1; got 0"),
@@ -296,6 +299,25 @@ def test_a_centre_crop_counts_the_middle_alone(copying, crop):
     counted = min(crop[0], 40) * min(crop[1], 50)
     # Everything is predicted 1: the one pixel of class 2 lies in every crop, padding in none.
     assert counts.tolist() == [[0, counted - 1, 0], [0, 0, 0], [0, 1, 0]]
+
+
+def test_padding_counts_as_a_class_where_asked(copying):
+    image, mask = torch.zeros(1, 3, 40, 50), torch.ones(1, 40, 50, dtype=torch.uint8)
+    image[:, 1] = 1
+    settings = EvaluationSettings(
+        mode="center_crop", crop_size=(30, 60), fill=(255, 0, 0), padding_class=0
+    )
+    assert settings.describe() == "center crop, 30x60, fill 255 0 0, padding as class 0"
+    counts = evaluate_network(
+        copying,
+        [PlainBatch(image=image, mask=mask, size=(40, 50), keys=("a",))],
+        settings,
+        class_names=("background", "road", "tree"),
+        device=torch.device("cpu"),
+        normalization=NORMALIZATIONS["none"],
+    ).confusion
+    # Red padding, five columns at each side, is predicted as class 0.
+    assert counts.tolist() == [[30 * 10, 0, 0], [0, 30 * 50, 0], [0, 0, 0]]
 
 
 def test_an_even_crop_is_cut_where_the_eye_expects_it(copying, draw):

@@ -269,6 +269,16 @@ def test_a_network_for_another_task_is_refused_before_the_first_step(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("group", ["geometry", "evaluation"])
+def test_padding_of_no_class_is_refused_before_the_first_step(group, scenes, tmp_path):
+    middle = EvaluationSettings(mode="center_crop", crop_size=(32, 32))
+    settings = tiny_recipe(METHOD_RECIPES["supervised"], evaluation=middle)
+    named = replace(getattr(settings, group), padding_class=200)
+    with pytest.raises(ValueError, match=f"--{group}.padding-class is 200, but the classes of"):
+        run("supervised", scenes, tmp_path / "run", **{"evaluation": middle, group: named})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_word_that_names_no_device_is_refused():
     with pytest.raises(ValueError, match="--device must be auto, cpu, cuda or cuda:N; got 'gpu'"):
         open_runtime("gpu")
