@@ -228,7 +228,15 @@ def _data_of(trained: TrainedNetwork, path: Path, data: Path | None) -> Dataset:
 
 
 def _protocol(arguments: list[str]) -> EvaluationSettings:
-    """Return the protocol of the run that the words name first, the default of the flags."""
-    if not arguments or arguments[0].startswith("-"):
+    """Return the protocol of the run that the words name first, which is the default of the flags.
+
+    Raises ValueError where a flag comes before the run.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
         return EvaluationSettings()
+    if arguments[0].startswith("-"):
+        raise ValueError(
+            f"name the run first, and {arguments[0]} after it: settings that are not given are "
+            "the run's own"
+        )
     return open_trained(Path(arguments[0])).evaluation

@@ -1,6 +1,6 @@
 """The report as one HTML page that needs nothing beside it: table, curves as SVG, IoU by class.
 
-The parts of the page are functions, which the page of a comparison (compare_page.py) uses too.
+The parts of the page are functions, which the page of a comparison (comparison_page.py) uses too.
 """
 
 from __future__ import annotations

@@ -236,6 +236,12 @@ def test_commands_use_a_run(scenes, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["miou"] == last["miou"]
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "predict", "pseudo-label"])
+def test_a_flag_before_the_run_is_refused(verb, capsys):
+    assert main([verb, "--device", "cpu", "run"]) == 1
+    assert f"warpseg {verb}: name the run first, and --device after it" in capsys.readouterr().err
+
+
 def test_another_class_count_is_refused(scenes, tmp_path, capsys):
     run("supervised", scenes, tmp_path / "run", num_steps=1)
     other = tmp_path / "other"
