@@ -70,6 +70,6 @@ class PlainBatch:
     mask: Tensor | None
     """(N, H, W) uint8 class ids; classification: (N, 1, 1); None where the subset has no masks."""
     size: tuple[int, int]
-    """Height and width of the source images in pixels, before any resize."""
+    """Height and width of the images in pixels."""
     keys: tuple[str, ...]
     """Key of each sample in its shard."""

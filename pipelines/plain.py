@@ -10,17 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..kernels import normalize
 from ..shards import Sample, Subset
 from .batches import PlainBatch
 from .plan import DAMAGED, damaged
-from .portable import decode
 from .settings import LoaderSettings, NormalizationSettings, normalization_of
 
-Size = tuple[int, int]
 _Decoded = tuple[np.ndarray, np.ndarray | None]
 
 
@@ -37,16 +34,14 @@ class PlainStream:
         normalization: NormalizationSettings,
         loader: LoaderSettings,
         batch_size: int,
-        resize: Size | None,
         device: torch.device,
-        dtype: torch.dtype,
         rank: int,
         world_size: int,
     ) -> None:
         self._has_masks = subset.has_masks
         self._groups = _groups(subset.samples()[rank::world_size], batch_size)
         self._normalization, self._loader = normalization, loader
-        self._resize, self._device, self._dtype = resize, device, dtype
+        self._device = device
 
     def __len__(self) -> int:
         """Return the number of batches of this rank."""
@@ -74,23 +69,16 @@ class PlainStream:
 
     def _decode(self, sample: Sample) -> _Decoded:
         try:
-            image = decode(sample)
-            mask = sample.read_mask() if self._has_masks else None
+            return sample.read_image(), sample.read_mask() if self._has_masks else None
         except DAMAGED as error:
             raise damaged(sample, error) from error
-        if self._resize is not None and self._resize != sample.size:
-            size = (self._resize[1], self._resize[0])
-            image = image.resize(size, Image.Resampling.BILINEAR)
-            if mask is not None and mask.shape == sample.size:
-                mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        return np.asarray(image), mask
 
     def _batch(self, group: list[Sample], decoded: list[_Decoded]) -> PlainBatch:
         pixels = self._to_device(np.stack([image for image, _ in decoded]))
         masks = [mask for _, mask in decoded if mask is not None]
         look = self._normalization
         return PlainBatch(
-            image=normalize(pixels, look.mean, look.std, self._dtype),
+            image=normalize(pixels, look.mean, look.std),
             mask=self._to_device(np.stack(masks)) if masks else None,
             size=group[0].size,
             keys=tuple(sample.key for sample in group),
@@ -109,17 +97,14 @@ def plain(
     normalization: NormalizationSettings | str = "imagenet",
     loader: LoaderSettings | None = None,
     batch_size: int = 1,
-    resize: Size | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
     rank: int = 0,
     world_size: int = 1,
 ) -> PlainStream:
     """Open the whole images of a subset, each once over all ranks, with masks where it has them.
 
-    batch_size: at most so many images of equal size at once. resize: bring images (bilinear,
-    antialiased) and masks (nearest) to this height and width; None keeps their size. Iterating
-    raises ValueError naming shard, key and source of a sample that cannot be decoded.
+    batch_size: at most so many images of equal size at once. Iterating raises ValueError naming
+    shard, key and source of a sample that cannot be decoded.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
@@ -130,9 +115,7 @@ def plain(
         normalization=normalization_of(normalization),
         loader=loader or LoaderSettings(),
         batch_size=batch_size,
-        resize=resize,
         device=torch.device(device),
-        dtype=dtype,
         rank=rank,
         world_size=world_size,
     )

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image
 
 from ..shards import Sample
-from ..shards.images import open_image
 from .geometry import Window
 from .loading import Loader
 from .plan import Crops, Request
@@ -44,11 +43,3 @@ class PortableLoader(Loader):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         top, left, bottom, right = window.shown
         canvas[row, top:bottom, left:right] = np.asarray(image)
-
-
-def decode(sample: Sample) -> Image.Image:
-    """Decode the image of a sample to RGB; raises ValueError where it is damaged."""
-    data, extension = sample.read(sample.extension), sample.extension
-    if extension == "npy":
-        return Image.fromarray(sample.read_image())
-    return open_image(data, extension).convert("RGB")

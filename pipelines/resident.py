@@ -22,7 +22,6 @@ from .geometry import draw_windows
 from .loading import Loader
 from .masks import read_map
 from .plan import DAMAGED, Crops, Plan, Request
-from .portable import decode
 from .sampling import GEOMETRY
 from .settings import LoaderSettings
 
@@ -145,7 +144,7 @@ class ResidentLoader(Loader):
     def _decode(self, number: int) -> _Decoded:
         """Decode an image and its maps, in a thread."""
         sample = self.plan.samples[number]
-        image = np.asarray(decode(sample))
+        image = sample.read_image()
         if image.shape[:2] != sample.size:
             raise ValueError(f"it is {image.shape[:2]} pixels, the manifest says {sample.size}")
         maps = {

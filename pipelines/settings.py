@@ -236,9 +236,8 @@ def normalization_of(choice: NormalizationSettings | str) -> NormalizationSettin
 class LoaderSettings:
     """How samples are read and decoded; never what is drawn, which is the same for all of these."""
 
-    loader: Literal["auto", "dali", "portable", "resident"] = "auto"
-    """dali, portable (Pillow), or auto: dali where it is installed; resident is a name of the
-    portable one with --loader.cache device."""
+    loader: Literal["auto", "dali", "portable"] = "auto"
+    """dali, portable (Pillow), or auto: dali where it is installed."""
     cache: Literal["none", "host", "device"] = "none"
     """Where decoded images stay after the first epoch that decodes them: host, in memory as uint8
     (2048 x 1024: 6 MiB each, on every rank); device, on the GPU with their masks, where one kernel

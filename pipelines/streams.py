@@ -260,7 +260,7 @@ class Stream(ABC, Generic[Batch]):
 
 def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torch.device) -> Loader:
     """Build the loader that the settings name; RuntimeError where it is DALI and not installed."""
-    if settings.loader == "resident" or settings.cache == "device":
+    if settings.cache == "device":
         if plan.change is not None:
             raise ValueError(
                 "view sda changes images before they are cut, which --loader.cache device cannot: "

@@ -174,14 +174,17 @@ def test_the_padding_is_the_mean_colour(coordinates, loader):
     assert batch.weak.permute(0, 2, 3, 1)[outside].abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("name", ["dali", "portable", "resident"])
-def test_masks_may_name_a_class_in_the_padding(coordinates, name):
+@pytest.mark.parametrize(
+    ("name", "cache"), [("dali", "none"), ("portable", "none"), ("portable", "device")]
+)
+def test_masks_may_name_a_class_in_the_padding(coordinates, name, cache):
     if name == "dali":
         pytest.importorskip("nvidia.dali")
     subset = coordinates.subset("train")
     masks = []
     for padding_class in (None, 3):
         given = options(name, replace(GEOMETRY, padding_class=padding_class), stream="one")
+        given["loader"] = replace(given["loader"], cache=cache)
         masks += [batch.mask for batch in take(labeled(subset, batch_size=8, **given), 1)]
     (pair,) = take(paired(subset, batch_size=8, strong=PLAIN, **options(stream="one")), 1)
     assert (masks[0][~pair.valid] == IGNORE).all()

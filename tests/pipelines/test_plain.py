@@ -41,10 +41,6 @@ def test_equal_sizes_are_batched(coordinates):
     assert len(batches) < 13
     for batch in batches:
         assert batch.image.shape == (len(batch.keys), 3, *batch.size)
-    resized = list(plain(subset, resize=(20, 30)))
-    assert {tuple(b.image.shape[2:]) for b in resized} == {(20, 30)}
-    assert {tuple(b.mask.shape[1:]) for b in resized} == {(20, 30)}
-    assert {b.size for b in resized} == {s.size for s in subset.samples()}
 
 
 def test_without_masks_and_with_classes(coordinates, digits):

@@ -13,12 +13,12 @@ SCALED = GeometrySettings(crop_size=(40, 48), scale=(0.5, 2.0), fill=(7, 9, 201)
 BOUND = GeometrySettings(crop_size=(40, 48), scale=(0.5, 2.0), bound=(50, 44))
 
 
-def batches(open_stream, subset, loader, geometry, count=4, **changes):
+def batches(open_stream, subset, cache, geometry, count=4, **changes):
     stream = open_stream(
         subset,
         geometry=geometry,
         normalization="none",
-        loader=LoaderSettings(loader=loader, threads=1),
+        loader=LoaderSettings(loader="portable", cache=cache, threads=1),
         batch_size=4,
         **changes,
     )
@@ -32,8 +32,8 @@ def batches(open_stream, subset, loader, geometry, count=4, **changes):
 @pytest.mark.parametrize("kind", ["coordinates", "digits"])
 def test_it_delivers_the_crops_of_the_portable_loader(geometry, levels, kind, request):
     subset = request.getfixturevalue(kind).subset("train")
-    ours, state = batches(labeled, subset, "resident", geometry)
-    theirs, same = batches(labeled, subset, "portable", geometry)
+    ours, state = batches(labeled, subset, "device", geometry)
+    theirs, same = batches(labeled, subset, "none", geometry)
     assert state == same
     for one, other in zip(ours, theirs, strict=True):
         assert one.keys == other.keys
@@ -44,8 +44,8 @@ def test_it_delivers_the_crops_of_the_portable_loader(geometry, levels, kind, re
 def test_views_and_windows_are_those_of_the_portable_loader(coordinates):
     subset = coordinates.subset("all", "half")
     strong = StrongSettings(view="phtps")
-    ours, _ = batches(paired, subset, "resident", PADDED, strong=strong)
-    theirs, _ = batches(paired, subset, "portable", PADDED, strong=strong)
+    ours, _ = batches(paired, subset, "device", PADDED, strong=strong)
+    theirs, _ = batches(paired, subset, "none", PADDED, strong=strong)
     for one, other in zip(ours, theirs, strict=True):
         assert torch.equal(one.window, other.window)
         assert torch.equal(one.valid, other.valid)
@@ -55,8 +55,8 @@ def test_views_and_windows_are_those_of_the_portable_loader(coordinates):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_holds_the_same_crops(coordinates):
     subset = coordinates.subset("train")
-    ours, _ = batches(labeled, subset, "resident", SCALED, device="cuda")
-    theirs, _ = batches(labeled, subset, "portable", SCALED)
+    ours, _ = batches(labeled, subset, "device", SCALED, device="cuda")
+    theirs, _ = batches(labeled, subset, "none", SCALED)
     for one, other in zip(ours, theirs, strict=True):
         assert one.image.is_cuda
         assert one.mask.is_cuda
@@ -88,11 +88,11 @@ def test_windows_of_a_batch_are_those_of_its_images(distribution, first):
 
 
 def test_a_damaged_image_is_named(coordinates, monkeypatch):
-    from warpseg.pipelines import resident
+    from warpseg.shards import Sample
 
     def broken(sample):
         raise ValueError("cut short")
 
-    monkeypatch.setattr(resident, "decode", broken)
+    monkeypatch.setattr(Sample, "read_image", broken)
     with pytest.raises(ValueError, match=r"sample .* cannot be decoded \(cut short\)"):
         batches(labeled, coordinates.subset("train"), "resident", PADDED)

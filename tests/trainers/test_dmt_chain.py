@@ -214,7 +214,7 @@ def stream_of(data, labels=None, open_stream=labeled, **options):
         subset,
         geometry=GeometrySettings(crop_size=(32, 32), scale=(1.0, 1.0)),
         normalization=plain,
-        loader=LoaderSettings(loader="resident"),
+        loader=LoaderSettings(cache="device"),
         **options,
     )
 
