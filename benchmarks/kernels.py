@@ -21,12 +21,14 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from torch import Tensor
 
 from ..kernels.dispatch import kernels as forced
 from . import compiled
 from .bars import draw_bars
-from .kernel_cases import Case, Outputs, Target, cases
+from .kernel_case import Case, Outputs, Target
+from .kernel_cases import cases
+from .kernel_gate import gate
+from .tables import MiB
 from .timing import (
     Times,
     bandwidth,
@@ -37,17 +39,7 @@ from .timing import (
     waits_for_the_device,
 )
 
-TOLERANCES = {
-    torch.float64: 1e-9,
-    torch.float32: 1e-5,
-    torch.float16: 2e-3,
-    torch.bfloat16: 1e-2,
-}
-"""Greatest error by the output's dtype, relative to the largest expected magnitude; some cases have
-one of their own."""
-
 CONTENDERS = ("eager", "compiled", "op")
-MiB = 2**20
 
 
 @dataclass(kw_only=True)
@@ -152,15 +144,6 @@ def _measure_case(
     return row
 
 
-def gate(case: Case) -> str:
-    """Return what is wrong with an operation, or nothing."""
-    with forced("reference"):
-        expected = case.run(case.baseline or case.function, exact=True, aside=True)
-    actual = case.run(case.function, aside=True)
-    compared = case.compared(actual), case.compared(expected)
-    return differences(*compared, case.mismatch, case.tolerance)
-
-
 def _contenders(
     case: Case, device: torch.device, mode: str
 ) -> Iterator[tuple[str, Callable[[], Outputs]]]:
@@ -178,45 +161,6 @@ def _contenders(
     if device.type == "cuda":
         yield "compiled", reference(torch.compile(baseline, mode=mode))
         yield "op", lambda: case.run(case.function)
-
-
-def differences(
-    actual: Outputs,
-    expected: Outputs,
-    mismatch: tuple[float, float],
-    tolerance: float | None = None,
-) -> str:
-    """Return what is wrong with the outputs, or nothing. tolerance: in place of the dtypes'."""
-    if set(actual) != set(expected):
-        return f"outputs {sorted(actual)} in place of {sorted(expected)}"
-    wrong = (
-        _difference(value, expected[name], mismatch, tolerance) for name, value in actual.items()
-    )
-    return "; ".join(f"{name}: {w}" for name, w in zip(actual, wrong, strict=True) if w)
-
-
-def _difference(
-    actual: Tensor, expected: Tensor, mismatch: tuple[float, float], tolerance: float | None
-) -> str:
-    if actual.shape != expected.shape:
-        return f"shape {tuple(actual.shape)} in place of {tuple(expected.shape)}"
-    if not actual.numel():
-        return ""
-    away = (actual.double() - expected.double()).abs()
-    if not actual.is_floating_point():
-        share, most = mismatch
-        counts = actual.dtype in (torch.int32, torch.int64)
-        # Of counts, the share of what was counted; of labels and levels, the share of the pixels.
-        moved = away.sum() / expected.abs().sum().clamp(min=1) if counts else (away > 0).double()
-        moved = moved.mean().item()
-        if moved > share or (not counts and away.max() > most):
-            return f"{moved:.1e} differ, by up to {away.max().item():.0f}"
-        return ""
-    scale = expected.double().abs().max().item()
-    error = away.max().item() / max(scale, 1e-12)
-    if not error <= (TOLERANCES[actual.dtype] if tolerance is None else tolerance):
-        return f"relative error {error:.1e}"
-    return ""
 
 
 def verdicts(target: Target, row: Row, own_size: bool) -> dict[str, str]:

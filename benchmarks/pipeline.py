@@ -18,9 +18,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from functools import partial
-from importlib import import_module, metadata
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,56 +28,13 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from ..pipelines import GeometrySettings, LoaderSettings, StrongSettings, labeled
+from ..pipelines import GeometrySettings, LoaderSettings, labeled
 from ..pipelines.dali import has_dali
-from ..pipelines.paired import PairedStream, paired
-from ..shards import Dataset, Sample, Subset
+from ..shards import Dataset, Subset
 from .enlarged import enlarge
-from .peers import albumentations_recipe, peer_loader, pil_recipe, torchvision_recipe
+from .loader_contenders import BASELINE, CROPS, PAIRS, Contender, Row, contenders
 from .tables import Result, Table, result_of, write
-from .timing import circumstances
-
-PEERS = {
-    "PIL (UniMatch)": pil_recipe,
-    "torchvision.v2": torchvision_recipe,
-    "albumentations": albumentations_recipe,
-}
-BASELINE = "PIL (UniMatch)"
-PAIRS, CROPS = "weak, strong, mask", "uint8 crop, mask"
-TICK = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass
-class Row:
-    """A loader's measurements: pairs/s and CPU ms per pair of each round, and what it delivers."""
-
-    loader: str
-    delivers: str
-    pairs_per_second: list[float] = field(default_factory=list)
-    cpu_ms_per_pair: list[float] = field(default_factory=list)
-
-    @property
-    def rate(self) -> float:
-        """Median pairs/s."""
-        return statistics.median(self.pairs_per_second)
-
-    @property
-    def cpu_ms(self) -> float:
-        """Median CPU ms per pair."""
-        return statistics.median(self.cpu_ms_per_pair)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A running loader: an endless iterator, the ids of its worker processes, how to stop it, and
-    how many batches it takes to get going.
-    """
-
-    row: Row
-    batches: Iterator[Any]
-    pids: Callable[[], list[int]]
-    close: Callable[[], None]
-    warm: int = 4
+from .timing import circumstances, cpu_seconds
 
 
 def pipeline(arguments: list[str]) -> int:
@@ -173,65 +130,6 @@ def check_agreement(subset: Subset, crop: int) -> None:
         )
 
 
-def contenders(
-    subset: Subset, crop: int, batch_size: int, *, threads: int, peers: Sequence[str] = tuple(PEERS)
-) -> list[Callable[[], Contender]]:
-    """Return functions that open our loaders and the named ones of PEERS."""
-    makers: list[Callable[[], Contender]] = []
-    ours = [LoaderSettings(loader="portable", threads=threads)]
-    if has_dali():
-        dali = LoaderSettings(loader="dali", threads=threads)
-        ours = [dali, replace(dali, mask_cache=0), *ours]
-        makers.append(partial(_ours, subset, crop, batch_size, dali, CROPS))
-    for loader in ours:
-        makers.append(partial(_ours, subset, crop, batch_size, loader, PAIRS))
-    for name in peers:
-        if name == "albumentations" and not _importable("albumentations", "cv2"):
-            print(f"left out: {name} (pip install albumentations opencv-python-headless)")
-        else:
-            makers.append(partial(_peer, subset, name, crop, batch_size, threads))
-    return makers
-
-
-def _peer(subset: Subset, name: str, crop: int, batch_size: int, workers: int) -> Contender:
-    batches, pids = peer_loader(
-        subset.samples(), crop, PEERS[name], batch_size=batch_size, workers=workers
-    )
-    return Contender(Row(name, PAIRS), batches, pids, lambda: None)
-
-
-def _ours(
-    subset: Subset, crop: int, batch_size: int, loader: LoaderSettings, delivers: str
-) -> Contender:
-    """Open our stream; its pseudo-labels are the masks, as a paired stream never reads those."""
-    stream = paired(
-        subset,
-        geometry=GeometrySettings(crop_size=(crop, crop)),
-        strong=StrongSettings(view="colour"),
-        loader=loader,
-        batch_size=batch_size,
-        pseudo={s.key: _as_label(s) for s in subset.samples()},
-    )
-    name = f"warpseg {loader.loader}" + ("" if loader.mask_cache else ", no cache")
-    batches = stream if delivers == PAIRS else _crops_alone(stream)
-    # The first pass over the data fills the cache of masks.
-    warm = stream.epoch_size // batch_size + 1
-    return Contender(Row(name, delivers), batches, list, stream.close, warm)
-
-
-def _as_label(sample: Sample) -> Sample:
-    parts = {"label.png": sample.parts["seg.png"]}
-    return Sample(sample.key, sample.shard, parts, sample.name, sample.size)
-
-
-def _crops_alone(stream: PairedStream) -> Iterator[Any]:
-    """Yield what the loader delivers, as where the views are made on a GPU."""
-    position = 0
-    while True:
-        yield stream.loader.load(position)
-        position += stream.batch_size
-
-
 def _window(contender: Contender, batch_size: int, seconds: float) -> None:
     """Measure for some seconds, after the batches that lay ready are gone."""
     _take(contender.batches, 6)
@@ -248,15 +146,6 @@ def _window(contender: Contender, batch_size: int, seconds: float) -> None:
 def _take(batches: Iterator[Any], count: int) -> None:
     for _ in islice(batches, count):
         pass
-
-
-def cpu_seconds(pids: list[int]) -> float:
-    """Return the processor time of this process and of worker processes."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return time.process_time() + ticks / TICK
 
 
 def table(title: str, rows: list[Row]) -> str:
@@ -317,13 +206,3 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "packages": {name: installed.get(name) for name in packages},
     }
-
-
-def _importable(*names: str) -> bool:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    try:
-        for name in names:
-            import_module(name)
-    except ImportError:
-        return False
-    return True

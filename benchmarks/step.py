@@ -14,35 +14,34 @@ what is allocated, and its own networks, optimizer state and constant batches.
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import tyro
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..shards import Dataset
-from ..trainers.data import Batches, next_batches, open_streams
-from ..trainers.engine import Engine
 from ..trainers.runtime import Runtime, open_runtime
 from ..trainers.settings import RunSettings, to_plain
 from ..trainers.speed import manual_garbage_collection
 from ..trainers.tables import decimal
 from .allocations import bytes_of
 from .phases import PhaseTime, measure_phases
-from .pipeline import cpu_seconds
-from .plain import plain_step
-from .plain_loader import PlainLoader
-from .plain_step import Arithmetic, PlainSupervised, plain_batches
+from .plain_step import Arithmetic, plain_batches
+from .step_contenders import (
+    Contender,
+    Row,
+    check_plain,
+    constant_contender,
+    loader_contender,
+    plain_contenders,
+)
 from .tables import MiB, Result, Table, by_kind, result_of, setup_of, write
-from .workload import Workload, bench_settings, held_between_steps, open_workload
-
-TOLERANCE = {"fp32": 2e-3, "bf16": 5e-2, "fp16": 2e-2}
-"""Greatest relative difference of the plain step's losses, by our precision."""
+from .timing import cpu_seconds
+from .workload import bench_settings, open_workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,36 +67,6 @@ class StepSettings:
     """also emit NVTX ranges, for Nsight Systems; needs a GPU"""
     out: Path | None = None
     """write the results to this file as well (JSON)"""
-
-
-@dataclass(kw_only=True)
-class Row:
-    """A contender's measurements, one number a window."""
-
-    name: str
-    images: int
-    images_per_second: list[float] = field(default_factory=list)
-    cpu_ms_per_image: list[float] = field(default_factory=list)
-    peak_memory: int | None = None
-    """Most bytes on the GPU: networks, optimizer state, batches, and what a step allocates; without
-    the other contenders' and without what a loader keeps ready."""
-
-    @property
-    def rate(self) -> float:
-        """Median images/s."""
-        return statistics.median(self.images_per_second)
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Something that makes steps, and what it holds between them; of one with a loader, what takes
-    the batches that lie ready, and the ids of its worker processes."""
-
-    row: Row
-    step: Callable[[], object]
-    held: Callable[[], list[Tensor]]
-    drain: Callable[[], object] = list
-    pids: Callable[[], list[int]] = list
 
 
 def step(arguments: list[str]) -> int:
@@ -155,12 +124,12 @@ def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
     workload = open_workload(recipe, run, runtime, classes)
     engine = workload.engine()
     plains = check_plain(workload, engine, settings.plain, classes)
-    contenders = [_constant(workload, engine)]
+    contenders = [constant_contender(workload, engine)]
     if dataset is not None:
-        contenders.append(_loaded(workload, engine, dataset, settings.split))
+        contenders.append(loader_contender(workload, engine, dataset, settings.split))
     batches = plain_batches(workload.batches)
     for name, plain in plains.items():
-        contenders += _plain(name, plain, batches, workload, dataset, settings.split)
+        contenders += plain_contenders(name, plain, batches, workload, dataset, settings.split)
     ranges = torch.autograd.profiler.emit_nvtx() if settings.nvtx else nullcontext()
     with ranges:
         for _ in range(settings.rounds):
@@ -178,91 +147,6 @@ def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
         phases=phases,
         flops=counter.get_total_flops(),
     )
-
-
-def check_plain(
-    workload: Workload, engine: Engine, arithmetics: Sequence[Arithmetic], classes: int
-) -> dict[str, PlainSupervised]:
-    """Return the plain implementations, from our weights, once their losses are ours."""
-    device, plains = workload.runtime.device, {}
-    for arithmetic in arithmetics:
-        made = plain_step(workload.settings, classes, device, arithmetic)
-        if made is None:
-            print(f"{workload.recipe} has no plain implementation to compare with")
-            break
-        made.load(workload.method.networks)
-        plains[f"plain PyTorch, {arithmetic}"] = made
-    seed = (workload.settings.seed, engine.step)
-    engine.run_step(workload.micro_batches())
-    ours = engine.means()
-    batches = plain_batches(workload.batches)
-    for name, plain in plains.items():
-        workload.runtime.seed(*seed)
-        for stage, value in plain.run(batches).items():
-            error = abs(value.item() - ours[stage]) / max(abs(ours[stage]), 1e-6)
-            least = TOLERANCE["fp32" if plain.arithmetic == "fp32" else "bf16"]
-            if error > max(TOLERANCE[workload.runtime.precision], least):
-                raise RuntimeError(
-                    f"{name} has loss {stage} {value.item():.6f}, we {ours[stage]:.6f}: no figures"
-                )
-    return plains
-
-
-def _constant(workload: Workload, engine: Engine) -> Contender:
-    images = workload.images * workload.settings.accumulate
-    row = Row(name="warpseg, constant batch", images=images)
-    return Contender(
-        row,
-        lambda: engine.run_step(workload.micro_batches()),
-        lambda: _held(engine, workload.batches),
-    )
-
-
-def _held(engine: Engine, batches: Batches) -> list[Tensor]:
-    return held_between_steps(engine.method.networks, engine.optimizers.values(), batches)
-
-
-def _loaded(workload: Workload, engine: Engine, dataset: Dataset, split: str | None) -> Contender:
-    settings = workload.settings
-    streams = open_streams(workload.method.streams, dataset, split, settings, workload.runtime)
-    row = Row(name="warpseg, loader", images=workload.images * settings.accumulate)
-
-    def take(count: int) -> list[Batches]:
-        return [next_batches(streams) for _ in range(count)]
-
-    return Contender(
-        row,
-        lambda: engine.run_step(take(settings.accumulate)),
-        lambda: _held(engine, {}),
-        lambda: take(settings.loader.prefetch + 1),
-    )
-
-
-def _plain(
-    name: str,
-    plain: PlainSupervised,
-    batches: Batches,
-    workload: Workload,
-    dataset: Dataset | None,
-    split: str | None,
-) -> list[Contender]:
-    row = Row(name=f"{name}, constant batch", images=workload.images)
-
-    def held(batches: Batches) -> list[Tensor]:
-        return held_between_steps(plain.networks(), plain.optimizers(), batches)
-
-    found = [Contender(row, lambda: plain.run(batches), lambda: held(batches))]
-    if dataset is not None:
-        loader = PlainLoader(
-            workload.method.streams, dataset, split, workload.settings, workload.runtime.device
-        )
-        row = Row(name=f"{name}, DataLoader", images=workload.images)
-        found.append(
-            Contender(
-                row, lambda: plain.run(next(loader)), lambda: held({}), loader.drain, loader.pids
-            )
-        )
-    return found
 
 
 def _window(contender: Contender, steps: int, device: torch.device) -> None:

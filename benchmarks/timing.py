@@ -1,4 +1,4 @@
-"""Time, memory and bandwidth of functions on one device, and what the device is."""
+"""Time, memory and bandwidth of functions on one device, processor time, and what the device is."""
 
 import os
 import platform
@@ -21,6 +21,7 @@ WARM_MS, REPEAT_MS = 100, 500
 """How long a function is warmed up and repeated on a GPU: ten passes of what takes 50 ms."""
 
 COPY_BYTES = 2**29
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,15 @@ def time_of(function: Callable[[], Any], device: torch.device) -> Times:
         runs.append(1e3 * (time.perf_counter() - begin))
     low, _, _, high = statistics.quantiles(runs, n=5, method="inclusive")
     return Times(low=low, median=statistics.median(runs), high=high)
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the processor time of this process and of worker processes."""
+    ticks = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / TICK
 
 
 def peak_memory(function: Callable[[], Any], device: torch.device) -> int | None:

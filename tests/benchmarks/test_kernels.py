@@ -9,7 +9,9 @@ from PIL import Image
 from warpseg import kernels as ops
 from warpseg.benchmarks import inference
 from warpseg.benchmarks import kernels as bench
-from warpseg.benchmarks.kernel_cases import Case, Draw, Target, cases
+from warpseg.benchmarks.kernel_case import Case, Draw, Target
+from warpseg.benchmarks.kernel_cases import cases
+from warpseg.benchmarks.kernel_gate import differences, gate
 from warpseg.benchmarks.timing import Times
 from warpseg.kernels.dispatch import kernels as forced
 
@@ -89,7 +91,7 @@ def test_what_is_mutated_is_a_copy_at_the_gate():
     ],
 )
 def test_differences(actual, expected, words):
-    found = bench.differences({"x": actual}, {"x": expected}, (1e-5, 255.0))
+    found = differences({"x": actual}, {"x": expected}, (1e-5, 255.0))
     assert words in found
     assert bool(found) == bool(words)
 
@@ -98,23 +100,23 @@ def test_levels_may_round_either_way_but_no_further():
     image = torch.zeros(10_000, dtype=torch.uint8)
     near, far = image.clone(), image.clone()
     near[0], far[0] = 1, 2
-    assert bench.differences({"x": near}, {"x": image}, (1e-3, 1.0)) == ""
-    assert "by up to 2" in bench.differences({"x": far}, {"x": image}, (1e-3, 1.0))
-    assert bench.differences({"y": near}, {"x": image}, (1e-3, 1.0)).startswith("outputs")
+    assert differences({"x": near}, {"x": image}, (1e-3, 1.0)) == ""
+    assert "by up to 2" in differences({"x": far}, {"x": image}, (1e-3, 1.0))
+    assert differences({"y": near}, {"x": image}, (1e-3, 1.0)).startswith("outputs")
 
 
 @pytest.mark.parametrize("op", ["warp", "inverse_splat"])
 def test_warps_of_wide_images_are_right_to_a_thousandth_of_a_pixel(op):
     (case,) = cases(torch.device("cpu"), (1, 2, 1024), op)
     with forced("triton"):
-        assert bench.gate(case) == ""
+        assert gate(case) == ""
     (case,) = cases(torch.device("cpu"), (2, 96, 1024), op)
-    assert bench.gate(case) == ""
+    assert gate(case) == ""
 
     spline = Draw(device=torch.device("cpu"), size=(2, 96, 1024)).spline()
     spline.weights[:, -3, 0] += 1.5e-3 / 1024
     wrong = replace(case, function=lambda values: getattr(ops, op)(values, spline))
-    assert "relative error" in bench.gate(replace(wrong, baseline=case.function))
+    assert "relative error" in gate(replace(wrong, baseline=case.function))
 
 
 def test_verdicts():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from warpseg import IGNORE
 from warpseg.benchmarks import commands, enlarged, pipeline
+from warpseg.benchmarks.loader_contenders import BASELINE, CROPS, PAIRS, PEERS, Row, contenders
 from warpseg.shards import Dataset
 from warpseg.shards.conversion import convert
 from warpseg.shards.packing import PackSettings
@@ -19,14 +20,14 @@ def dataset(tmp_path_factory):
     return Dataset.open(root)
 
 
-@pytest.mark.parametrize("name", list(pipeline.PEERS))
+@pytest.mark.parametrize("name", list(PEERS))
 def test_the_recipes_of_the_peers_make_pairs(dataset, name):
     if name == "albumentations":
         pytest.importorskip("albumentations")
     ignored = changed = 0
     for sample in dataset.subset("train").samples():
         image, mask = sample.read(sample.extension), sample.read("seg.png")
-        weak, strong, labels = pipeline.PEERS[name](image, mask, 64)
+        weak, strong, labels = PEERS[name](image, mask, 64)
         assert (weak.shape, weak.dtype) == ((3, 64, 64), torch.float32)
         assert (strong.shape, strong.dtype) == ((3, 64, 64), torch.float32)
         assert (labels.shape, labels.dtype) == ((64, 64), torch.uint8)
@@ -41,10 +42,10 @@ def test_the_recipes_of_the_peers_make_pairs(dataset, name):
 
 
 def test_loaders_are_measured_in_turns(dataset):
-    makers = partial(pipeline.contenders, threads=0)
+    makers = partial(contenders, threads=0)
     rows = pipeline.measure(dataset.subset("train"), 32, 4, 0.01, 2, makers)
     names = [row.loader for row in rows]
-    assert pipeline.BASELINE in names
+    assert BASELINE in names
     assert "warpseg portable" in names
     for row in rows:
         assert len(row.pairs_per_second) == len(row.cpu_ms_per_pair) == 2
@@ -72,9 +73,9 @@ def test_images_are_enlarged_for_the_second_case(dataset, tmp_path):
 
 def test_the_command_writes_its_results(dataset, tmp_path, monkeypatch, capsys):
     def measured(*_):
-        rows = [pipeline.Row(pipeline.BASELINE, pipeline.PAIRS, [100.0, 120.0], [10.0, 12.0])]
-        for delivers, rate in ((pipeline.PAIRS, 220.0), (pipeline.CROPS, 440.0)):
-            rows.append(pipeline.Row("warpseg dali", delivers, [rate, rate], [4.0, 4.0]))
+        rows = [Row(BASELINE, PAIRS, [100.0, 120.0], [10.0, 12.0])]
+        for delivers, rate in ((PAIRS, 220.0), (CROPS, 440.0)):
+            rows.append(Row("warpseg dali", delivers, [rate, rate], [4.0, 4.0]))
         return rows
 
     monkeypatch.setattr(pipeline, "measure", measured)

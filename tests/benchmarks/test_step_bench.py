@@ -9,10 +9,11 @@ import torch
 from tiny import METHOD_RECIPES, tiny_recipe
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
-from warpseg.benchmarks import commands, inference, report, scaling, step
+from warpseg.benchmarks import commands, inference, report, scaling, step, step_contenders
 from warpseg.benchmarks.phases import measure_phases
 from warpseg.benchmarks.plain import plain_step
-from warpseg.benchmarks.plain_step import plain_batches
+from warpseg.benchmarks.plain_loader import PlainLoader
+from warpseg.benchmarks.plain_step import PlainSupervised, plain_batches
 from warpseg.benchmarks.workload import bench_settings, open_workload, supervised_part
 from warpseg.models import build_network
 from warpseg.shards import Dataset
@@ -156,9 +157,9 @@ def test_the_plain_step_has_images_of_its_own_precision(plain, capsys):
 
 def test_no_figures_where_the_losses_differ(monkeypatch):
     made = workload("supervised")
-    monkeypatch.setattr(step.PlainSupervised, "load", lambda *_: None)
+    monkeypatch.setattr(PlainSupervised, "load", lambda *_: None)
     with pytest.raises(RuntimeError, match=r"has loss supervised .*: no figures"):
-        step.check_plain(made, made.engine(), ("fp32",), CLASSES)
+        step_contenders.check_plain(made, made.engine(), ("fp32",), CLASSES)
 
 
 def test_phases_tell_networks_from_losses():
@@ -202,7 +203,7 @@ def test_the_command_times_all_in_turns(data, tmp_path, capsys):
     words = ["step", "tiny-consistency", "--data", str(data), "--rounds", "2", "--steps", "1"]
     words += ["--loader.loader", "portable", "--plain", "fp32", "amp", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step.PlainLoader, "WORKERS", 0)
+        patch.setattr(PlainLoader, "WORKERS", 0)
         assert commands.bench(words) == 0
     printed = capsys.readouterr().out
     assert "of the step: network" in printed
@@ -226,8 +227,8 @@ def test_the_command_times_all_in_turns(data, tmp_path, capsys):
 
 def test_a_window_starts_without_ready_batches_and_counts_its_own_memory(monkeypatch):
     called, own = [], torch.zeros(25)
-    row = step.Row(name="x", images=2)
-    contender = step.Contender(
+    row = step_contenders.Row(name="x", images=2)
+    contender = step_contenders.Contender(
         row, lambda: called.append("step"), lambda: [own], lambda: called.append("drain")
     )
     for name in ("synchronize", "reset_peak_memory_stats"):
@@ -243,9 +244,9 @@ def test_a_window_starts_without_ready_batches_and_counts_its_own_memory(monkeyp
 def test_contenders_hold_networks_optimizers_and_batches_and_drain_their_loaders(data):
     made = workload("supervised")
     engine, dataset = made.engine(), Dataset.open(data)
-    plains = step.check_plain(made, engine, ("fp32",), CLASSES)
+    plains = step_contenders.check_plain(made, engine, ("fp32",), CLASSES)
     (plain,) = plains.values()
-    ours = step._constant(made, engine)
+    ours = step_contenders.constant_contender(made, engine)
     held = step.bytes_of(ours.held())
     weights = step.bytes_of(made.method.networks["student"].parameters())
     buffers = step.bytes_of(made.method.networks["student"].buffers())
@@ -253,14 +254,16 @@ def test_contenders_hold_networks_optimizers_and_batches_and_drain_their_loaders
     # Adam keeps two numbers for each weight, and the number of steps.
     assert held == pytest.approx(3 * weights + buffers + batch, rel=0.01)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step.PlainLoader, "WORKERS", 0)
-        theirs, loaded = step._plain("x", plain, plain_batches(made.batches), made, dataset, None)
+        patch.setattr(PlainLoader, "WORKERS", 0)
+        theirs, loaded = step_contenders.plain_contenders(
+            "x", plain, plain_batches(made.batches), made, dataset, None
+        )
     assert step.bytes_of(theirs.held()) == pytest.approx(held, rel=0.01)
     assert step.bytes_of(loaded.held()) == pytest.approx(held - batch, rel=0.01)
-    loader = step._loaded(made, engine, dataset, None)
+    loader = step_contenders.loader_contender(made, engine, dataset, None)
     with pytest.MonkeyPatch.context() as patch:
         taken = []
-        patch.setattr(step, "next_batches", lambda streams: taken.append(1))
+        patch.setattr(step_contenders, "next_batches", lambda streams: taken.append(1))
         loader.drain()
     assert len(taken) == made.settings.loader.prefetch + 1
 
