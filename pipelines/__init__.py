@@ -12,7 +12,7 @@ from .settings import (
     StrongSettings,
     normalization_of,
 )
-from .show import contact_sheet, label_sheet, rounds_sheet
+from .show import label_sheet, rounds_sheet, view_sheet
 
 __all__ = [
     "NORMALIZATIONS",
@@ -24,11 +24,11 @@ __all__ = [
     "PlainBatch",
     "SecondView",
     "StrongSettings",
-    "contact_sheet",
     "label_sheet",
     "labeled",
     "normalization_of",
     "paired",
     "plain",
     "rounds_sheet",
+    "view_sheet",
 ]

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 
 from ..shards import Sample
+from ..shards.images import DAMAGED
 from .geometry import Window
 from .loading import Loader
-from .plan import DAMAGED, Crops, Plan
+from .plan import Crops, Plan
 from .settings import LoaderSettings
 
 INSTALL = 'pip install "warpseg[dali]" (CUDA 12: "warpseg[dali-cuda12]")'

@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import IGNORE
 from ..kernels import TPS, strong_view, warp, window_mask
 from ..shards import Subset
+from ..shards.masks import MASK_EXTENSION
 from .batches import LabeledBatch
 from .colour import colour_views
 from .image_labels import ImageLabels
@@ -137,7 +138,7 @@ def labeled(
         )
     if not 0 <= strong_share <= 1:
         raise ValueError(f"strong_share must lie in [0, 1]; got {strong_share}")
-    maps, image_labels = {"mask": MapSource(extension="seg.png")}, None
+    maps, image_labels = {"mask": MapSource(extension=MASK_EXTENSION)}, None
     if subset.dataset.task == "classification":
         maps, image_labels = {}, None if pseudo is None else ImageLabels(pseudo)
     elif pseudo is not None:

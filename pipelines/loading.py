@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from ..shards import Sample
+from ..shards.images import DAMAGED
 from .cache import HostCache
 from .geometry import Window
 from .masks import MaskReader
-from .plan import DAMAGED, Crops, Plan, Request, damaged
+from .plan import Crops, Plan, Request, damaged
 from .settings import LoaderSettings
 
 _log = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from ..shards import Sample
+from ..shards.masks import CLASS_EXTENSION
 from .geometry import Window
 
 _BYTES_PER_RUN = 5
-_CLASS = "cls"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class MaskReader:
 
     def class_of(self, sample: Sample) -> int:
         """Return the class id of a classification sample."""
-        return int(sample.read(_CLASS))
+        return int(sample.read(CLASS_EXTENSION))
 
     def _rows(self, sample: Sample, extension: str, top: int, bottom: int) -> np.ndarray:
         key = (str(sample.shard), sample.key, extension)

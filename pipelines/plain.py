@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..kernels import normalize
 from ..shards import Sample, Subset
+from ..shards.images import DAMAGED
 from .batches import PlainBatch
-from .plan import DAMAGED, damaged
+from .plan import damaged
 from .settings import LoaderSettings, NormalizationSettings, normalization_of
 
 _Decoded = tuple[np.ndarray, np.ndarray | None]

@@ -3,8 +3,6 @@
 Loaders carry it out, and so differ in nothing but who decodes and resamples.
 """
 
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,13 +12,12 @@ from torch import Tensor
 
 from .. import IGNORE
 from ..shards import Sample
+from ..shards.images import first_line
+from ..shards.pseudo import CONFIDENCE_EXTENSION, LABEL_EXTENSION
 from .geometry import Window, draw_window
 from .sampling import GEOMETRY, Sampler
 from .settings import GeometrySettings
 
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
-"""What reading and decoding raise over bytes that are not what they should be."""
-_PSEUDO_MAPS = ("label.png", "confidence.png")
 Pseudo = Mapping[str, Sample]
 """Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
 Change = Callable[[np.ndarray, int], np.ndarray]
@@ -121,18 +118,17 @@ class Plan:
 
 def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
     """Return the maps of pseudo-labels: the label under `name`, confidences where there are any."""
-    label, confidence = _PSEUDO_MAPS
-    maps = {name: MapSource(extension=label, samples=pseudo)}
-    if any(confidence in sample.parts for sample in pseudo.values()):
-        maps["confidence"] = MapSource(extension=confidence, fill=0, samples=pseudo)
+    maps = {name: MapSource(extension=LABEL_EXTENSION, samples=pseudo)}
+    if any(CONFIDENCE_EXTENSION in sample.parts for sample in pseudo.values()):
+        maps["confidence"] = MapSource(extension=CONFIDENCE_EXTENSION, fill=0, samples=pseudo)
     return maps
 
 
 def damaged(sample: Sample, error: BaseException) -> ValueError:
     """Return the error that names the sample which cannot be decoded, and why."""
     error = error.__cause__ or error
-    reason = str(error).split("\n")[0].split(" <_io")[0] or type(error).__name__
     return ValueError(
-        f"sample {sample.key} ({sample.name}) of {sample.shard} cannot be decoded ({reason}): run "
-        f"warpseg check {sample.shard.parent} and convert the data set again"
+        f"sample {sample.key} ({sample.name}) of {sample.shard} cannot be decoded "
+        f"({first_line(error)}): run warpseg check {sample.shard.parent} and convert the data set "
+        "again"
     )

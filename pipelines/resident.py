@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ..kernels import CropPlan, ResidentImages, random_crop
 from ..shards import Sample
+from ..shards.images import DAMAGED
 from .cache import MIB, check_host_room
 from .geometry import draw_windows
 from .loading import Loader
 from .masks import read_map
-from .plan import DAMAGED, Crops, Plan, Request
+from .plan import Crops, Plan, Request
 from .sampling import GEOMETRY
 from .settings import LoaderSettings
 

@@ -36,7 +36,7 @@ HEAT = ((48, 18, 59), (62, 82, 178), (27, 158, 119), (240, 200, 50), (255, 250, 
 """Colours from 0 to 1, evenly spaced."""
 
 
-def contact_sheet(
+def view_sheet(
     subset: Subset,
     *,
     geometry: GeometrySettings,

@@ -18,7 +18,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".p
 JPEG_QUALITY = 95
 _EXTENSION = {"jpeg": "jpg", "png": "png", "npy": "npy"}
 _ORIENTATION = 0x0112
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+"""What reading and decoding raise over bytes that are not what they should be."""
 
 
 def open_image(data: bytes, file: str) -> Image.Image:
@@ -29,9 +30,9 @@ def open_image(data: bytes, file: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
-    except (*_DAMAGED, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{file} cannot be decoded ({_first_line(error)}): replace or remove it"
+            f"{file} cannot be decoded ({first_line(error)}): replace or remove it"
         ) from error
     return image
 
@@ -117,6 +118,6 @@ def _turned(
     return ImageOps.exif_transpose(image)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the reason in an exception without the addresses that Pillow puts into it."""
     return str(error).split("\n")[0].split(" <_io")[0] or type(error).__name__

@@ -158,7 +158,7 @@ def write_label_shard(root: Path, number: int, labels: Iterable[EncodedLabel]) -
     )
 
 
-def write_manifest(
+def write_label_manifest(
     root: Path, shards: Iterable[LabelShard], provenance: Mapping[str, Any], *, complete: bool
 ) -> None:
     """Write `manifest.json` of a folder of pseudo-labels, whole or not at all."""
@@ -172,7 +172,7 @@ def write_manifest(
     write_text(root / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
-def load_manifest(root: Path) -> dict[str, Any]:
+def load_label_manifest(root: Path) -> dict[str, Any]:
     """Read the manifest of a folder of pseudo-labels.
 
     Raises FileNotFoundError where there is none and ValueError where it is something else's.
@@ -198,7 +198,7 @@ def open_pseudo_labels(root: Path | str) -> dict[str, Sample]:
     for what is no finished folder of pseudo-labels.
     """
     root = Path(root)
-    manifest = load_manifest(root)
+    manifest = load_label_manifest(root)
     if not manifest["complete"]:
         raise ValueError(f"{root} is labeled in part: run the same warpseg pseudo-label again")
     samples: dict[str, Sample] = {}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from .. import pipelines
 from ..pipelines.settings import StrongSettings
 from ..shards import Dataset, Sample, Subset
-from ..shards.pseudo import load_manifest, open_pseudo_labels
+from ..shards.pseudo import load_label_manifest, open_pseudo_labels
 from .runtime import Runtime
 from .settings import RunSettings
 
@@ -90,7 +90,7 @@ def open_streams(
 
 def open_labeled(dataset: Dataset, folder: Path) -> Subset:
     """Return the subset of a data set, or the side of a split, that a folder labels."""
-    request = load_manifest(folder)["request"]
+    request = load_label_manifest(folder)["request"]
     if request["split"] is not None or request["subset"] in dataset.subsets:
         return dataset.subset(request["subset"], request["split"])
     return open_subset(dataset, request["subset"], None)
@@ -120,7 +120,7 @@ def with_pseudo_labels(subset: Subset, folder: Path) -> tuple[Subset, dict[str, 
     """
     labels = open_pseudo_labels(folder)
     records = subset.dataset.records
-    for tar, total in load_manifest(folder)["request"]["data_shards"].items():
+    for tar, total in load_label_manifest(folder)["request"]["data_shards"].items():
         if tar not in records or records[tar].sha256 != total:
             raise ValueError(
                 f"{folder} labels the images of another data set ({tar} of {subset.dataset.root} "

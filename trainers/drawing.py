@@ -21,18 +21,6 @@ PAPER: Colour = (250, 250, 250)
 INK: Colour = (32, 32, 32)
 
 
-def default_palette(num_classes: int) -> tuple[Colour, ...]:
-    """Return the colours of PASCAL VOC: the bits of the class id, spread over RGB."""
-    colours = []
-    for index in range(num_classes):
-        levels = [
-            sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(3))
-            for channel in range(3)
-        ]
-        colours.append((levels[0], levels[1], levels[2]))
-    return tuple(colours)
-
-
 def palette_table(palette: Sequence[Colour]) -> np.ndarray:
     """Return the colour of every uint8 value, (256, 3); black behind the classes."""
     table = np.zeros((256, 3), np.uint8)

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..shards import Subset
 from ..shards.manifest import FILE as MANIFEST
-from ..shards.pseudo import load_manifest, write_manifest
+from ..shards.pseudo import load_label_manifest, write_label_manifest
 from .export import TrainedNetwork
 from .runtime import Runtime
 from .settings import first_difference, to_plain
@@ -45,14 +45,14 @@ def claim_labels(out: Path, request: dict[str, Any]) -> None:
     if (out / MANIFEST).is_file():
         # The same network and data may have been moved: their sums tell.
         moved = {"data": None, "network": None}
-        different = first_difference(load_manifest(out)["request"] | moved, request | moved)
+        different = first_difference(load_label_manifest(out)["request"] | moved, request | moved)
         if different:
             raise ValueError(f"{out} holds other labels ({different}); choose another folder")
         return
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds other files; choose an empty or new folder")
     out.mkdir(parents=True, exist_ok=True)
-    write_manifest(out, [], {"request": request}, complete=False)
+    write_label_manifest(out, [], {"request": request}, complete=False)
 
 
 def state_sum(network: nn.Module) -> str:

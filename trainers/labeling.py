@@ -36,10 +36,10 @@ from ..shards.pseudo import (
     LabelShard,
     PseudoLabel,
     encode_label,
-    load_manifest,
+    load_label_manifest,
     quantize,
+    write_label_manifest,
     write_label_shard,
-    write_manifest,
 )
 from .export import TrainedNetwork
 from .inference import EvaluationSettings, evaluating
@@ -150,7 +150,7 @@ class Labeling:
         if self.runtime.rank == 0:
             claim_labels(self.out, self.request)
         self.runtime.barrier()
-        manifest = load_manifest(self.out)
+        manifest = load_label_manifest(self.out)
         if not manifest["complete"]:
             started = time.perf_counter()
             self.runtime.place(self.trained.network)
@@ -163,7 +163,7 @@ class Labeling:
             seconds = time.perf_counter() - started
             log.info(f"{len(self.subset)} images labeled in {seconds:.1f} s: {self.out}")
             self.runtime.barrier()
-        return load_manifest(self.out)
+        return load_label_manifest(self.out)
 
     def _thresholds(self) -> np.ndarray:
         """Return the least confidence that is kept of each class: float32 (C,)."""
@@ -214,11 +214,11 @@ class Labeling:
             "left_out": len(self.subset) - sum(shard.images for shard in shards),
             **summarize(self.trained.classes, thresholds, shards),
         }
-        write_manifest(self.out, shards, content, complete=True)
+        write_label_manifest(self.out, shards, content, complete=True)
         for number in range(len(shards)):
             self._record(number).unlink()
         shutil.rmtree(self.out / SCRATCH, ignore_errors=True)
-        return load_manifest(self.out)
+        return load_label_manifest(self.out)
 
     def _predict(self, number: int) -> Iterator[Predicted]:
         keys = [sample.key for sample in self.shards[number]]

@@ -61,6 +61,12 @@ class ScheduleSettings:
     warmup_steps: int = 0
     """steps in which the rate rises linearly to its base value"""
 
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise ValueError(f"--schedule.warmup-steps must be >= 0; got {self.warmup_steps}")
+        if not all(0 < drop < 1 for drop in self.drops):
+            raise ValueError(f"--schedule.drops must lie between 0 and 1; got {self.drops}")
+
 
 def lr_factor(schedule: ScheduleSettings, step: int, num_steps: int, epoch_steps: int = 1) -> float:
     """Return the learning rate of a step (counted from 0) as a fraction of its base value."""

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..kernels import dynamic_weights
-from ..pipelines import PairedBatch, contact_sheet, label_sheet
+from ..pipelines import PairedBatch, label_sheet, view_sheet
 from ..pipelines.show import Weigh
 from ..shards import Dataset
 from .data import open_labeled, open_subset, with_masks, with_pseudo_labels
@@ -74,7 +74,7 @@ def draw_views(
     dataset: Dataset, split: str | None, settings: RunSettings, *, samples: int, seed: int
 ) -> Image.Image:
     """Draw the weak and strong views of labeled images."""
-    return contact_sheet(
+    return view_sheet(
         open_subset(dataset, "labeled", split),
         geometry=settings.geometry,
         strong=settings.strong_view(),

@@ -26,6 +26,13 @@ class SupervisedSettings(RunSettings):
     augmentation_share: float = 0.5
     """share of each batch that is perturbed"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.augmentation_share <= 1:
+            raise ValueError(
+                f"--augmentation-share must lie in [0, 1]; got {self.augmentation_share}"
+            )
+
     def strong_view(self) -> StrongSettings:
         """Return the augmentation."""
         return self.augmentation

@@ -4,16 +4,16 @@ from warpseg.pipelines import (
     GeometrySettings,
     LoaderSettings,
     StrongSettings,
-    contact_sheet,
     label_sheet,
+    view_sheet,
 )
 from warpseg.pipelines.show import GAP, HEAT, INVALID, TITLE, UNLABELED
 from warpseg.shards.pseudo import (
     PseudoLabel,
     encode_label,
     open_pseudo_labels,
+    write_label_manifest,
     write_label_shard,
-    write_manifest,
 )
 
 GEOMETRY = GeometrySettings(crop_size=(40, 60))
@@ -21,7 +21,7 @@ GEOMETRY = GeometrySettings(crop_size=(40, 60))
 
 def sheet(subset):
     return np.asarray(
-        contact_sheet(
+        view_sheet(
             subset,
             geometry=GEOMETRY,
             strong=StrongSettings(),
@@ -61,7 +61,7 @@ def write_labels(subset, folder, level):
         kept = np.where(mask == 0, IGNORE, mask).astype(np.uint8)
         made.append(encode_label(PseudoLabel(sample.key, kept, np.full_like(mask, level)), mask, 7))
     shard = write_label_shard(folder, 0, made)
-    write_manifest(folder, [shard], {}, complete=True)
+    write_label_manifest(folder, [shard], {}, complete=True)
     return open_pseudo_labels(folder)
 
 

@@ -13,8 +13,8 @@ from warpseg.shards.pseudo import (
     open_pseudo_labels,
     quantize,
     read_pseudo_label,
+    write_label_manifest,
     write_label_shard,
-    write_manifest,
 )
 
 CLASSES = 4
@@ -37,7 +37,7 @@ def write(root, numbers=range(3), dropped=()):
             one = one._replace(label=np.full_like(one.label, IGNORE))
         made.append(encode_label(one, predicted, CLASSES))
     record = write_label_shard(root, 0, iter(made))
-    write_manifest(root, [record], {"request": {}}, complete=True)
+    write_label_manifest(root, [record], {"request": {}}, complete=True)
     return record
 
 
@@ -94,10 +94,10 @@ def test_what_is_no_finished_folder_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="make them with warpseg pseudo-label"):
         open_pseudo_labels(tmp_path)
     record = write(tmp_path)
-    write_manifest(tmp_path, [], {}, complete=False)
+    write_label_manifest(tmp_path, [], {}, complete=False)
     with pytest.raises(ValueError, match="labeled in part"):
         open_pseudo_labels(tmp_path)
-    write_manifest(tmp_path, [record], {}, complete=True)
+    write_label_manifest(tmp_path, [record], {}, complete=True)
     with open(tmp_path / record.tar, "ab") as file:
         file.write(b"more")
     with pytest.raises(ValueError, match="missing or was changed"):

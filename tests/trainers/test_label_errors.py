@@ -9,7 +9,7 @@ from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
 from warpseg.shards.manifest import load_manifest
-from warpseg.shards.pseudo import PseudoLabel, encode_label, write_label_shard, write_manifest
+from warpseg.shards.pseudo import PseudoLabel, encode_label, write_label_manifest, write_label_shard
 from warpseg.trainers.charts import Curve, chart
 from warpseg.trainers.data import with_masks
 from warpseg.trainers.label_errors import LabelErrors, count_errors
@@ -38,7 +38,7 @@ def write_labels(scenes, out, subset="val"):
         "subset": subset,
         "data_shards": {record.tar: record.sha256 for record in records},
     }
-    write_manifest(out, [shard], {"request": request}, complete=True)
+    write_label_manifest(out, [shard], {"request": request}, complete=True)
     return truth, made
 
 

@@ -11,7 +11,12 @@ from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.kernels import normalize
 from warpseg.shards import Dataset
-from warpseg.shards.pseudo import load_manifest, open_pseudo_labels, quantize, read_pseudo_label
+from warpseg.shards.pseudo import (
+    load_label_manifest,
+    open_pseudo_labels,
+    quantize,
+    read_pseudo_label,
+)
 from warpseg.trainers import labeling
 from warpseg.trainers.data import StreamSpec, next_batches, open_streams
 from warpseg.trainers.export import TrainedNetwork
@@ -158,7 +163,7 @@ def test_interrupted_labeling_goes_on_and_ends_with_the_same_bytes(scenes, tmp_p
             label(scenes, tmp_path / "parts", stop=stop)
     label(scenes, tmp_path / "parts", stop=stop)
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
-    assert load_manifest(tmp_path / "parts") == load_manifest(tmp_path / "whole")
+    assert load_label_manifest(tmp_path / "parts") == load_label_manifest(tmp_path / "whole")
     # No image of a finished shard was asked for again: 8 images, 2 of them twice.
     assert len(calls) <= 8 + 2 + 2
 
@@ -311,7 +316,7 @@ def test_from_the_command_line_to_a_contact_sheet(scenes, tmp_path, capsys):
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["images"] == 8
     assert 0.4 < told["kept"] < 0.6
-    request = load_manifest(out)["request"]
+    request = load_label_manifest(out)["request"]
     assert request["network"]["step"] == 2
     assert request["settings"]["evaluation"]["flip"]
     sheet = ["--out", str(tmp_path / "sheet.png"), "--samples", "2", "--labels", str(out)]

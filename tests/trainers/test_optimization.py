@@ -103,6 +103,18 @@ def test_a_negative_rate_is_refused_by_its_flag():
         OptimizerSettings(backbone_lr=-1)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"warmup_steps": -3}, "--schedule.warmup-steps must be >= 0; got -3"),
+        ({"drops": (0.3, 1.5)}, "--schedule.drops must lie between 0 and 1"),
+    ],
+)
+def test_a_schedule_of_no_run_is_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        ScheduleSettings(**values)
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("implementation", ["torch", "fused", "foreach"])
 def test_implementations_make_the_same_step(name, implementation):

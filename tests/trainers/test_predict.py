@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from warpseg import IGNORE
 from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.shards.masks import default_palette
 from warpseg.trainers import drawing, image_files
 from warpseg.trainers.export import TrainedNetwork
 from warpseg.trainers.image_files import Source, batched_by_size, find_images, read_image
@@ -324,16 +325,9 @@ def test_ignored_pixels_show_the_image_alone():
     assert indexed.convert("RGB").getpixel((0, 0)) == drawing.IGNORE_COLOUR
 
 
-def test_the_default_palette_is_that_of_pascal_voc():
-    # Background, aeroplane, bicycle, bird, ..., the last class.
-    palette = drawing.default_palette(21)
-    assert palette[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
-    assert palette[20] == (0, 64, 128)
-
-
 def test_a_legend_holds_every_class_at_any_width():
     names = ["road", "a very long name of a class indeed", *(f"class {i}" for i in range(17))]
-    palette = drawing.default_palette(20)[1:]
+    palette = default_palette(20)[1:]
     for width in (40, 200, 600):
         strip = np.asarray(drawing.legend(names, palette, width))
         assert strip.shape[1] == width

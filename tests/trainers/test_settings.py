@@ -7,6 +7,7 @@ import pytest
 from warpseg.trainers.commands import _read_recipe
 from warpseg.trainers.recipes import METHODS, RECIPES, ROUNDS, find_recipe, method_name
 from warpseg.trainers.settings import first_difference, from_plain, to_plain
+from warpseg.trainers.supervised import SupervisedSettings
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -52,6 +53,11 @@ def test_a_wrong_setting_is_named(changes, message):
     base = RECIPES["consistency-camvid-swiftnet18-tiny"]()
     with pytest.raises(ValueError, match=message):
         from_plain(type(base), changes, base)
+
+
+def test_a_share_is_a_share():
+    with pytest.raises(ValueError, match=r"--augmentation-share must lie in \[0, 1\]; got 2"):
+        SupervisedSettings(augmentation_share=2.0)
 
 
 @pytest.mark.parametrize("content", [b"recipe: [a", b"\xff\xfe\x00"])
