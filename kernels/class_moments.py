@@ -59,6 +59,11 @@ def class_moments(
 
 
 def check_map(map: Tensor, label: Tensor) -> None:
+    """Check a stride-s map (N, C, h, w) of any float dtype and its labels (N, H, W) of integers.
+
+    Raises ValueError for other ranks and dtypes, different batch sizes, and sizes of which no
+    stride makes (h, w) from (H, W).
+    """
     if map.ndim != 4 or not map.is_floating_point():
         raise ValueError(
             f"expected a floating-point map (N, C, h, w); got {tuple(map.shape)} {map.dtype}"

@@ -116,7 +116,7 @@ def _class_moments_kernel(
         tl.store(count_ptr + rows, count, mask=c < C)
 
 
-def grid_of(map: Tensor, label: Tensor) -> tuple[int, ...]:
+def sizes_and_strides(map: Tensor, label: Tensor) -> tuple[int, ...]:
     """Return H, W, h, w, stride and the map's strides over N, channels and flat pixels."""
     height, width = map.shape[-2:]
     size = (label.shape[1], label.shape[2])
@@ -144,7 +144,7 @@ def class_moments_op(
             mean,
             squares,
             batch,
-            *grid_of(feature, label),
+            *sizes_and_strides(feature, label),
             channels,
             IGNORED=ignore,
             C=num_classes,

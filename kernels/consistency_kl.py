@@ -14,6 +14,7 @@ first.
 import torch
 from torch import Tensor
 
+from .consistency_kl_op import consistency_kl_op
 from .dispatch import use_op
 from .tps import TPS, inside, source_positions
 from .upsample import upsample
@@ -66,8 +67,6 @@ def consistency_kl(
             reduction=reduction,
             denominator=denominator,
         )
-    from .consistency_kl_op import consistency_kl_op
-
     check_consistency(
         student_logits, teacher_logits, size, tps, valid, blend, divergence, reduction
     )

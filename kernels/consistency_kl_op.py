@@ -129,18 +129,7 @@ def _(gradient: Tensor, factor: Tensor, dtype: torch.dtype, channels_last: bool)
 
 
 @consistency_kl_op.register_fake
-def _(
-    student: Tensor,
-    teacher: Tensor,
-    height: int,
-    width: int,
-    points: Tensor | None,
-    weights: Tensor | None,
-    valid: Tensor | None,
-    logits: bool,
-    squared: bool,
-    threshold: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(student: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     losses = student.new_empty(student.shape[:1], dtype=torch.float32)
     gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
     return losses, torch.empty_like(losses, dtype=torch.int64), gradient

@@ -13,7 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .. import IGNORE
-from .cells import launch, logit_of, loss_cases, register
+from .cell_loss import launch, loss_cases, register
+from .cells import logit_of
 from .compile import CompileCase
 from .dispatch import use_op
 from .pixel_loss import (

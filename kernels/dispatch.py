@@ -48,7 +48,11 @@ def use_op(*tensors: Tensor | None) -> bool:
 
 @contextmanager
 def kernels(choice: str) -> Iterator[None]:
-    """Force `reference`, `triton` or `auto` inside the context (tests and benchmarks)."""
+    """Force `reference`, `triton` or `auto` inside the context, in all threads.
+
+    For tests, benchmarks and second derivatives, which the ops do not have (`trainers/vat.py`).
+    Raises ValueError for another word.
+    """
     global _choice
     if choice not in CHOICES:
         raise ValueError(f"choice must be one of {', '.join(CHOICES)}; got {choice!r}")

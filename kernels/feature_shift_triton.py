@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .class_moments_triton import grid_of, label_of
+from .class_moments_triton import label_of, sizes_and_strides
 from .compile import CompileCase
 from .layout import dense
 
@@ -67,7 +67,7 @@ def feature_shift_op(logits: Tensor, label: Tensor, table: Tensor, ignore: int) 
             label.contiguous(),
             table.contiguous(),
             out,
-            *grid_of(logits, label),
+            *sizes_and_strides(logits, label),
             IGNORED=ignore,
             C=classes,
             CLASSES=padded,

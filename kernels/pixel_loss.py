@@ -90,7 +90,7 @@ def totals(loss: Tensor, kept: Tensor, *counts: Tensor) -> Totals:
 
 
 def totals_of(outputs: tuple[Tensor, Tensor]) -> Totals:
-    """Return the totals of an operation registered by `cells.register`."""
+    """Return the totals of an operation registered by `cell_loss.register`."""
     sums, _ = outputs
     return Totals(sums[0], sums[1:].detach())
 

@@ -35,7 +35,7 @@ class ResidentImages:
         masks: bool = True,
         confidence: torch.dtype | None = None,
     ) -> "ResidentImages":
-        """Reserve room for images of these (height, width); `put` fills it.
+        """Reserve room for images of these (height, width); the caller writes them into it.
 
         Until then the pixels are black, the masks IGNORE and the confidences 0.
         """
@@ -51,44 +51,6 @@ class ResidentImages:
             if confidence is None
             else torch.zeros(total, dtype=confidence, device=device),
         )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        parts = (self.pixels, self.offset, self.size, self.mask, self.confidence)
-        return sum(part.nbytes for part in parts if part is not None)
-
-    def put(
-        self,
-        position: int,
-        image: Tensor,
-        mask: Tensor | None = None,
-        confidence: Tensor | None = None,
-    ) -> None:
-        """Store image (H, W, 3) uint8 and its mask and confidence (H, W) at `position`.
-
-        Waits for the device to tell the size; raises ValueError when the image has another one, or
-        when a map comes that has no room (or does not come though it has).
-        """
-        height, width = (int(extent) for extent in self.size[position])
-        if tuple(image.shape) != (height, width, 3):
-            raise ValueError(
-                f"image {position} was announced as {(height, width, 3)}; got {tuple(image.shape)}"
-            )
-        rows = slice(int(self.offset[position]), int(self.offset[position]) + height * width)
-        self.pixels[rows] = image.reshape(-1, 3).to(self.pixels.device)
-        for name, room, map in (
-            ("mask", self.mask, mask),
-            ("confidence", self.confidence, confidence),
-        ):
-            if (room is None) != (map is None):
-                raise ValueError(f"image {position}: the cache and the caller disagree on a {name}")
-            if room is not None and map is not None:
-                if tuple(map.shape) != (height, width):
-                    raise ValueError(
-                        f"{name} {position} must be {(height, width)}; got {tuple(map.shape)}"
-                    )
-                room[rows] = map.reshape(-1).to(room)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .dispatch import use_op
 from .photometric import Photometric, check_photometric, photometric
+from .strong_view_triton import strong_view_op
 from .tps import TPS, inside, source_positions, window_mask
 from .warp import sample_bilinear
 
@@ -66,8 +67,6 @@ def strong_view(
             space=space,
             clamp=clamp,
         )
-    from .strong_view_triton import strong_view_op
-
     check_strong_view(crop, photometric, tps, mean, std, window, space)
     strong, valid, weak = strong_view_op(
         crop,

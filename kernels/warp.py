@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .dispatch import use_op
 from .tps import TPS, source_positions
+from .warp_gradients import splat_op, warp_op
 
 __all__ = ["inverse_splat", "inverse_splat_reference", "warp", "warp_reference"]
 
@@ -28,8 +29,6 @@ def warp(values: Tensor, tps: TPS, *, mode: str = "bilinear", fill: float = 0) -
     """
     if not use_op(values, tps.points):
         return warp_reference(values, tps, mode=mode, fill=fill)
-    from .warp_gradients import warp_op
-
     check_warp(values, tps, mode)
     maps = values if values.ndim == 4 else values[:, None]
     warped = warp_op(maps, tps.points, tps.weights, mode == "nearest", fill)
@@ -70,8 +69,6 @@ def inverse_splat(values: Tensor, tps: TPS) -> tuple[Tensor, Tensor]:
     """
     if not use_op(values, tps.points):
         return inverse_splat_reference(values, tps)
-    from .warp_gradients import splat_op
-
     check_warp(values, tps, "bilinear")
     maps = values if values.ndim == 4 else values[:, None]
     mean, received = splat_op(maps, tps.points, tps.weights, False, True, SPLAT_MINIMUM)

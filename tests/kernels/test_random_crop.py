@@ -14,11 +14,20 @@ SIZES = [(13, 21), (30, 17), (1, 1), (24, 24)]
 FILL = (9, 120, 200)
 
 
+def _fill(images: ResidentImages, position: int, *maps: torch.Tensor | None) -> None:
+    """Write the pixels, the mask and the confidence of one image."""
+    start, size = int(images.offset[position]), int(images.size[position].prod())
+    for room, map in zip((images.pixels, images.mask, images.confidence), maps, strict=False):
+        if map is not None:
+            room[start : start + size] = map.flatten(0, 1).to(room)
+
+
 def _images(confidence: torch.dtype | None = torch.float16) -> ResidentImages:
     generator = torch.Generator().manual_seed(0)
     images = ResidentImages.allocate(SIZES, DEVICES[0], confidence=confidence)
     for position, (height, width) in enumerate(SIZES):
-        images.put(
+        _fill(
+            images,
             position,
             torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator),
             torch.randint(0, 19, (height, width), dtype=torch.uint8, generator=generator),
@@ -164,7 +173,7 @@ def test_flip_mirrors():
 
 def test_without_mask_and_confidence():
     images = ResidentImages.allocate([(4, 5)], DEVICES[0], masks=False)
-    images.put(0, torch.full((4, 5, 3), 7, dtype=torch.uint8))
+    _fill(images, 0, torch.full((4, 5, 3), 7))
     for path in PATHS:
         with running(path):
             crops = random_crop(images, _plan([(0, (4, 5), (-1, -1), False)], (6, 7)), fill=FILL)
@@ -172,24 +181,19 @@ def test_without_mask_and_confidence():
         assert crops.confidence is None
         assert (crops.image[0, 1:5, 1:6] == 7).all()
         assert crops.image[0, 0, 0].tolist() == list(FILL)
-    assert images.nbytes == 4 * 5 * 3 + 8 + 8
 
 
-def test_put_and_errors():
-    images = ResidentImages.allocate([(2, 3), (4, 4)], "cpu")
+def test_unfilled_images_are_black_and_ignored():
+    images = ResidentImages.allocate([(2, 3), (4, 4)], "cpu", confidence=torch.uint8)
+    assert images.offset.tolist() == [0, 6]
+    assert images.pixels.shape == (22, 3)
     assert (images.mask == 255).all()
-    image, mask = torch.zeros(2, 3, 3, dtype=torch.uint8), torch.zeros(2, 3, dtype=torch.uint8)
-    images.put(0, image, mask)
-    assert (images.mask[:6] == 0).all()
-    assert (images.mask[6:] == 255).all()
-    for arguments, words in (
-        ((1, image, mask), "announced"),
-        ((0, image, mask[:1]), "mask 0 must"),
-        ((0, image), "disagree on a mask"),
-        ((0, image, mask, mask), "disagree on a confidence"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            images.put(*arguments)
+    assert not images.pixels.any()
+    assert not images.confidence.any()
+
+
+def test_errors():
+    images = _images()
     with pytest.raises(ValueError, match="fill"):
         random_crop(images, PLANS["pixel"], fill=(0, 0, 256))
     with pytest.raises(ValueError, match="crop plan"):
