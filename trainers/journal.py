@@ -96,7 +96,7 @@ class Journal:
         name = "miou" if "miou" in score else "accuracy"
         shares = {name: score[name], **score.get("networks", {})}
         words = "  ".join(f"{name} {decimal(value, 4)}" for name, value in shares.items())
-        log.info(f"step {step}/{self.num_steps}  {words}")
+        log.info(f"step {step}/{self.num_steps}  {words}  ({score['evaluation']})")
         self.restart(step)
 
     def has_score(self, step: int) -> bool:

@@ -5,6 +5,7 @@ import logging
 import math
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -80,10 +81,15 @@ class Run:
             "world_size": runtime.world_size,
             "evaluated": self.method.evaluated,
         }
-        if runtime.rank == 0:
-            claim_folder(out, self.run, resume=resume)
-        runtime.barrier()
+        # What is wrong with the data is said before the folder is taken.
         self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
+        with ExitStack() as undo:
+            for stream in self.streams.values():
+                undo.callback(stream.close)
+            if runtime.rank == 0:
+                claim_folder(out, self.run, resume=resume)
+            undo.pop_all()
+        runtime.barrier()
         batch_sizes = {name: spec.batch_size for name, spec in self.method.streams.items()}
         per_step = {
             name: size * runtime.world_size * settings.accumulate
@@ -244,7 +250,11 @@ class Run:
         """
         step = self.engine.step
         scored = self.runtime.any(self.journal.has_score(step))
-        if scored or step == 0 or "val" not in self.dataset.subsets:
+        if scored or step == 0:
+            return
+        if "val" not in self.dataset.subsets:
+            if step == self.settings.num_steps:
+                log.info(f"no score: {self.dataset.root} has no validation images")
             return
         row = self._score(self.method.evaluated).to_json()
         if step == self.settings.num_steps and self.method.also_evaluated:

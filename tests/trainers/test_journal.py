@@ -14,7 +14,8 @@ def test_rows_hold_what_a_report_needs(tmp_path):
     journal = Journal(tmp_path, 10)
     journal.images, journal.waited = 80, 0.0
     journal.training(5, {"supervised": 1.5}, {"student": 1e-3})
-    journal.evaluation(5, {"miou": 0.25, "iou": {"road": 0.5, "sky": None}})
+    score = {"miou": 0.25, "iou": {"road": 0.5, "sky": None}, "evaluation": "whole"}
+    journal.evaluation(5, score)
     training, evaluation = rows(tmp_path)
     assert training["losses"] == {"supervised": 1.5}
     assert training["lr"] == {"student": 1e-3}
@@ -22,7 +23,7 @@ def test_rows_hold_what_a_report_needs(tmp_path):
     assert training["images_per_second"] > 0
     assert 0 <= training["data_wait"] <= 1
     assert training["peak_memory"] > 1
-    assert evaluation == {"step": 5, "miou": 0.25, "iou": {"road": 0.5, "sky": None}}
+    assert evaluation == {"step": 5, **score}
 
 
 def test_rewinding_drops_later_rows_and_a_torn_line(tmp_path):
@@ -39,7 +40,7 @@ def test_a_score_is_found_again(tmp_path):
     journal = Journal(tmp_path, 10)
     journal.training(5, {"supervised": 1.0}, {})
     assert not journal.has_score(5)
-    journal.evaluation(5, {"miou": 0.5})
+    journal.evaluation(5, {"miou": 0.5, "evaluation": "whole"})
     assert journal.has_score(5)
     assert not journal.has_score(6)
 

@@ -285,6 +285,17 @@ def test_padding_of_no_class_is_refused_before_the_first_step(group, scenes, tmp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_split_that_there_is_not_takes_no_folder(scenes, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no split 'nope'"):
+        train(
+            tiny_recipe(METHOD_RECIPES["consistency"]),
+            data=scenes,
+            split="nope",
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_word_that_names_no_device_is_refused():
     with pytest.raises(ValueError, match="--device must be auto, cpu, cuda or cuda:N; got 'gpu'"):
         open_runtime("gpu")
