@@ -19,6 +19,8 @@ def bench(arguments: list[str]) -> int:
     """Run one benchmark: `warpseg bench NAME [options]`."""
     if not arguments or arguments[0] not in BENCHMARKS:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
+        if arguments and not asked:
+            print(f"warpseg bench: no benchmark {arguments[0]!r}", file=sys.stderr)
         print(_usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     name, *rest = arguments

@@ -39,7 +39,7 @@ ARITHMETIC: dict[str, Arithmetic] = {"fp32": "fp32", "bf16": "bf16", "fp16": "am
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySettings:
-    """What `warpseg bench memory` is told."""
+    """Measure what the training steps of recipes allocate, phase by phase."""
 
     model: bool = False
     """compute nothing: follow the step's tensors on the meta device, as on a GPU"""

@@ -107,7 +107,8 @@ def _origin(result: Result) -> str:
     """Say where, with what and how it was measured."""
     machine = result["machine"]
     load = f", load {machine['load']}" if machine.get("load") is not None else ""
+    command = f"; `{result['command']}`" if "command" in result else ""
     return (
         f"{machine['name']}, {machine.get('cores', '?')} cores{load}, torch {machine['torch']}, "
-        f"commit {machine['commit']}, {machine['date']}; `{result.get('command', '')}`"
+        f"commit {machine['commit']}, {machine['date']}{command}"
     )

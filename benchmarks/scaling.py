@@ -33,7 +33,7 @@ WARM = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingSettings:
-    """What `warpseg bench scaling` is told."""
+    """Time the training step of a recipe on 1 to N ranks."""
 
     ranks: tuple[int, ...] = (1, 2)
     """numbers of ranks on this machine"""

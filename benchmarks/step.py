@@ -43,10 +43,13 @@ from .tables import MiB, Result, Table, by_kind, result_of, setup_of, write
 from .timing import cpu_seconds
 from .workload import bench_settings, open_workload
 
+WARM_UP = 3
+"""Steps before the first window, in which memory grows and algorithms are chosen."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """What `warpseg bench step` is told."""
+    """Time the training step of a recipe beside plain PyTorch's."""
 
     data: Path | None = None
     """a converted data set; without one, only constant batches are timed"""
@@ -132,6 +135,9 @@ def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
         contenders += plain_contenders(name, plain, batches, workload, dataset, settings.split)
     ranges = torch.autograd.profiler.emit_nvtx() if settings.nvtx else nullcontext()
     with ranges:
+        for contender in contenders:
+            for _ in range(WARM_UP):
+                contender.step()
         for _ in range(settings.rounds):
             for contender in contenders:
                 with manual_garbage_collection():

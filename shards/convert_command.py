@@ -29,6 +29,8 @@ def convert(arguments: list[str]) -> int:
     """Turn a data set on disk into shards: `warpseg convert SOURCE ROOT DATA [options]`."""
     if not arguments or arguments[0] not in SOURCES:
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
+        if arguments and not asked:
+            print(f"warpseg convert: no source {arguments[0]!r}", file=sys.stderr)
         print(_convert_usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     name, *rest = arguments
@@ -149,7 +151,7 @@ def _synthetic(
     packing: PackSettings,
     replace: bool = False,
 ) -> int:
-    """Draw the embedded data set.
+    """Draw the synthetic data set: scenes with known masks.
 
     Args:
         data: Folder to write.

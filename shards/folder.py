@@ -56,6 +56,8 @@ class MaskSettings:
 
 def load_folder(root: Path, settings: MaskSettings) -> Source:
     """List the images and masks of a folder; subsets train, perhaps val and unlabeled."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder, or does not exist")
     classes, colours, ignored = _read_classes(root, settings)
     images = list_images(root, "images")
     subsets = {"train": pair_with_masks(root, images, "images", "masks", settings.mask_suffix)}

@@ -198,6 +198,7 @@ def moons(arguments: list[str]) -> int:
             out: picture to write
             settings: points and training
         """
+        torch.set_num_threads(1)  # steps this small are slower on several
         learned = learn_moons(settings)
         for name, accuracy in zip(VARIANTS, learned.accuracy(), strict=True):
             print(f"{100 * accuracy:5.1f} %  {name}")

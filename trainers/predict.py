@@ -94,11 +94,13 @@ def predict_images(
     """Label image files, or the images in folders, into the folder `out`.
 
     The network must be on `device`; `dtype` bfloat16 or float16 runs it under autocast. Raises
-    ValueError where `out` holds other files (or predictions, without `overwrite`), for a protocol
-    that labels only a part of an image, and, unless they are to be skipped, for files that cannot
-    be read or labeled.
+    ValueError for no paths, where `out` holds other files (or predictions, without `overwrite`),
+    for a protocol that labels only a part of an image, and, unless they are to be skipped, for
+    files that cannot be read or labeled.
     """
     settings = PredictSettings() if settings is None else settings
+    if not paths:
+        raise ValueError("no images: name image files, or folders of them, after the run")
     _check_protocol(trained)
     _check_target(out, settings.overwrite)
     sources = find_images(paths, out)

@@ -416,6 +416,11 @@ def test_folder_with_a_suffix(folder_tree: Path) -> None:
     assert source.subsets["train"][0].mask == "masks/day/a 0_mask.png"
 
 
+def test_folder_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder, or does not exist"):
+        load_folder(tmp_path / "nowhere", MaskSettings())
+
+
 def test_folder_errors(folder_tree: Path, tmp_path: Path, mask: Maker, image: Maker) -> None:
     mask(folder_tree / "masks" / "day" / "a 2.png", 0, (0, 3))
     with pytest.raises(ValueError, match=r"masks/day/a 2\.png has the value 3.*known: 0-2, 255"):

@@ -235,6 +235,12 @@ def test_two_files_of_one_name_are_an_error(tmp_path):
         find_images([tmp_path])
 
 
+def test_no_images_are_an_error(trained, tmp_path):
+    with pytest.raises(ValueError, match="no images: name image files, or folders of them"):
+        predict_images(trained, [], tmp_path / "out", device=CPU)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_protocol_that_labels_a_part_is_refused(trained, tmp_path):
     values = vars(trained)
     part = EvaluationSettings(mode="center_crop", crop_size=(8, 8))
