@@ -71,6 +71,7 @@ def inference(arguments: list[str]) -> int:
             out: write the results to this file as well (JSON)
         """
         chosen = choose_device(device)
+        torch.backends.cudnn.benchmark = True
         rows = [row for size in sizes for name in networks for row in measure(name, size, chosen)]
         content = {"rows": [{**asdict(row), "rate": row.rate} for row in rows]}
         result = result_of("inference", arguments, chosen, content)

@@ -82,10 +82,12 @@ class PlainLoader:
         strong = self.settings.strong_view()
         changed = sample_photometric(count, strength=strong.photometric_strength)
         tps = sample_tps(count, size, sigma=strong.tps_sigma, preset=strong.tps)
+        tps = tps.to(self.device, non_blocking=True) if strong.warped else None
+        window = torch.tensor([[0, 0, *size]] * count, dtype=torch.int32)
         views = strong_view_reference(
             image,
-            photometric=changed.to(self.device) if strong.photometric else None,
-            tps=tps.to(self.device) if strong.warped else None,
+            photometric=changed.to(self.device, non_blocking=True) if strong.photometric else None,
+            tps=tps,
             mean=look.mean,
             std=look.std,
             with_weak=True,
@@ -94,8 +96,8 @@ class PlainLoader:
         return PairedBatch(
             weak=views.weak,
             strong=views.strong,
-            window=torch.tensor([[0, 0, *size]] * count, dtype=torch.int32, device=self.device),
+            window=window.to(self.device, non_blocking=True),
             valid=views.valid,
-            tps=tps.to(self.device) if strong.warped else None,
+            tps=tps,
             keys=keys,
         )

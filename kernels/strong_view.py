@@ -161,8 +161,9 @@ def _to_unit(crop: Tensor) -> Tensor:
 
 def _standardize(image: Tensor, mean: Triple, std: Triple, dtype: torch.dtype) -> Tensor:
     """Return (image - mean) / std in `dtype`, channels-last, as one multiplication and addition."""
-    scale = torch.tensor([1 / s for s in std], device=image.device)[:, None, None]
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=image.device)
-    return torch.addcmul(shift[:, None, None], image, scale).to(
-        dtype, memory_format=torch.channels_last
+    # Constants travel without the host waiting for the device.
+    scale, shift = (
+        torch.tensor(values)[:, None, None].to(image.device, non_blocking=True)
+        for values in ([1 / s for s in std], [-m / s for m, s in zip(mean, std, strict=True)])
     )
+    return torch.addcmul(shift, image, scale).to(dtype, memory_format=torch.channels_last)

@@ -97,9 +97,26 @@ def batch_norm_policy(network: nn.Module, policy: str) -> Iterator[nn.Module]:
             "policy 'running' needs running statistics; build batch norms with "
             "track_running_stats=True"
         )
-    # Without tracking, PyTorch hands no buffers to the kernel at all: nothing there to change.
-    with _attributes(norms, training=training, track_running_stats=tracking):
+    # Without tracking, PyTorch hands no buffers to the kernel at all: nothing there to change. But
+    # ranks that synchronise fail without them in half precision: those move, and are put back.
+    synced = [] if tracking else [n for n in norms if isinstance(n, nn.SyncBatchNorm)]
+    with (
+        _attributes(norms, training=training, track_running_stats=tracking),
+        _attributes(synced, track_running_stats=True),
+        _kept([buffer for norm in synced for buffer in norm.buffers()]),
+    ):
         yield network
+
+
+@contextmanager
+def _kept(tensors: list[Tensor]) -> Iterator[None]:
+    """Give tensors the values back that they have now."""
+    before = [tensor.clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
 
 
 def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:

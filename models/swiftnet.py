@@ -36,7 +36,9 @@ class SpatialPyramidPooling(nn.Module):
         for cells, level in zip(self.grids, self.levels, strict=True):
             # Cells are about square: as many in width as the aspect ratio asks for.
             grid = (cells, max(1, round(cells * width / height)))
-            maps.append(resize_like(level(F.adaptive_avg_pool2d(x, grid)), x))
+            pooled = level(F.adaptive_avg_pool2d(x, grid))
+            # In float32: the gradient of a cell is a sum over hundreds of pixels.
+            maps.append(resize_like(pooled.float(), x).to(pooled.dtype))
         return self.mix(torch.cat(maps, dim=1))
 
 

@@ -267,10 +267,14 @@ def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torc
                 "choose --loader.cache host or none"
             )
         return ResidentLoader(plan, settings, stride, device)
-    name = choose_loader() if settings.loader == "auto" else settings.loader
-    if name == "dali":
+    if loader_name(settings) == "dali":
         return DaliLoader(plan, settings, stride, device)
     return PortableLoader(plan, settings, stride)
+
+
+def loader_name(settings: LoaderSettings) -> str:
+    """Return "dali" or "portable": what decodes where the device keeps no images."""
+    return choose_loader() if settings.loader == "auto" else settings.loader
 
 
 @cache

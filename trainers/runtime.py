@@ -212,7 +212,10 @@ def open_runtime(
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
     if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        if chosen.type == "cuda":
+            dist.init_process_group("nccl", device_id=chosen)
+        else:
+            dist.init_process_group("gloo")
     return Runtime(
         device=chosen,
         rank=rank,

@@ -112,6 +112,7 @@ class Run:
             settings.num_steps,
             tensorboard=settings.tensorboard,
         )
+        self._finished = torch.cuda.Event() if runtime.device.type == "cuda" else None
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
@@ -171,8 +172,12 @@ class Run:
         started = time.perf_counter()
         with self.engine.phase("data"):
             micro_batches = [next_batches(self.streams) for _ in range(self.settings.accumulate)]
-        self.journal.waited += time.perf_counter() - started
+        # A device that is still at the steps queued before did not wait for this batch.
+        if self._finished is None or self._finished.query():
+            self.journal.waited += time.perf_counter() - started
         self.engine.run_step(micro_batches)
+        if self._finished is not None:
+            self._finished.record()
         self.journal.images += self.images_per_step
         if self.profiler is not None:
             self.profiler.step()

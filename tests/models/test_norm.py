@@ -59,8 +59,9 @@ def test_frozen_statistics_have_the_gradients_of_batch_statistics(swiftnet, imag
     assert all(map(torch.equal, *gradients))
 
 
-def test_frozen_is_exact_where_momentum_zero_is_not():
-    norm = nn.BatchNorm2d(1)
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.SyncBatchNorm])
+def test_frozen_is_exact_where_momentum_zero_is_not(kind):
+    norm = kind(1)
     norm.running_mean.fill_(0.1)
     before = buffers(norm)
     with batch_norm_policy(norm, "batch_frozen"):
@@ -109,6 +110,17 @@ def test_cumulative_statistics_and_sync_batch_norm_follow_too():
         with batch_norm_policy(network, policy):
             network(x)
         assert len(changed(network, before)) == expected
+
+
+def test_frozen_sync_batch_norm_has_buffers_to_move():
+    # Without them, its kernel on a GPU takes counts of the input's dtype, which it does not make.
+    norm = nn.SyncBatchNorm(2)
+    seen = []
+    norm.register_forward_pre_hook(lambda norm, _: seen.append(norm.track_running_stats))
+    for policy in ("batch_frozen", "running", "batch"):
+        with batch_norm_policy(norm, policy):
+            norm(torch.randn(4, 2, 3, 3))
+    assert seen == [True] * 3
 
 
 def test_dropout_keeps_the_networks_mode():
