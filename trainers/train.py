@@ -166,6 +166,8 @@ class Run:
         self._log()
         self._save()
         self._evaluate()
+        if "val" not in self.dataset.subsets:
+            log.info(f"no score: {self.dataset.root} has no validation images")
         return True
 
     def _step(self) -> None:
@@ -255,11 +257,7 @@ class Run:
         """
         step = self.engine.step
         scored = self.runtime.any(self.journal.has_score(step))
-        if scored or step == 0:
-            return
-        if "val" not in self.dataset.subsets:
-            if step == self.settings.num_steps:
-                log.info(f"no score: {self.dataset.root} has no validation images")
+        if scored or step == 0 or "val" not in self.dataset.subsets:
             return
         row = self._score(self.method.evaluated).to_json()
         if step == self.settings.num_steps and self.method.also_evaluated:

@@ -285,6 +285,43 @@ def test_padding_of_no_class_is_refused_before_the_first_step(group, scenes, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_device_at_work_does_not_wait_for_data(idle, scenes, tmp_path, monkeypatch):
+    from warpseg.trainers.train import Run
+
+    class Event:
+        def query(self):
+            return idle
+
+        def record(self):
+            pass
+
+    step = Run._step
+
+    def timed(self):
+        self._finished = Event()
+        step(self)
+
+    monkeypatch.setattr(Run, "_step", timed)
+    run("supervised", scenes, tmp_path / "run", num_steps=2)
+    waits = [row["data_wait"] for row in rows(tmp_path / "run") if "data_wait" in row]
+    assert waits
+    assert all((wait > 0) == idle for wait in waits)
+
+
+def test_a_run_without_validation_images_says_that_it_has_no_score(
+    scenes, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(
+        Dataset, "subsets", property(lambda self: set(self.manifest.subsets) - {"val"})
+    )
+    with caplog.at_level("INFO", "warpseg"):
+        run("supervised", scenes, tmp_path / "run", num_steps=2, evaluate_every=1)
+    assert [m for m in caplog.messages if "no score" in m] == [
+        f"no score: {scenes} has no validation images"
+    ]
+
+
 def test_a_split_that_there_is_not_takes_no_folder(scenes, tmp_path):
     with pytest.raises(FileNotFoundError, match="no split 'nope'"):
         train(
