@@ -102,6 +102,19 @@ class LayoutChanges(TorchDispatchMode):
         return out
 
 
+def test_pooled_maps_are_enlarged_in_float32(monkeypatch):
+    from warpseg.models import swiftnet
+
+    enlarge, seen = swiftnet.resize_like, []
+    monkeypatch.setattr(
+        swiftnet, "resize_like", lambda x, like: seen.append(x.dtype) or enlarge(x, like)
+    )
+    pyramid = swiftnet.SpatialPyramidPooling(16).bfloat16()
+    out = pyramid(torch.randn(2, 16, 24, 24, dtype=torch.bfloat16))
+    assert out.dtype == torch.bfloat16
+    assert seen == [torch.float32] * 3
+
+
 def test_layout_counter_sees_a_change():
     x = torch.randn(2, 4, 8, 8).to(memory_format=torch.channels_last)
     with LayoutChanges() as changes:

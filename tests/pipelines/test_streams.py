@@ -259,13 +259,15 @@ def test_pseudo_labels_come_under_the_same_geometry(coordinates, loader):
         where = sample.parts["seg.png"]
         parts = {"label.png": where, "confidence.png": where}
         held[sample.key] = type(sample)(sample.key, sample.shard, parts, sample.name, sample.size)
-    shared = options(loader, batch_size=4, stream="one")
+    small = GeometrySettings(crop_size=(70, 70), scale=(0.5, 0.5))
+    shared = options(loader, batch_size=4, stream="one", geometry=small)
     (truth,) = closed(labeled(subset, **shared), 1)
     # A class for padding is for true masks.
     padded = shared | {"geometry": replace(shared["geometry"], padding_class=1)}
     (batch,) = closed(labeled(subset, pseudo=held, **padded), 1)
     (pair,) = closed(paired(subset, pseudo=held, **shared), 1)
     outside = truth.mask == IGNORE
+    assert outside.any()
     expected = torch.where(outside, 0, truth.mask).float() / 255
     for label, confidence in ((batch.mask, batch.confidence), (pair.label, pair.confidence)):
         assert torch.equal(label, truth.mask)

@@ -185,6 +185,12 @@ def test_what_cannot_be_scored_is_said(copying, batch, error, message):
         evaluate(copying, [batch])
 
 
+def test_padding_of_no_class_cannot_be_scored(copying):
+    settings = EvaluationSettings(mode="center_crop", crop_size=(4, 4), padding_class=3)
+    with pytest.raises(ValueError, match="--evaluation.padding-class is 3, but the classes are 0"):
+        evaluate(copying, [FIRST], settings)
+
+
 def test_a_lost_image_is_noticed(copying):
     with pytest.raises(RuntimeError, match="2 images were evaluated, but the data set has 3"):
         evaluate(copying, [FIRST, SECOND], expected_images=3)

@@ -10,7 +10,8 @@ def rows(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_rows_hold_what_a_report_needs(tmp_path):
+def test_rows_hold_what_a_report_needs(tmp_path, caplog):
+    caplog.set_level("INFO", "warpseg")
     journal = Journal(tmp_path, 10)
     journal.images, journal.waited = 80, 0.0
     journal.training(5, {"supervised": 1.5}, {"student": 1e-3})
@@ -24,6 +25,7 @@ def test_rows_hold_what_a_report_needs(tmp_path):
     assert 0 <= training["data_wait"] <= 1
     assert training["peak_memory"] > 1
     assert evaluation == {"step": 5, **score}
+    assert caplog.messages[-1] == "step 5/10  miou 0.2500  (whole)"
 
 
 def test_rewinding_drops_later_rows_and_a_torn_line(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from warpseg.pipelines import StrongSettings
 from warpseg.trainers.commands import _read_recipe
 from warpseg.trainers.recipes import METHODS, RECIPES, ROUNDS, find_recipe, method_name
 from warpseg.trainers.settings import first_difference, from_plain, to_plain
@@ -53,6 +54,14 @@ def test_a_wrong_setting_is_named(changes, message):
     base = RECIPES["consistency-camvid-swiftnet18-tiny"]()
     with pytest.raises(ValueError, match=message):
         from_plain(type(base), changes, base)
+
+
+@pytest.mark.parametrize("family", ["camvid-swiftnet18", "synthetic-swiftnet18-tiny"])
+def test_consistency_from_scratch_perturbs_colours_half_as_much_as_the_paper(family):
+    for name in (f"consistency-{family}", f"consistency-mt-{family}"):
+        assert find_recipe(name).strong == StrongSettings(photometric_strength=0.5)
+    paper = find_recipe("consistency-cityscapes-half-swiftnet18")
+    assert paper.strong == StrongSettings()
 
 
 def test_a_share_is_a_share():
