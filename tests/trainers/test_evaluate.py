@@ -187,7 +187,9 @@ def test_what_cannot_be_scored_is_said(copying, batch, error, message):
 
 def test_padding_of_no_class_cannot_be_scored(copying):
     settings = EvaluationSettings(mode="center_crop", crop_size=(4, 4), padding_class=3)
-    with pytest.raises(ValueError, match="--evaluation.padding-class is 3, but the classes are 0"):
+    with pytest.raises(
+        ValueError, match=r"--evaluation\.padding-class is 3, but the classes are 0"
+    ):
         evaluate(copying, [FIRST], settings)
 
 
