@@ -8,23 +8,32 @@ import os
 import sys
 
 VERBS = {
-    "convert": ("shards.convert_command", "turn a data set on disk into tar shards"),
-    "split": ("shards.commands", "choose the labeled images of a data set"),
-    "check": ("shards.commands", "decode everything, verify sums, count the classes"),
-    "merge": ("shards.commands", "join the parts that many machines converted"),
-    "fetch": ("shards.commands", "bring a data set from object storage to this machine"),
-    "show": ("trainers.show", "draw the views a recipe trains on, or pseudo-labels"),
-    "operations": ("pipelines.operations", "draw the 17 operations of strong view sda on an image"),
+    "convert": ("shards.commands.convert", "turn a data set on disk into tar shards"),
+    "split": ("shards.commands.splits", "choose the labeled images of a data set"),
+    "check": ("shards.commands.splits", "decode everything, verify sums, count the classes"),
+    "merge": ("shards.commands.splits", "join the parts that many machines converted"),
+    "fetch": ("shards.commands.splits", "bring a data set from object storage to this machine"),
+    "show": ("trainers.commands.show", "draw the views a recipe trains on, or pseudo-labels"),
+    "operations": (
+        "pipelines.views.operations",
+        "draw the 17 operations of strong view sda",
+    ),
     "models": ("models.commands", "list the networks with their size and cost"),
-    "train": ("trainers.commands", "train a network by a recipe"),
-    "evaluate": ("trainers.network_commands", "score a trained network"),
-    "predict": ("trainers.network_commands", "label a folder of images"),
-    "pseudo-label": ("trainers.network_commands", "label images for training on them"),
-    "diagnose": ("trainers.diagnose", "draw errors of pseudo-labels, or what batch norms see"),
-    "export": ("trainers.network_commands", "write a trained network for use elsewhere"),
-    "report": ("trainers.commands", "compare runs in a table"),
-    "compare": ("trainers.compare", "train several recipes and seeds, and compare them"),
-    "moons": ("trainers.moons", "draw why the teacher's input is the clean one, on two moons"),
+    "train": ("trainers.commands.train", "train a network by a recipe"),
+    "evaluate": ("trainers.commands.networks", "score a trained network"),
+    "predict": ("trainers.commands.networks", "label a folder of images"),
+    "pseudo-label": ("trainers.commands.networks", "label images for training on them"),
+    "diagnose": (
+        "trainers.commands.diagnose",
+        "draw errors of labels, or what batch norms see",
+    ),
+    "export": ("trainers.commands.networks", "write a trained network for use elsewhere"),
+    "report": ("trainers.commands.report", "compare runs in a table"),
+    "compare": ("trainers.commands.compare", "train several recipes and seeds, and compare them"),
+    "moons": (
+        "trainers.reports.moons",
+        "draw why the teacher sees the clean input",
+    ),
     "bench": ("benchmarks.commands", "measure kernels, pipeline or step"),
 }
 

@@ -24,7 +24,7 @@ def bench(arguments: list[str]) -> int:
         print(_usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     name, *rest = arguments
-    module = importlib.import_module(f".{name}", __package__)
+    module = importlib.import_module(f".measures.{name}", __package__)
     return getattr(module, name)(rest)
 
 

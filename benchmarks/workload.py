@@ -14,12 +14,12 @@ from torch import Tensor
 from .. import IGNORE
 from ..kernels import sample_tps, valid_mask
 from ..pipelines.batches import LabeledBatch, PairedBatch, SecondView
-from ..trainers.data import Batches, StreamSpec
-from ..trainers.engine import Engine, Method
-from ..trainers.recipes import build_method, change_recipe
-from ..trainers.runtime import Runtime
-from ..trainers.settings import RunSettings
-from ..trainers.supervised import SupervisedSettings
+from ..trainers.engine.runtime import Runtime
+from ..trainers.engine.settings import RunSettings
+from ..trainers.engine.stages import Engine, Method
+from ..trainers.engine.streams import Batches, StreamSpec
+from ..trainers.methods.supervised import SupervisedSettings
+from ..trainers.recipes.registry import build_method, change_recipe
 
 IGNORED_SHARE = 0.1
 """Share of the rows of a mask that hold no class."""

@@ -1,30 +1,35 @@
 """Fused pixel operations on stride-s logits, each with its plain PyTorch reference."""
 
-from .confusion import confusion, confusion_reference
-from .consistency_kl import consistency_kl, consistency_kl_reference
-from .cross_entropy import cross_entropy, cross_entropy_reference
-from .cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
-from .dynamic_ce import Cases, dynamic_ce, dynamic_ce_reference, dynamic_weights
 from .ema import ema_update, ema_update_reference
-from .feature_shift import ClassStatistics, feature_shift, feature_shift_reference, shift_table
-from .nearest import at_centres
-from .photometric import Photometric, photometric, sample_photometric
-from .pseudo_label import (
+from .labels.confusion import confusion, confusion_reference
+from .labels.pseudo_label import (
     PseudoLabel,
     class_thresholds,
     drop_unsure,
     pseudo_label,
     pseudo_label_reference,
 )
-from .quantile import quantile, select, select_reference
-from .random_crop import random_crop, random_crop_reference
-from .resident import CropPlan, Crops, ResidentImages
-from .reweight import reweight, reweight_reference
-from .self_correction import self_correction, self_correction_reference
-from .strong_view import StrongView, normalize, strong_view, strong_view_reference
-from .tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask, window_mask
+from .labels.quantile import quantile, select, select_reference
+from .losses.consistency_kl import consistency_kl, consistency_kl_reference
+from .losses.cross_entropy import cross_entropy, cross_entropy_reference
+from .losses.dynamic_ce import Cases, dynamic_ce, dynamic_ce_reference, dynamic_weights
+from .losses.feature_shift import (
+    ClassStatistics,
+    feature_shift,
+    feature_shift_reference,
+    shift_table,
+)
+from .losses.reweight import reweight, reweight_reference
+from .losses.self_correction import self_correction, self_correction_reference
+from .nearest import at_centres
 from .upsample import stride_of, upsample
-from .warp import inverse_splat, inverse_splat_reference, warp, warp_reference
+from .views.cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
+from .views.photometric import Photometric, photometric, sample_photometric
+from .views.random_crop import random_crop, random_crop_reference
+from .views.resident import CropPlan, Crops, ResidentImages
+from .views.strong_view import StrongView, normalize, strong_view, strong_view_reference
+from .views.tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask, window_mask
+from .views.warp import inverse_splat, inverse_splat_reference, warp, warp_reference
 
 __all__ = [
     "TPS",

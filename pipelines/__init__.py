@@ -1,9 +1,6 @@
 """Shards to batches of weak and strong views on the device."""
 
 from .batches import LabeledBatch, PairedBatch, PlainBatch, SecondView
-from .labeled import labeled
-from .paired import paired
-from .plain import plain
 from .settings import (
     NORMALIZATIONS,
     GeometrySettings,
@@ -12,7 +9,10 @@ from .settings import (
     StrongSettings,
     normalization_of,
 )
-from .show import label_sheet, rounds_sheet, view_sheet
+from .streams.labeled import labeled
+from .streams.paired import paired
+from .streams.plain import plain
+from .streams.show import label_sheet, rounds_sheet, view_sheet
 
 __all__ = [
     "NORMALIZATIONS",

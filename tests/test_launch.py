@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from warpseg.__main__ import VERBS
-from warpseg.trainers.recipes import RECIPES
+from warpseg.trainers.recipes.registry import RECIPES
 
 LAUNCH = Path(__file__).resolve().parents[1] / "docs" / "launch"
 SLURM = (LAUNCH / "slurm.sh").read_text()

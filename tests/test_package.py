@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from warpseg.__main__ import VERBS, main
-from warpseg.trainers.recipes import METHODS, RECIPES, ROUNDS
+from warpseg.trainers.recipes.registry import METHODS, RECIPES, ROUNDS
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("shards", "pipelines", "kernels", "models", "trainers", "benchmarks")
@@ -87,7 +87,7 @@ def test_imports_go_one_way(folder):
 
 
 def test_shards_run_where_there_is_no_torch():
-    code = "import sys, warpseg.shards.convert_command; sys.exit('torch' in sys.modules)"
+    code = "import sys, warpseg.shards.commands.convert; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

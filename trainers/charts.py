@@ -1,5 +1,6 @@
 """Line charts as pictures, drawn with Pillow alone."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -7,7 +8,6 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from .drawing import INK, PAPER
-from .report_page import COLOURS, ticks
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 18, 40, 48
@@ -15,6 +15,19 @@ _ROW = 20
 _GRID = (228, 228, 228)
 _SCALE = 2
 """Charts are drawn so many times as large and shrunk, which smooths their lines."""
+
+COLOURS = (
+    "#1f77b4",
+    "#d62728",
+    "#2ca02c",
+    "#9467bd",
+    "#ff7f0e",
+    "#17becf",
+    "#8c564b",
+    "#e377c2",
+    "#7f7f7f",
+    "#bcbd22",
+)
 
 
 class Curve(NamedTuple):
@@ -125,3 +138,14 @@ def _text(
     font = ImageFont.load_default(size * _SCALE)
     at = (place[0] * _SCALE, place[1] * _SCALE)
     draw.text(at, text, fill=INK, font=font, anchor=anchor)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return four to eight round numbers that enclose low and high."""
+    if high <= low:
+        low, high = (0.0, 1.0) if low == 0 else (low - abs(low) / 2, low + abs(low) / 2)
+    rough = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from warpseg.models.build import NETWORKS
-from warpseg.trainers.recipes import RECIPES
+from warpseg.trainers.recipes.registry import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainers"))
 from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe

@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from warpseg import kernels as ops
-from warpseg.benchmarks import inference
-from warpseg.benchmarks import kernels as bench
-from warpseg.benchmarks.kernel_case import Case, Draw, Target
-from warpseg.benchmarks.kernel_cases import cases
-from warpseg.benchmarks.kernel_gate import differences, gate
+from warpseg.benchmarks.measures import inference
+from warpseg.benchmarks.measures import kernels as bench
+from warpseg.benchmarks.measures.kernel_case import Case, Draw, Target
+from warpseg.benchmarks.measures.kernel_cases import cases
+from warpseg.benchmarks.measures.kernel_gate import differences, gate
 from warpseg.benchmarks.timing import Times
 from warpseg.kernels.dispatch import kernels as forced
 

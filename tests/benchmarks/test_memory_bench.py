@@ -8,9 +8,10 @@ import torch
 from tiny import METHOD_RECIPES, tiny_recipe
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
-from warpseg.benchmarks import allocations, commands, memory
-from warpseg.benchmarks.memory import MemorySettings
-from warpseg.benchmarks.memory_model import modeled_plain, modeled_step
+from warpseg.benchmarks import allocations, commands
+from warpseg.benchmarks.measures import memory
+from warpseg.benchmarks.measures.memory import MemorySettings
+from warpseg.benchmarks.measures.memory_model import modeled_plain, modeled_step
 from warpseg.benchmarks.workload import supervised_part
 from warpseg.kernels.dispatch import kernels
 from warpseg.models import SegmentationNetwork

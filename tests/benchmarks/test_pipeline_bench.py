@@ -4,12 +4,13 @@ from functools import partial
 import pytest
 import torch
 from warpseg import IGNORE
-from warpseg.benchmarks import commands, enlarged, pipeline
-from warpseg.benchmarks.loader_contenders import BASELINE, CROPS, PAIRS, PEERS, Row, contenders
+from warpseg.benchmarks import commands
+from warpseg.benchmarks.contenders.loaders import BASELINE, CROPS, PAIRS, PEERS, Row, contenders
+from warpseg.benchmarks.measures import enlarged, pipeline
 from warpseg.shards import Dataset
-from warpseg.shards.conversion import convert
-from warpseg.shards.packing import PackSettings
-from warpseg.shards.synthetic import SyntheticSettings, load_synthetic
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
+from warpseg.shards.sources.synthetic import SyntheticSettings, load_synthetic
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,24 @@ import torch
 from tiny import METHOD_RECIPES, tiny_recipe
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
-from warpseg.benchmarks import commands, inference, report, scaling, step, step_contenders
-from warpseg.benchmarks.phases import measure_phases
-from warpseg.benchmarks.plain import plain_step
-from warpseg.benchmarks.plain_loader import PlainLoader
-from warpseg.benchmarks.plain_step import PlainSupervised, plain_batches
+from warpseg.benchmarks import commands
+from warpseg.benchmarks.contenders import steps as step_contenders
+from warpseg.benchmarks.contenders.plain import plain_step
+from warpseg.benchmarks.contenders.plain_loader import PlainLoader
+from warpseg.benchmarks.contenders.plain_step import PlainSupervised, plain_batches
+from warpseg.benchmarks.measures import inference, report, scaling, step
+from warpseg.benchmarks.measures.phases import measure_phases
 from warpseg.benchmarks.workload import bench_settings, open_workload, supervised_part
 from warpseg.models import build_network
 from warpseg.shards import Dataset
-from warpseg.shards.conversion import convert
-from warpseg.shards.packing import PackSettings
-from warpseg.shards.synthetic import SyntheticSettings, load_synthetic
-from warpseg.trainers.networks import NetworkSettings
-from warpseg.trainers.optimization import OptimizerSettings, ScheduleSettings
-from warpseg.trainers.runtime import open_runtime
-from warpseg.trainers.settings import to_plain
-from warpseg.trainers.speed import SpeedSettings
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
+from warpseg.shards.sources.synthetic import SyntheticSettings, load_synthetic
+from warpseg.trainers.engine.networks import NetworkSettings
+from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
+from warpseg.trainers.engine.runtime import open_runtime
+from warpseg.trainers.engine.settings import to_plain
+from warpseg.trainers.engine.speed import SpeedSettings
 
 CLASSES = 7
 

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 import triton
-from warpseg.benchmarks import compiled
-from warpseg.kernels import cutmix_triton
+from warpseg.benchmarks.measures import compiled
 from warpseg.kernels.compile import ARCHITECTURES
+from warpseg.kernels.views import cutmix_triton
 
 REMEDY = "run `warpseg bench kernels --compile` and commit benchmarks/results"
 CASES = {case.name: case for case in compiled.all_cases()}

@@ -25,7 +25,7 @@ def launches(tree, guarded=False):
 def test_every_launch_is_on_the_device_of_its_tensors():
     found = {
         f"{path.name}:{line}": guarded
-        for path in FOLDER.glob("*.py")
+        for path in FOLDER.rglob("*.py")
         for line, guarded in launches(ast.parse(path.read_text()))
     }
     assert len(found) >= 15

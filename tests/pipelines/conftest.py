@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from warpseg.shards import Dataset
-from warpseg.shards.conversion import convert
-from warpseg.shards.packing import PackSettings
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.source import Entry, Source
 from warpseg.shards.split import choose_fraction, write_split
 

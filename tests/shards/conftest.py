@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from warpseg.shards import Dataset
-from warpseg.shards.camvid import load_camvid
-from warpseg.shards.conversion import convert
-from warpseg.shards.packing import PackSettings
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
+from warpseg.shards.sources.camvid import load_camvid
 
 SIZE = (24, 32)
 """Height and width of the small images."""

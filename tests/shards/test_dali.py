@@ -61,9 +61,9 @@ def test_sides_without_masks(split_dataset: Dataset, side: str, count: int) -> N
 
 
 def test_whole_subset_spread_over_tars(folder_tree: Path, tmp_path: Path) -> None:
-    from warpseg.shards.conversion import convert
-    from warpseg.shards.folder import MaskSettings, load_folder
-    from warpseg.shards.packing import PackSettings
+    from warpseg.shards.conversion.convert import convert
+    from warpseg.shards.conversion.packing import PackSettings
+    from warpseg.shards.sources.folder import MaskSettings, load_folder
 
     source = load_folder(folder_tree, MaskSettings())
     convert(source, tmp_path / "data", PackSettings(workers=1, encoding="jpeg"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from warpseg.shards import Dataset
-from warpseg.shards.conversion import convert
-from warpseg.shards.folder import MaskSettings, load_folder
-from warpseg.shards.packing import PackSettings
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
+from warpseg.shards.sources.folder import MaskSettings, load_folder
 
 
 def test_contents(dataset: Dataset, camvid_tree: Path) -> None:

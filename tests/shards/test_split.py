@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from warpseg.shards import Dataset
-from warpseg.shards.checking import check_splits
-from warpseg.shards.conversion import convert
-from warpseg.shards.folder import MaskSettings, load_folder
-from warpseg.shards.packing import PackSettings
+from warpseg.shards.conversion.checking import check_splits
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
+from warpseg.shards.sources.folder import MaskSettings, load_folder
 from warpseg.shards.split import (
     Choice,
     choose_fraction,
@@ -101,7 +101,7 @@ def test_seeds(dataset: Dataset) -> None:
 
 
 def test_choice_does_not_depend_on_packing(camvid_tree: Path, dataset: Dataset) -> None:
-    from warpseg.shards.camvid import load_camvid
+    from warpseg.shards.sources.camvid import load_camvid
 
     other = dataset.root.parent / "other"
     convert(load_camvid(camvid_tree), other, PackSettings(workers=1, shuffle=False, encoding="png"))
@@ -238,7 +238,7 @@ def test_damaged_split(dataset: Dataset) -> None:
 
 
 def test_balanced_classes(tmp_path: Path, image: Any) -> None:
-    from warpseg.shards.cifar10 import Cifar10Settings, load_cifar10
+    from warpseg.shards.sources.cifar10 import Cifar10Settings, load_cifar10
 
     for name, count in (("cat", 9), ("dog", 3), ("fox", 6)):
         for i in range(count):

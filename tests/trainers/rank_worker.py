@@ -14,13 +14,13 @@ from warpseg import IGNORE, pipelines
 from warpseg.kernels import sample_tps, valid_mask
 from warpseg.models.build import NETWORKS
 from warpseg.shards import Dataset
-from warpseg.trainers import train
-from warpseg.trainers.data import next_batches, open_streams
-from warpseg.trainers.engine import Engine
-from warpseg.trainers.optimization import OptimizerSettings, ScheduleSettings
-from warpseg.trainers.recipes import build_method
-from warpseg.trainers.runtime import close_runtime, open_runtime, unwrap
-from warpseg.trainers.speed import SpeedSettings
+from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
+from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
+from warpseg.trainers.engine.speed import SpeedSettings
+from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.engine.streams import next_batches, open_streams
+from warpseg.trainers.recipes.registry import build_method
+from warpseg.trainers.runs import train
 
 
 def gradients(folder):
@@ -142,7 +142,7 @@ def dies(folder, *words):
 def run_until_step_5(words, then):
     """Run the command line, and `then` before step 5."""
     from warpseg.__main__ import main
-    from warpseg.trainers.recipes import RECIPES
+    from warpseg.trainers.recipes.registry import RECIPES
 
     step = train.Run._step
 

@@ -4,11 +4,11 @@ import torch
 from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.pipelines import LabeledBatch
 from warpseg.shards import Dataset
-from warpseg.trainers.data import next_batches, open_streams
-from warpseg.trainers.engine import Engine
-from warpseg.trainers.recipes import build_method
-from warpseg.trainers.runtime import Runtime
-from warpseg.trainers.speed import SpeedSettings
+from warpseg.trainers.engine.runtime import Runtime
+from warpseg.trainers.engine.speed import SpeedSettings
+from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.engine.streams import next_batches, open_streams
+from warpseg.trainers.recipes.registry import build_method
 
 TAUGHT = {
     "simple-baseline": "simple-baseline-student-synthetic-swiftnet18-tiny",

@@ -12,9 +12,9 @@ from torch import nn
 from warpseg.models.build import NETWORKS
 from warpseg.models.network import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
-from warpseg.trainers.gta import GtaSettings
-from warpseg.trainers.mkd import MkdSettings
-from warpseg.trainers.recipes import RECIPES
+from warpseg.trainers.methods.gta import GtaSettings
+from warpseg.trainers.methods.mkd import MkdSettings
+from warpseg.trainers.recipes.registry import RECIPES
 
 
 class Backbone(nn.Module):

@@ -9,8 +9,8 @@ from dataclasses import fields, replace
 from tiny import TINY_NETWORKS
 from warpseg.models.build import NETWORKS
 from warpseg.pipelines import GeometrySettings
-from warpseg.trainers.recipes import RECIPES
-from warpseg.trainers.settings import RunSettings
+from warpseg.trainers.engine.settings import RunSettings
+from warpseg.trainers.recipes.registry import RECIPES
 
 
 def tiny_rounds(name, *, num_steps=4, **changes):
@@ -44,7 +44,7 @@ ROUND_RECIPES = {
 
 if __name__ == "__main__":
     from warpseg.__main__ import main
-    from warpseg.trainers import rounds_jobs
+    from warpseg.trainers.runs.rounds import jobs as rounds_jobs
 
     NETWORKS.update(TINY_NETWORKS)
     RECIPES.update(ROUND_RECIPES)

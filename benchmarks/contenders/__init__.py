@@ -1,0 +1,1 @@
+"""What WarpSeg is measured against: plain PyTorch and the usual loaders."""

@@ -1,0 +1,44 @@
+"""Which recipes have a plain PyTorch implementation to be compared with."""
+
+from typing import Any
+
+from ...trainers.engine.settings import RunSettings
+from ...trainers.methods.consistency import ConsistencySettings
+from ...trainers.methods.gta import GtaSettings
+from ...trainers.methods.mkd import MkdSettings
+from ...trainers.methods.supervised import SupervisedSettings
+from .plain_gta import PlainGta, is_plain_gta
+from .plain_mkd import PlainMkd, is_plain_mkd
+from .plain_step import PlainConsistency, PlainSupervised
+
+
+def plain_step(
+    settings: RunSettings, *options: Any, staged: bool = True, **more: Any
+) -> PlainSupervised | None:
+    """Return the plain implementation of a recipe's step, or None where there is none here."""
+    if not has_plain(settings):
+        return None
+    if isinstance(settings, ConsistencySettings):
+        return PlainConsistency(settings, *options, staged=staged, **more)
+    if isinstance(settings, GtaSettings):
+        return PlainGta(settings, *options, **more)
+    if isinstance(settings, MkdSettings):
+        return PlainMkd(settings, *options, **more)
+    return PlainSupervised(settings, *options, **more)
+
+
+def has_plain(settings: RunSettings) -> bool:
+    """Tell whether a recipe has a plain implementation: supervised training, GTA-Seg and
+    MKD as published, and of consistency the paper's own form: 1w-ct, pooled KL of warped
+    probabilities."""
+    if not isinstance(settings, ConsistencySettings):
+        supervised = isinstance(settings, SupervisedSettings)
+        return supervised or is_plain_gta(settings) or is_plain_mkd(settings)
+    return (
+        settings.variant == "1w-ct"
+        and not settings.cutmix
+        and settings.divergence == "kl"
+        and settings.blend == "probabilities"
+        and settings.kl_mean == "pooled"
+        and settings.teacher_batch_norm == "running"
+    )

@@ -1,0 +1,1 @@
+"""What `warpseg bench` measures, a file each."""

@@ -1,0 +1,220 @@
+"""The compile report: what every Triton kernel becomes on GPUs that need not be here.
+
+    warpseg bench kernels --compile
+
+compiles each kernel at the sizes of the recipes for sm_80, sm_90 and sm_100 and writes
+results/kernels-compiled.json and .md beside this file: registers, shared memory, spills, bytes
+moved per pixel against the floor, double precision. Each case carries a key of its sources, so that
+a test can tell, without compiling, that the committed report is of these kernels.
+"""
+
+import ast
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ... import kernels
+from ...kernels.compile import ARCHITECTURES, CompileCase, CompileResult, compile_case
+
+REPORT = Path(__file__).parents[1] / "results" / "kernels-compiled.json"
+PACKAGE = (__package__ or "").partition(".")[0]
+
+
+def all_cases() -> list[CompileCase]:
+    """Return the cases of every kernel module, in the modules' order of name.
+
+    Raises ValueError where two share a name.
+    """
+    cases: list[CompileCase] = []
+    found = pkgutil.walk_packages(kernels.__path__, f"{kernels.__name__}.")
+    for module in sorted(found, key=lambda m: m.name.rpartition(".")[2]):
+        loaded = importlib.import_module(module.name)
+        if hasattr(loaded, "compile_cases"):
+            cases += loaded.compile_cases()
+    names = [case.name for case in cases]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"compile cases must have names of their own; twice: {', '.join(twice)}")
+    return cases
+
+
+def source_key(case: CompileCase) -> str:
+    """Return a hash of all that decides about the machine code, but for the compiler.
+
+    That is the code of the kernel and of every Triton function it reaches (without comments and
+    docstrings), the values of the globals it reads, its types, constants and warps.
+    """
+    parts = [*sorted(_sources(case.kernel, case.constexprs.values()).items())]
+    constants = {name: getattr(v, "__name__", v) for name, v in case.constexprs.items()}
+    parts += [dict(case.signature), constants, case.num_warps, case.aligned]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _sources(kernel: Any, constants: Iterable[Any]) -> dict[str, str]:
+    """Return by name the sources of a Triton function and of those that it reaches."""
+    found: dict[str, str] = {}
+    left = [kernel, *(value for value in constants if _is_triton(value))]
+    while left:
+        function = left.pop().fn
+        # The module's own name alone: a file that moves keeps its machine code.
+        name = f"kernels.{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+        if name in found:
+            continue
+        found[name] = _normal(inspect.getsource(function))
+        for used in function.__code__.co_names:
+            value = function.__globals__.get(used)
+            if _is_triton(value) and _own(value.fn.__module__):
+                left.append(value)
+            elif isinstance(value, int | float | str) or type(value).__name__ == "constexpr":
+                found[f"{name}:{used}"] = repr(getattr(value, "value", value))
+    return found
+
+
+def _is_triton(value: Any) -> bool:
+    return hasattr(value, "fn") and hasattr(value, "arg_names")
+
+
+def _own(module: str) -> bool:
+    return module.partition(".")[0] == PACKAGE
+
+
+def _normal(source: str) -> str:
+    tree = ast.parse(textwrap.dedent(source)).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    if ast.get_docstring(tree) is not None:
+        tree.body = tree.body[1:]
+    tree.decorator_list = []
+    return ast.unparse(tree)
+
+
+def compile_cases(names: Iterable[tuple[str, int]]) -> Iterator[CompileResult]:
+    """Compile the (case, architecture) pairs here, one after another."""
+    cases = {case.name: case for case in all_cases()}
+    for name, architecture in names:
+        yield compile_case(cases[name], architecture)
+
+
+def compile_apart(names: list[tuple[str, int]], jobs: int) -> list[CompileResult]:
+    """Compile pairs in `jobs` processes of their own, where Triton's interpreter is off.
+
+    Raises RuntimeError with the last lines of a process that failed.
+    """
+    shares = [names[start::jobs] for start in range(jobs) if names[start::jobs]]
+    with ThreadPoolExecutor(max(1, len(shares))) as pool:
+        parts = list(pool.map(_compile_share, shares))
+    by_pair = {(result.name, result.architecture): result for part in parts for result in part}
+    return [by_pair[pair] for pair in names]
+
+
+def _compile_share(names: list[tuple[str, int]]) -> list[CompileResult]:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps(names),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        tail = " | ".join(done.stderr.strip().splitlines()[-3:])
+        raise RuntimeError(f"kernels do not compile: {tail}")
+    return [CompileResult(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+
+
+def measure(jobs: int | None = None) -> dict[str, Any]:
+    """Compile everything and return the report."""
+    import triton
+
+    cases = all_cases()
+    keys = {case.name: source_key(case) for case in cases}
+    pairs = [(case.name, architecture) for case in cases for architecture in ARCHITECTURES]
+    results = compile_apart(pairs, jobs or os.cpu_count() or 1)
+    return {
+        "triton": triton.__version__,
+        "cases": [
+            {
+                "name": case.name,
+                "key": keys[case.name],
+                "num_warps": case.num_warps,
+                "bytes_per_pixel": case.bytes_per_pixel,
+                "floor_bytes_per_pixel": case.floor_bytes_per_pixel,
+                "compiled": {
+                    str(result.architecture): {
+                        key: value
+                        for key, value in asdict(result).items()
+                        if key not in ("name", "architecture", "num_warps")
+                    }
+                    for result in results
+                    if result.name == case.name
+                },
+            }
+            for case in cases
+        ],
+    }
+
+
+def failures(report: dict[str, Any]) -> list[str]:
+    """Return one line for every kernel that spills registers or computes in double precision."""
+    return [
+        f"{case['name']} on sm_{architecture}: {what}"
+        for case in report["cases"]
+        for architecture, row in case["compiled"].items()
+        for what in (
+            f"{row['stack_bytes']} bytes of stack" if row["stack_bytes"] else "",
+            "double precision" if row["double_precision"] else "",
+        )
+        if what
+    ]
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the report as a Markdown page."""
+    columns = [f"sm_{architecture}" for architecture in ARCHITECTURES]
+    lines = [
+        "# Compiled kernels",
+        "",
+        "Made by `warpseg bench kernels --compile` with Triton " + report["triton"] + ", no GPU.",
+        "Per architecture: registers per thread / shared memory in bytes / spilled bytes per "
+        "thread. Bytes per pixel of the full-resolution map: moved by the kernel, and the least "
+        "that the operation can move, by arithmetic. No kernel has double precision in its PTX "
+        "unless marked f64.",
+        "",
+        f"| kernel | warps | bytes | floor | {' | '.join(columns)} |",
+        f"|---|---|---|---|{'---|' * len(columns)}",
+    ]
+    for case in report["cases"]:
+        cells = []
+        for architecture in ARCHITECTURES:
+            row = case["compiled"][str(architecture)]
+            mark = " f64" if row["double_precision"] else ""
+            cells.append(f"{row['registers']} / {row['shared_bytes']} / {row['stack_bytes']}{mark}")
+        bytes_moved, floor = case["bytes_per_pixel"], case["floor_bytes_per_pixel"]
+        lines.append(
+            f"| {case['name']} | {case['num_warps']} | {bytes_moved:.2f} | {floor:.2f} | "
+            f"{' | '.join(cells)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write(report: dict[str, Any], path: Path = REPORT) -> None:
+    """Write the report as JSON at `path` and as a table beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    path.with_suffix(".md").write_text(table(report))
+
+
+if __name__ == "__main__":
+    compiled = compile_cases((name, architecture) for name, architecture in json.load(sys.stdin))
+    print(json.dumps([asdict(result) for result in compiled]))

@@ -1,0 +1,1 @@
+"""What reads labels off logits: pseudo-labels, confusion matrices, quantiles."""

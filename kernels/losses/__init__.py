@@ -1,0 +1,1 @@
+"""Pixel losses on logits at their own stride."""

@@ -1,0 +1,207 @@
+"""Launch the kernels of `consistency_kl` and tell autograd and the compiler about them."""
+
+# Triton's decorators are not typed.
+# pyright: reportArgumentType=false, reportFunctionMemberAccess=false, reportIndexIssue=false
+# pyright: reportCallIssue=false
+
+import torch
+import triton
+from torch import Tensor
+
+from ..compile import CompileCase
+from ..upsample import stride_of
+from .consistency_kl_triton import (
+    LOGITS,
+    NO_WARP,
+    PROBABILITIES,
+    _consistency_kernel,
+    _teacher_lse_kernel,
+)
+
+COLOURS = 4
+CLASSES_ALONE = 19
+"""Classes that a thread can hold without spills: four corner gradients, two row ends and both
+distributions of each. Beyond, threads share a cell, with at most 12 classes each."""
+STEP = 16
+"""Rows of logits are padded to a multiple of it, so that few widths need a kernel of their own."""
+
+
+@torch.library.custom_op("warpseg::consistency_kl", mutates_args=())
+def consistency_kl_op(
+    student: Tensor,
+    teacher: Tensor,
+    height: int,
+    width: int,
+    points: Tensor | None,
+    weights: Tensor | None,
+    valid: Tensor | None,
+    logits: bool,
+    squared: bool,
+    threshold: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each image's summed loss (N,) float32, its number of pixels (N,) int64, and the
+    gradient of those sums to the student's logits, (N, C, h, w) float32.
+    """
+    batch, _, h, w = student.shape
+    stride = stride_of(student, (height, width))
+    tile = _tile(student.shape[1], w)
+    warped = points is not None and weights is not None
+    mode = (LOGITS if logits else PROBABILITIES) if warped else NO_WARP
+    student_rows, teacher_rows = _rows(student, tile["STEP"]), _rows(teacher, tile["STEP"])
+    sizes = h, w, height, width, stride
+    grid = (triton.cdiv((w + 2) // 2, tile["CELLS"]), (h + 2) // 2, batch)
+    losses = student.new_empty((COLOURS, batch, grid[1] * grid[0]), dtype=torch.float32)
+    counts = torch.empty_like(losses, dtype=torch.int32)
+    gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
+    with torch.cuda.device_of(student):
+        lse = losses
+        if mode == PROBABILITIES:
+            lse = losses.new_empty((batch, height, width))
+            all_cells = (triton.cdiv(w + 1, tile["CELLS"]), h + 1, batch)
+            _teacher_lse_kernel[all_cells](teacher_rows, lse, *sizes, **tile)
+        for colour in range(COLOURS):
+            _consistency_kernel[grid](
+                student_rows,
+                teacher_rows,
+                lse,
+                counts if valid is None else valid.contiguous().view(torch.uint8),
+                losses if points is None else points.contiguous(),
+                losses if weights is None else weights.contiguous(),
+                gradient,
+                losses,
+                counts,
+                colour,
+                0.0 if threshold is None else threshold,
+                *sizes,
+                COUNT=0 if points is None else points.shape[1],
+                TEACHER=mode.value,
+                HAS_VALID=valid is not None,
+                THRESHOLD=threshold is not None,
+                SQUARED=squared,
+                **tile,
+            )
+    return losses.sum((0, 2)), counts.sum((0, 2)), gradient
+
+
+def _tile(classes: int, width: int) -> dict[str, int]:
+    """Choose how many cells a warp owns: one for each thread as long as its classes fit."""
+    threads = 1 if classes <= CLASSES_ALONE else triton.next_power_of_2(triton.cdiv(classes, 12))
+    return {
+        "C": classes,
+        "STEP": triton.cdiv(width, STEP) * STEP,
+        "CLASSES": triton.next_power_of_2(classes),
+        "CELLS": max(1, 32 // threads),
+        "num_warps": 1,
+    }
+
+
+def _rows(logits: Tensor, step: int) -> Tensor:
+    """Copy to (N, h, C, step); the columns beyond w stay unwritten and unread.
+
+    The kernels index one image of it in 32 bits.
+    """
+    batch, classes, h, w = logits.shape
+    if h * classes * step >= 2**31:
+        raise ValueError(f"logits of {h} x {w} x {classes} are beyond 32-bit indices; use a crop")
+    rows = logits.new_empty((batch, h, classes, step))
+    rows[..., :w] = logits.permute(0, 2, 1, 3)
+    return rows
+
+
+@torch.library.custom_op("warpseg::scale_images", mutates_args=())
+def scale_images(
+    gradient: Tensor, factor: Tensor, dtype: torch.dtype, channels_last: bool
+) -> Tensor:
+    """Multiply each image of (N, C, h, w) by its factor (N,) into `dtype` in one pass."""
+    out = _scaled(gradient, dtype, channels_last)
+    torch.mul(gradient, factor[:, None, None, None], out=out)
+    return out
+
+
+def _scaled(gradient: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty_like(gradient, dtype=dtype, memory_format=memory_format)
+
+
+@scale_images.register_fake
+def _(gradient: Tensor, factor: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    return _scaled(gradient, dtype, channels_last)
+
+
+@consistency_kl_op.register_fake
+def _(student: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+    losses = student.new_empty(student.shape[:1], dtype=torch.float32)
+    gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
+    return losses, torch.empty_like(losses, dtype=torch.int64), gradient
+
+
+def _setup(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, counts, gradient = output
+    ctx.mark_non_differentiable(counts, gradient)
+    ctx.save_for_backward(gradient)
+    student = inputs[0]
+    ctx.dtype = student.dtype
+    channels_last = student.is_contiguous(memory_format=torch.channels_last)
+    ctx.channels_last = channels_last and not student.is_contiguous()
+
+
+def _backward(
+    ctx, upstream: Tensor, _counts: Tensor | None, _gradient: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    (gradient,) = ctx.saved_tensors
+    return scale_images(gradient, upstream, ctx.dtype, ctx.channels_last), *[None] * 9
+
+
+consistency_kl_op.register_autograd(_backward, setup_context=_setup)
+
+
+def compile_cases() -> list[CompileCase]:
+    """List the loss at the recipes' sizes, bfloat16, for the variants and the crop 768.
+
+    The stride is an argument of the kernels; only the length of a padded row depends on it. Of the
+    four launches together, each reads the student's and the teacher's logits, one writes the
+    gradient and three read and write it.
+    """
+    names = ("student", "teacher", "valid", "lse", "points", "weights", "gradient", "loss", "count")
+    kinds = ("*bf16", "*bf16", "*u8", *["*fp32"] * 5, "*i32")
+    kinds = {f"{name}_ptr": kind for name, kind in zip(names, kinds, strict=True)}
+    rows = [(f"C{c}-s{s}", c, s, PROBABILITIES, False) for c in (19, 21) for s in (4, 8)]
+    rows += [("logits", 19, 4, LOGITS, False), ("no-warp", 19, 4, NO_WARP, False)]
+    rows += [("squared-l2", 19, 4, PROBABILITIES, True)]
+    cases = []
+    for name, classes, stride, mode, squared in rows:
+        tile = _tile(classes, 768 // stride)
+        per_pixel = classes / stride**2
+        shared = {"num_warps": tile.pop("num_warps"), "floor_bytes_per_pixel": 1 + 6 * per_pixel}
+        options = {"COUNT": 4, "TEACHER": mode.value, "HAS_VALID": True}
+        options |= {"THRESHOLD": squared, "SQUARED": squared}
+        lse = 4 if mode == PROBABILITIES else 0
+        cases.append(
+            CompileCase(
+                name=f"consistency_kl/{name}",
+                kernel=_consistency_kernel,
+                signature=_types(_consistency_kernel.arg_names, kinds, {**tile, **options}),
+                constexprs={**tile, **options},
+                bytes_per_pixel=1 + lse + (4 * (2 + 2) + 7 * 4) * per_pixel,
+                **shared,
+            )
+        )
+        if name.startswith("C"):
+            shared["floor_bytes_per_pixel"] = 4 + 2 * per_pixel
+            cases.append(
+                CompileCase(
+                    name=f"teacher_lse/{name}",
+                    kernel=_teacher_lse_kernel,
+                    signature=_types(_teacher_lse_kernel.arg_names, kinds, tile),
+                    constexprs=tile,
+                    bytes_per_pixel=4 + 2 * per_pixel,
+                    **shared,
+                )
+            )
+    return cases
+
+
+def _types(names: list[str], kinds: dict[str, str], constexprs: dict) -> dict[str, str]:
+    """Return the type of each runtime parameter of a kernel."""
+    kinds = {**kinds, "threshold": "fp32"}
+    return {name: kinds.get(name, "i32") for name in names if name not in constexprs}

@@ -1,0 +1,1 @@
+"""What turns images into views: crops, photometric changes, warps, boxes."""

@@ -1,0 +1,134 @@
+"""The plan of a batch: everything about it, said without reading a byte.
+
+Loaders carry it out, and so differ in nothing but who decodes and resamples.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import IGNORE
+from ...shards import Sample
+from ...shards.images import first_line
+from ...shards.pseudo import CONFIDENCE_EXTENSION, LABEL_EXTENSION
+from ..settings import GeometrySettings
+from ..views.geometry import Window, draw_window
+from .sampling import GEOMETRY, Sampler
+
+Pseudo = Mapping[str, Sample]
+"""Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
+Change = Callable[[np.ndarray, int], np.ndarray]
+"""Turns the image (H, W, 3) uint8 at a position, whole and of its own size, into another one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSource:
+    """One map that goes with the image.
+
+    extension: its member of a sample. fill: value where the crop shows no image. samples: samples
+    by key that hold it in place of the image's own (pseudo-labels lie in tars of their own).
+    """
+
+    extension: str
+    fill: int = IGNORE
+    samples: Mapping[str, Sample] | None = None
+
+    def sample_of(self, sample: Sample) -> Sample:
+        """Return the sample that holds the map of an image; ValueError where there is none."""
+        if self.samples is None:
+            return sample
+        if sample.key not in self.samples:
+            raise damaged(sample, ValueError(f"there is no {self.extension} for it"))
+        return self.samples[sample.key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A batch before it is read: its first position, samples, windows and (N, DRAWS) draws."""
+
+    position: int
+    samples: tuple[Sample, ...]
+    windows: tuple[Window, ...]
+    draws: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """A batch as loaded.
+
+    image: (N, H, W, 3) uint8 on the loader's device. maps: (N, H, W) uint8 by name, on the CPU;
+    "class" is (N, 1, 1). skipped: how many of its samples stand in for corrupt ones.
+    """
+
+    request: Request
+    image: Tensor
+    maps: dict[str, Tensor]
+    skipped: int = 0
+    resident_window: Tensor | None = None
+
+    @property
+    def window(self) -> Tensor:
+        """(N, 4) int32 [top, left, bottom, right) on the CPU, or where a resident image lies."""
+        if self.resident_window is not None:
+            return self.resident_window
+        return torch.tensor([w.shown for w in self.request.windows], dtype=torch.int32)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the samples."""
+        return tuple(sample.key for sample in self.request.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a stream's batches are made of; `change` acts on whole images, before their geometry."""
+
+    samples: Sequence[Sample]
+    sampler: Sampler
+    geometry: GeometrySettings
+    batch_size: int
+    fill: tuple[int, int, int]
+    maps: Mapping[str, MapSource]
+    classes: bool = False
+    change: Change | None = None
+
+    def request(self, position: int) -> Request:
+        """Return the batch whose first sample stands at `position` of the stream."""
+        indices = self.sampler.indices(position, self.batch_size)
+        draws = self.sampler.draws(position, self.batch_size)
+        samples = tuple(self.samples[i] for i in indices)
+        windows = tuple(map(self.window, samples, draws))
+        return Request(position=position, samples=samples, windows=windows, draws=draws)
+
+    def window(self, sample: Sample, draws: np.ndarray) -> Window:
+        """Return the window of a sample under the (DRAWS,) draws of its position."""
+        return draw_window(self.geometry, sample.size, draws[GEOMETRY])
+
+    def candidates(self, position: int) -> Iterator[int]:
+        """Yield the index of the sample at a position, then of those that may stand in for it.
+
+        These are the ones at the following positions; no sample is left out.
+        """
+        for following in range(position, position + 2 * len(self.samples)):
+            yield int(self.sampler.indices(following, 1)[0])
+
+
+def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
+    """Return the maps of pseudo-labels: the label under `name`, confidences where there are any."""
+    maps = {name: MapSource(extension=LABEL_EXTENSION, samples=pseudo)}
+    if any(CONFIDENCE_EXTENSION in sample.parts for sample in pseudo.values()):
+        maps["confidence"] = MapSource(extension=CONFIDENCE_EXTENSION, fill=0, samples=pseudo)
+    return maps
+
+
+def damaged(sample: Sample, error: BaseException) -> ValueError:
+    """Return the error that names the sample which cannot be decoded, and why."""
+    error = error.__cause__ or error
+    return ValueError(
+        f"sample {sample.key} ({sample.name}) of {sample.shard} cannot be decoded "
+        f"({first_line(error)}): run warpseg check {sample.shard.parent} and convert the data set "
+        "again"
+    )

@@ -1,0 +1,166 @@
+"""The stream of weak views with their masks."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import IGNORE
+from ...kernels import TPS, strong_view, warp, window_mask
+from ...shards import Subset
+from ...shards.masks import MASK_EXTENSION
+from ..batches import LabeledBatch
+from ..image_labels import ImageLabels
+from ..loaders.loading import Loader
+from ..loaders.plan import Crops, MapSource, Plan, Pseudo, pseudo_maps
+from ..settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
+from ..views.colour import colour_views
+from .stream import Stream
+
+
+def strong_rows(batch_size: int, rank: int, share: float) -> list[int]:
+    """Return the rows of a rank's batch that are perturbed: a share, spread evenly over the rows of
+    the joined batch of all ranks."""
+    first = rank * batch_size
+    places = range(first, first + batch_size)
+    return [p - first for p in places if int((p + 1) * share) > int(p * share)]
+
+
+class LabeledStream(Stream[LabeledBatch]):
+    """Weak views with their masks; a share of them perturbed, if asked."""
+
+    def __init__(
+        self,
+        subset: Subset,
+        *,
+        strong_share: float,
+        image_labels: ImageLabels | None = None,
+        padding_class: int | None = None,
+        **options: Any,
+    ) -> None:
+        self._image_labels = image_labels
+        self._padding_class = padding_class
+        self._rows: list[int] = []
+        strong: StrongSettings | None = options["strong"]
+        if strong is not None and strong.view != "none":
+            self._rows = strong_rows(options["batch_size"], options["rank"], strong_share)
+        super().__init__(subset, **options)
+
+    def _open_loader(self, plan: Plan, settings: LoaderSettings) -> Loader:
+        if self.strong is not None and self.strong.whole:
+            plan = replace(plan, change=self._augmentation(self.strong, self._rows))
+        return super()._open_loader(plan, settings)
+
+    def _make(self, crops: Crops) -> LabeledBatch:
+        pixels = self._to_device(crops.image)
+        mask, confidence = self._targets(crops)
+        image = self._weak(self._normalized(pixels), pixels, crops)
+        if self._rows and self.strong is not None:
+            rows = self._to_device(torch.tensor(self._rows))
+            views, tps = self._perturbed(crops, pixels[rows], rows, self.strong)
+            image[rows] = views
+            if tps is not None and mask.shape[1:] == image.shape[2:]:
+                mask[rows] = warp(mask[rows], tps, mode="nearest", fill=IGNORE)
+                if confidence is not None:
+                    confidence[rows] = warp(confidence[rows], tps, mode="nearest")
+        return LabeledBatch(image=image, mask=mask, keys=crops.keys, confidence=confidence)
+
+    def _targets(self, crops: Crops) -> tuple[Tensor, Tensor | None]:
+        """Return masks, or the classes of whole images, and their confidences if they have some."""
+        if self._image_labels is not None:
+            label, confidence = self._image_labels.of(crops.keys)
+            return self._to_device(label), self._to_device(confidence)
+        mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
+        if self._padding_class is not None:
+            shown = window_mask(self._to_device(crops.window), self.geometry.crop_size)
+            mask = mask.masked_fill(~shown, self._padding_class)
+        return mask, self._confidence(crops)
+
+    def _perturbed(
+        self, crops: Crops, pixels: Tensor, rows: Tensor, settings: StrongSettings
+    ) -> tuple[Tensor, TPS | None]:
+        """Return the strong views of the perturbed rows, and their warp."""
+        if settings.whole:
+            return self._normalized(pixels), None
+        if settings.view == "randaugment":
+            return self._normalized(self._randaugmented(pixels, settings, self._rows)), None
+        if settings.coloured:
+            colours = self._colours(crops, settings)
+            chosen = [colours[row] for row in self._rows]
+            shown = self._to_device(crops.window)[rows] if settings.view == "mkd" else None
+            return colour_views(pixels, chosen, self.normalization, self.dtype, shown)[1], None
+        changed, tps = self._perturbation(settings, self._rows)
+        view = strong_view(
+            pixels,
+            photometric=changed,
+            tps=tps,
+            mean=self.normalization.mean,
+            std=self.normalization.std,
+            dtype=self.dtype,
+            space=settings.photometric_space,
+            clamp=settings.clamp,
+        )
+        return view.strong, tps
+
+
+def labeled(
+    subset: Subset,
+    *,
+    geometry: GeometrySettings,
+    batch_size: int,
+    normalization: NormalizationSettings | str = "imagenet",
+    loader: LoaderSettings | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    strong: StrongSettings | None = None,
+    strong_share: float = 0.5,
+    pseudo: Pseudo | None = None,
+    stream: str = "labeled",
+    weak_photometric: bool = False,
+) -> LabeledStream:
+    """Open the stream of weak views and masks.
+
+    batch_size: samples per rank and step. device: where the batches lie; on CUDA the loader works
+    there too. seed, stream: together they decide all that is random. strong: perturb the share
+    `strong_share` of the samples, masks warped alike (nearest, IGNORE outside). pseudo: take
+    pseudo-labels and their confidences in place of the masks. weak_photometric: distort the colours
+    of weak views (`distortion`).
+    Raises ValueError for a subset without masks or without samples.
+    """
+    if pseudo is None and not subset.has_masks:
+        raise ValueError(
+            f"subset {subset.name!r} of {subset.dataset.root} lists no masks: "
+            "train on a labeled one, or give pseudo-labels"
+        )
+    if not 0 <= strong_share <= 1:
+        raise ValueError(f"strong_share must lie in [0, 1]; got {strong_share}")
+    maps, image_labels = {"mask": MapSource(extension=MASK_EXTENSION)}, None
+    if subset.dataset.task == "classification":
+        maps, image_labels = {}, None if pseudo is None else ImageLabels(pseudo)
+    elif pseudo is not None:
+        maps = pseudo_maps("mask", pseudo)
+    true_masks = bool(maps) and pseudo is None
+    return LabeledStream(
+        subset,
+        maps=maps,
+        classes=not maps and image_labels is None,
+        image_labels=image_labels,
+        padding_class=geometry.padding_class if true_masks else None,
+        geometry=geometry,
+        normalization=normalization,
+        strong=strong,
+        strong_share=strong_share,
+        loader=loader or LoaderSettings(),
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        stream=stream,
+        weak_photometric=weak_photometric,
+    )

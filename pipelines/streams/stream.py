@@ -1,0 +1,291 @@
+"""What the endless streams of training share: order, state, ranks, the way to the device.
+
+The loader delivers uint8 crops; the device half here makes network inputs of them. All randomness
+is a function of (seed, stream, position), so that a stream's state is its position: a resumed
+stream continues bit for bit, under either loader and with any number of ranks.
+"""
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels import TPS, Photometric, normalize, sample_photometric, sample_tps
+from ...kernels.views.tps import window_mask
+from ...shards import Sample, Subset
+from ..batches import LabeledBatch, PairedBatch
+from ..loaders.dali import DaliLoader, has_dali
+from ..loaders.loading import Loader
+from ..loaders.plan import Change, Crops, MapSource, Plan
+from ..loaders.portable import PortableLoader
+from ..loaders.resident import ResidentLoader
+from ..loaders.sampling import COLOUR, Sampler
+from ..settings import (
+    GeometrySettings,
+    LoaderSettings,
+    NormalizationSettings,
+    StrongSettings,
+    normalization_of,
+)
+from ..views.colour import Colour, draw_colour
+from ..views.distortion import Distortion, distort, sample_distortion
+from ..views.randaugment import randaugment, sample_randaugment
+from ..views.sda import augment
+
+Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
+
+_PHOTOMETRIC, _TPS, _DISTORTION, _RANDAUGMENT, _SDA = 0, 1, 4, 5, 6
+"""What is drawn at a position; a second view takes the numbers 2 and 3."""
+_log = logging.getLogger(__name__)
+
+
+class Stream(ABC, Generic[Batch]):
+    """An endless iterator of batches, the same on every run and under every loader.
+
+    `skipped` counts the corrupt samples of this rank for which others stood in.
+    """
+
+    def __init__(
+        self,
+        subset: Subset,
+        *,
+        maps: dict[str, MapSource],
+        geometry: GeometrySettings,
+        normalization: NormalizationSettings | str,
+        strong: StrongSettings | None,
+        loader: LoaderSettings,
+        batch_size: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        seed: int,
+        rank: int,
+        world_size: int,
+        stream: str,
+        classes: bool,
+        weak_photometric: bool,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in [0, {world_size}); got {rank}")
+        moved = strong is not None and strong.view == "randaugment"
+        if moved and subset.dataset.task != "classification":
+            raise ValueError(
+                "view randaugment moves pixels without their masks: it is for images that are "
+                "classified as wholes; choose another"
+            )
+        samples = subset.samples()
+        self.geometry, self.strong, self.weak_photometric = geometry, strong, weak_photometric
+        self.normalization = normalization_of(normalization)
+        self.device, self.dtype = torch.device(device), dtype
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.epoch_size = len(samples)
+        self._sampler = Sampler(
+            seed=seed,
+            stream=stream,
+            samples=len(samples),
+            shuffle_buffer=loader.shuffle_buffer,
+        )
+        self._identity = {"stream": stream, "seed": seed, "samples": _digest(samples)}
+        self._position = 0
+        self.skipped = 0
+        plan = Plan(
+            samples=samples,
+            sampler=self._sampler,
+            geometry=geometry,
+            batch_size=batch_size,
+            fill=geometry.fill or _levels(self.normalization),
+            maps=maps,
+            classes=classes,
+        )
+        self.loader = self._open_loader(plan, loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        crops = self.loader.load(self._position + self.rank * self.batch_size)
+        batch = self._make(crops)
+        self.skipped += crops.skipped
+        self._position += self.batch_size * self.world_size
+        return batch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs seen so far by all ranks together."""
+        return self._position / self.epoch_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state: plain values, the same on every rank but for the count of skipped."""
+        return {**self._identity, "position": self._position, "skipped": self.skipped}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where the state was taken.
+
+        Raises ValueError where it was taken from other samples, another seed or another stream.
+        """
+        for name, value in self._identity.items():
+            if state.get(name) != value:
+                raise ValueError(
+                    f"the state of the {self._identity['stream']} stream has another {name} "
+                    f"({state.get(name)}, now {value}): resume with the data and the seed it had"
+                )
+        self._position = int(state["position"])
+        self.skipped = int(state.get("skipped", 0))
+
+    def close(self) -> None:
+        """Stop the loader's threads."""
+        self.loader.close()
+
+    def _open_loader(self, plan: Plan, settings: LoaderSettings) -> Loader:
+        """Return the loader of the batches."""
+        return build_loader(plan, settings, self.batch_size * self.world_size, self.device)
+
+    @abstractmethod
+    def _make(self, crops: Crops) -> Batch:
+        """Turn crops into the batch."""
+
+    def _perturbation(
+        self, settings: StrongSettings, rows: Sequence[int] | None = None, view: int = 0
+    ) -> tuple[Photometric | None, TPS | None]:
+        """Draw the parameters of a strong view, by its number, for this rank's rows of the step.
+
+        They are drawn for the batches of all ranks at once, so that N ranks draw together what one
+        rank draws with N times the batch.
+        """
+        first = self.rank * self.batch_size
+        own = torch.tensor([first + row for row in rows or range(self.batch_size)])
+        total = self.batch_size * self.world_size
+        changed = warped = None
+        if settings.photometric:
+            drawn = sample_photometric(
+                total,
+                strength=settings.photometric_strength,
+                permute=settings.permute,
+                generator=self._generator(_PHOTOMETRIC + 2 * view),
+            )
+            changed = Photometric(**{name: value[own] for name, value in vars(drawn).items()})
+            changed = changed.to(self.device, non_blocking=True)
+        if settings.warped:
+            spline = sample_tps(
+                total,
+                self.geometry.crop_size,
+                sigma=settings.tps_sigma,
+                preset=settings.tps,
+                strength=settings.geometric_strength,
+                generator=self._generator(_TPS + 2 * view),
+            )
+            warped = TPS(points=spline.points[own], weights=spline.weights[own])
+            warped = warped.to(self.device, non_blocking=True)
+        return changed, warped
+
+    def _randaugmented(
+        self, pixels: Tensor, settings: StrongSettings, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """Change crops (n, H, W, 3) uint8, this rank's rows of the step, by RandAugment."""
+        first = self.rank * self.batch_size
+        drawn = sample_randaugment(
+            self.batch_size * self.world_size,
+            operations=settings.randaugment_operations,
+            magnitudes=settings.randaugment_magnitudes,
+            generator=self._generator(_RANDAUGMENT),
+        )
+        own = torch.tensor([first + row for row in rows or range(self.batch_size)])
+        return randaugment(pixels, drawn[own])
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        """Return crops (N, H, W, 3) uint8 as the network wants them."""
+        return normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
+
+    def _weak(self, plain: Tensor, pixels: Tensor, crops: Crops) -> Tensor:
+        """Return the plain weak view, or that of distorted pixels (N, H, W, 3) where asked for.
+
+        Padding stays as it is in the plain view.
+        """
+        if not self.weak_photometric:
+            return plain
+        first = self.rank * self.batch_size
+        drawn = sample_distortion(
+            self.batch_size * self.world_size, generator=self._generator(_DISTORTION)
+        )
+        own = {name: v[first : first + self.batch_size] for name, v in vars(drawn).items()}
+        image = distort(pixels.permute(0, 3, 1, 2) / 255, Distortion(**own))
+        mean, std = (
+            self._to_device(torch.tensor(values))[:, None, None]
+            for values in (self.normalization.mean, self.normalization.std)
+        )
+        shown = window_mask(self._to_device(crops.window), self.geometry.crop_size)[:, None]
+        weak = torch.where(shown, ((image - mean) / std).to(plain.dtype), plain)
+        return weak.contiguous(memory_format=torch.channels_last)
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self._sampler.seed_at(self._position, purpose))
+
+    def _augmentation(self, settings: StrongSettings, rows: Collection[int]) -> Change:
+        """Return what view "sda" does to the images of some of this rank's rows."""
+        first, total = self.rank * self.batch_size, self.batch_size * self.world_size
+
+        def change(image: np.ndarray, position: int) -> np.ndarray:
+            if position % total - first not in rows:
+                return image
+            return augment(image, settings, self._sampler.seed_at(position, _SDA))
+
+        return change
+
+    def _colours(self, crops: Crops, settings: StrongSettings) -> list[Colour]:
+        return [draw_colour(settings, row[COLOUR]) for row in crops.request.draws]
+
+    def _to_device(self, values: Tensor) -> Tensor:
+        if self.device.type == "cuda" and not values.is_cuda:
+            values = values.pin_memory()
+        return values.to(self.device, non_blocking=True)
+
+    def _confidence(self, crops: Crops) -> Tensor | None:
+        if "confidence" not in crops.maps:
+            return None
+        return self._to_device(crops.maps["confidence"]).float().div_(255)
+
+
+def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torch.device) -> Loader:
+    """Build the loader that the settings name; RuntimeError where it is DALI and not installed."""
+    if settings.cache == "device":
+        if plan.change is not None:
+            raise ValueError(
+                "view sda changes images before they are cut, which --loader.cache device cannot: "
+                "choose --loader.cache host or none"
+            )
+        return ResidentLoader(plan, settings, stride, device)
+    if loader_name(settings) == "dali":
+        return DaliLoader(plan, settings, stride, device)
+    return PortableLoader(plan, settings, stride)
+
+
+def loader_name(settings: LoaderSettings) -> str:
+    """Return "dali" or "portable": what decodes where the device keeps no images."""
+    return choose_loader() if settings.loader == "auto" else settings.loader
+
+
+@cache
+def choose_loader() -> str:
+    """Return "dali" where it is installed, else "portable"; says so once in the log."""
+    name = "dali" if has_dali() else "portable"
+    _log.info("loader: %s%s", name, "" if name == "dali" else " (NVIDIA DALI is not installed)")
+    return name
+
+
+def _levels(normalization: NormalizationSettings) -> tuple[int, int, int]:
+    """Return the mean colour as 8-bit levels."""
+    red, green, blue = (round(255 * value) for value in normalization.mean)
+    return red, green, blue
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    """Return a short hash of which samples there are, in order."""
+    names = "\n".join(f"{sample.shard.name} {sample.key}" for sample in samples)
+    return hashlib.sha256(names.encode()).hexdigest()[:16]

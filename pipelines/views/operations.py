@@ -1,0 +1,77 @@
+"""The verb operations: a contact sheet of what view "sda" draws from, on one image."""
+
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image, ImageDraw, ImageFont
+
+from ...shards import Dataset
+from ..settings import StrongSettings
+from ..streams.show import GAP, INK, PAPER, TITLE
+from .sda import OPERATIONS, Draws, augment
+
+COLUMNS = 6
+WIDTH = 300
+"""Width of a picture in pixels."""
+
+
+def operations_sheet(
+    image: np.ndarray, strong: StrongSettings, *, views: int = 6, seed: int = 0
+) -> Image.Image:
+    """Draw an image (H, W, 3) uint8, each operation on it, and whole views of the settings."""
+    pictures = {"image": image}
+    for number, (name, operation) in enumerate(OPERATIONS.items()):
+        rng = np.random.default_rng([seed, number])
+        official = strong.sda_magnitudes == "official"
+        pictures[name] = operation(image, Draws(rng, official=official))
+    for number in range(views):
+        pictures[f"view {number + 1}"] = augment(image, strong, seed + number)
+    height = round(WIDTH * image.shape[0] / image.shape[1])
+    rows = -(-len(pictures) // COLUMNS)
+    size = (GAP + COLUMNS * (WIDTH + GAP), rows * (height + TITLE) + GAP)
+    sheet = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for place, (title, picture) in enumerate(pictures.items()):
+        row, column = divmod(place, COLUMNS)
+        x, y = GAP + column * (WIDTH + GAP), row * (height + TITLE)
+        draw.text((x, y + 4), title, fill=INK, font=font)
+        small = Image.fromarray(picture).resize((WIDTH, height), Image.Resampling.BILINEAR)
+        sheet.paste(small, (x, y + TITLE))
+    return sheet
+
+
+def operations(arguments: list[str]) -> int:
+    """Draw the operations of view sda: `operations DATA --out sheet.png`."""
+
+    def run(
+        data: tyro.conf.Positional[Path],
+        *,
+        out: Path,
+        subset: str = "train",
+        image: int = 0,
+        views: int = 6,
+        official: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Draw one image, each of the 17 operations on it, and some whole views.
+
+        Args:
+            data: folder that `warpseg convert` made
+            out: picture to write
+            subset: the images to choose from
+            image: number of the image
+            views: views of three operations each, drawn below
+            official: magnitudes of the released code in place of sampled ones
+            seed: seed of the magnitudes and views
+        """
+        samples = Dataset.open(data).subset(subset).samples()
+        if not 0 <= image < len(samples):
+            raise ValueError(f"--image must lie in [0, {len(samples)}); got {image}")
+        magnitudes = "official" if official else "sampled"
+        strong = StrongSettings(view="sda", sda_magnitudes=magnitudes)
+        operations_sheet(samples[image].read_image(), strong, views=views, seed=seed).save(out)
+        print(out)
+
+    tyro.cli(run, args=arguments, prog="warpseg operations")
+    return 0

@@ -1,0 +1,165 @@
+"""The commands on converted data sets: `warpseg split`, `check`, `merge` and `fetch`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..dataset import Dataset
+
+Data = Annotated[Path, tyro.conf.arg(metavar="DATA")]
+
+
+def split(arguments: list[str]) -> int:
+    """Choose the labeled images of a data set: `warpseg split DATA NAME --labeled 1/8 --seed 0`."""
+    return tyro.cli(_split, args=arguments, prog="warpseg split")
+
+
+def _split(
+    data: Data,
+    name: Annotated[str, tyro.conf.arg(metavar="NAME")],
+    /,
+    *,
+    labeled: str | None = None,
+    seed: int = 0,
+    labeled_list: Path | None = None,
+    unlabeled_list: Path | None = None,
+    overlap: Literal["error", "drop"] = "error",
+    held_out: int = 0,
+    pair: float | None = None,
+    balanced: Literal["auto", "yes", "no"] = "auto",
+    with_unlabeled: bool = True,
+    replace: bool = False,
+) -> int:
+    """Choose the labeled images of a data set, by a fraction or by published lists.
+
+    Args:
+        data: Folder made by warpseg convert.
+        name: Name of the split.
+        labeled: Fraction (1/8) or count of the training images that are labeled.
+        seed: Another seed chooses other images; with one seed, fewer are a part of more.
+        labeled_list: File that names the labeled images, in any published format.
+        unlabeled_list: File that names the unlabeled ones; without it, all others are.
+        overlap: What an image in both lists is: an error, or labeled only (drop).
+        held_out: So many of the labeled images are kept out of training, for choosing among
+            networks by (`train --select held_out`).
+        pair: Also make NAME-a and NAME-b, each with this share of the labeled images and as
+            different as can be (DMT: 0.8).
+        balanced: Take equally many images of each class; auto does for classification.
+        with_unlabeled: Let images converted without masks join the unlabeled side.
+        replace: Overwrite another split of this name.
+    """
+    from ..split import choose_fraction, choose_lists, difference_maximised, hold_out, write_split
+
+    dataset = Dataset.open(data)
+    if (labeled is None) == (labeled_list is None):
+        raise ValueError("say either --labeled or --labeled-list")
+    if unlabeled_list is not None and labeled_list is None:
+        raise ValueError("--unlabeled-list goes with --labeled-list")
+    if labeled is not None:
+        equal = balanced == "yes" or (balanced == "auto" and dataset.task == "classification")
+        choice = choose_fraction(
+            dataset, labeled, seed, balanced=equal, with_unlabeled=with_unlabeled
+        )
+    else:
+        assert labeled_list is not None
+        choice = choose_lists(
+            dataset, labeled_list, unlabeled_list, overlap=overlap, with_unlabeled=with_unlabeled
+        )
+    if held_out:
+        choice = hold_out(choice, held_out, seed)
+    choices = {name: choice}
+    if pair is not None:
+        choices[f"{name}-a"], choices[f"{name}-b"] = difference_maximised(choice, pair, seed)
+    for split_name, chosen in choices.items():
+        written = write_split(dataset, split_name, chosen, replace=replace)
+        state = "" if written else " is there already: nothing to do"
+        counts = ", ".join(
+            f"{len(n)} {side.replace('_', ' ')}" for side, n in chosen.sides().items()
+        )
+        print(f"{split_name}: {counts}{state}")
+    return 0
+
+
+def check(arguments: list[str]) -> int:
+    """Check a converted data set: `warpseg check DATA`."""
+    return tyro.cli(_check, args=arguments, prog="warpseg check")
+
+
+def _check(data: Data, /, *, workers: int = 0) -> int:
+    """Decode everything, verify sums and splits, and count the classes.
+
+    Args:
+        data: Folder made by warpseg convert.
+        workers: Processes; 0 is one for each core.
+    """
+    from ..conversion.checking import check as check_dataset
+    from ..conversion.checking import check_splits, class_table
+
+    dataset = Dataset.open(data)
+    results = check_dataset(dataset, workers)
+    problems = [problem for result in results.values() for problem in result.problems]
+    problems += check_splits(dataset)
+    print(class_table(dataset, results))
+    for problem in problems:
+        print(f"warpseg check: {problem}", file=sys.stderr)
+    counts = ", ".join(f"{result.samples} {name}" for name, result in results.items())
+    splits = f", {counted(len(dataset.splits), 'split')}" if dataset.splits else ""
+    state = counted(len(problems), "problem") if problems else "all is well"
+    print(f"{data}: {counts}{splits}: {state}")
+    return 1 if problems else 0
+
+
+def merge(arguments: list[str]) -> int:
+    """Join the parts that many machines converted: `warpseg merge DATA`."""
+    return tyro.cli(_merge, args=arguments, prog="warpseg merge")
+
+
+def _merge(data: Data, /) -> int:
+    """Join the parts that many machines converted by `warpseg convert ... DATA --part I/N`.
+
+    The result is, byte for byte, what one machine would have written.
+
+    Args:
+        data: Folder that holds part-1-of-N to part-N-of-N; their shards are moved into it.
+    """
+    from ..conversion.parts import merge_parts
+
+    manifest = merge_parts(data)
+    shards = sum(len(subset.shards) for subset in manifest.subsets.values())
+    print(f"{data}: {counted(shards, 'shard')} joined")
+    return 0
+
+
+def fetch(arguments: list[str]) -> int:
+    """Bring a data set from object storage to this machine: `warpseg fetch URL DATA`."""
+    return tyro.cli(_fetch, args=arguments, prog="warpseg fetch")
+
+
+def _fetch(
+    url: Annotated[str, tyro.conf.arg(metavar="URL")], data: Data, /, *, jobs: int = 8
+) -> int:
+    """Bring a data set from object storage to this machine, and check every shard by its sum.
+
+    What was fetched before is kept, so that a transfer that was stopped goes on.
+
+    Args:
+        url: Folder of a converted data set: s3://, gs://, https://, or whatever fsspec opens.
+        data: Folder to write, best on a local disk.
+        jobs: Files that are transferred at once.
+    """
+    from ..conversion.remote import fetch as fetch_dataset
+
+    report = fetch_dataset(url, data, jobs=jobs)
+    if report.fetched:
+        size = report.bytes / 2**20
+        print(f"{data}: {counted(report.fetched, 'file')} fetched ({size:.0f} MiB)")
+    else:
+        print(f"{data} is complete: nothing to do")
+    return 0
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,197 @@
+"""Check a converted data set: sums, indexes, every image and mask, every split."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ... import IGNORE
+from ..archive import read_index, sha256_of, verify_index
+from ..dataset import SPLIT_SIDES, Dataset, Sample, Subset
+from ..manifest import ShardRecord
+from ..masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes
+from .parallel import mapped
+
+CHUNK = 64
+"""Samples that are decoded in one task."""
+
+
+@dataclass
+class Check:
+    """What was found: problems in one sentence each, and how the classes are distributed.
+
+    `pixels` (C + 1,) counts pixels (or images, in classification) of each class, ignored ones last;
+    `images` (C,) counts the images that show a class.
+    """
+
+    pixels: np.ndarray
+    images: np.ndarray
+    samples: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, other: "Check") -> None:
+        """Add what another part of the data set gave."""
+        self.pixels += other.pixels
+        self.images += other.images
+        self.samples += other.samples
+        self.problems += other.problems
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Some samples of a shard; the first task of a shard also checks its sum and indexes."""
+
+    record: ShardRecord
+    samples: tuple[Sample, ...]
+    first: bool
+
+
+def check(dataset: Dataset, workers: int = 0) -> dict[str, Check]:
+    """Verify sums and indexes, decode all samples and count their classes; results by subset.
+
+    Problems are collected, not raised.
+    """
+    from tqdm import tqdm
+
+    results = {}
+    for name in dataset.subsets:
+        tasks = list(_tasks(dataset, dataset.subset(name)))
+        total = results[name] = _empty(dataset)
+        with (
+            mapped(_check_task, dataset, tasks, workers=workers, chunk=1) as parts,
+            tqdm(
+                total=sum(len(task.samples) for task in tasks),
+                desc=name,
+                unit="image",
+                disable=None,
+                file=sys.stderr,
+            ) as progress,
+        ):
+            for part in parts:
+                total.add(part)
+                progress.update(part.samples)
+    return results
+
+
+def check_splits(dataset: Dataset) -> list[str]:
+    """Return what is wrong with the data set's splits, one sentence each."""
+    problems = []
+    for split in dataset.splits:
+        try:
+            problems += _check_split(dataset, split)
+        except (ValueError, FileNotFoundError) as error:
+            problems.append(str(error))
+    return problems
+
+
+def class_table(dataset: Dataset, results: dict[str, Check]) -> str:
+    """Return a table: each class's share of an annotated subset, and the images that show it."""
+    shown = {name: r for name, r in results.items() if dataset.manifest.subsets[name].annotated}
+    width = max(len(name) for name in (*dataset.classes, "ignored"))
+    lines = [" " * (width + 4) + "".join(f"{name:>12} {'images':>7}" for name in shown)]
+    for row, name in enumerate((*dataset.classes, "ignored")):
+        cells = ""
+        for result in shown.values():
+            share = result.pixels[row] / max(1, result.pixels.sum())
+            images = result.images[row] if row < dataset.num_classes else ""
+            cells += f"{share:>11.2%}  {images:>7}"
+        number = row if row < dataset.num_classes else IGNORE
+        lines.append(f"{number:>3} {name:<{width}}{cells}")
+    return "\n".join(lines)
+
+
+def _empty(dataset: Dataset) -> Check:
+    count = dataset.num_classes
+    return Check(np.zeros(count + 1, np.int64), np.zeros(count, np.int64))
+
+
+def _tasks(dataset: Dataset, subset: Subset) -> Iterator[_Task]:
+    by_tar: dict[Path, list[Sample]] = {}
+    for sample in subset.samples():
+        by_tar.setdefault(sample.shard, []).append(sample)
+    for tar, samples in by_tar.items():
+        for start in range(0, len(samples), CHUNK):
+            part = tuple(samples[start : start + CHUNK])
+            yield _Task(dataset.records[tar.name], part, start == 0)
+
+
+def _check_task(dataset: Dataset, task: _Task) -> Check:
+    result = _empty(dataset)
+    if task.first:
+        result.problems += _check_shard(dataset.root, task.record)
+    for sample in task.samples:
+        result.samples += 1
+        try:
+            counts = _check_sample(sample, dataset.num_classes)
+        except (ValueError, OSError) as error:
+            result.problems.append(f"{error}: convert the data set again")
+            continue
+        if counts is not None:
+            result.pixels += counts
+            result.images += counts[:-1] > 0
+    return result
+
+
+def _check_shard(root: Path, record: ShardRecord) -> list[str]:
+    tar = root / record.tar
+    problems = []
+    if sha256_of(tar) != record.sha256:
+        problems.append(
+            f"{tar} was changed after conversion (its SHA-256 is not the manifest's): remove it "
+            "and run the same warpseg convert again"
+        )
+    for index in (record.index, record.image_index):
+        try:
+            verify_index(tar, root / index)
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | None:
+    """Decode a sample and count its classes, int64 (C + 1,), or None without annotation."""
+    where = f"{sample.shard}:{sample.key}"
+    height, width, _ = sample.read_image().shape
+    if (height, width) != sample.size:
+        raise ValueError(f"{where} has an image of {width} x {height}, not as the manifest says")
+    if CLASS_EXTENSION not in sample.parts and MASK_EXTENSION not in sample.parts:
+        return None
+    mask = sample.read_mask()
+    if MASK_EXTENSION in sample.parts and mask.shape != sample.size:
+        raise ValueError(f"{where} has a mask of another size than its image")
+    strange = np.unique(mask[(mask >= num_classes) & (mask != IGNORE)])
+    if len(strange):
+        raise ValueError(f"{where} has a mask with the id {strange[0]}, beyond {num_classes - 1}")
+    return count_classes(mask, num_classes)
+
+
+def _check_split(dataset: Dataset, split: str) -> list[str]:
+    record = dataset.split_record(split)
+    there: dict[str, dict] = {}
+    for tar in record["shards"]:
+        there |= dict(read_index(dataset.root / dataset.records[tar].index))
+    problems, keys = [], {}
+    for side in (side for side in SPLIT_SIDES if side in record["counts"]):
+        samples = dataset.subset(side, split).samples()
+        keys[side] = {sample.key for sample in samples}
+        if len(keys[side]) != record["counts"][side]:
+            problems.append(
+                f"split {split!r} lists {len(samples)} {side} images, not {record['counts'][side]}"
+            )
+        for sample in samples:
+            right = there.get(sample.key, {})
+            if any(right.get(ext) != where for ext, where in sample.parts.items()):
+                problems.append(f"split {split!r} lists {sample.key} where it does not lie")
+                break
+        leaked = side in ("unlabeled", "all") and any(len(sample.parts) > 1 for sample in samples)
+        if leaked:
+            problems.append(f"split {split!r} lists masks on its side {side!r}")
+    trained = keys["labeled"] | keys["unlabeled"]
+    overlap = keys["labeled"] & keys["unlabeled"] or trained & keys.get("held_out", set())
+    if overlap:
+        problems.append(f"split {split!r} overlaps itself")
+    if trained != keys["all"]:
+        problems.append(f"split {split!r} does not list each image on its sides and in all")
+    return [f"{problem}: run warpseg split with --replace" for problem in problems]

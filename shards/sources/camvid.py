@@ -1,0 +1,42 @@
+"""CamVid as the SegNet tutorial ships it: train/, trainannot/, val/, valannot/.
+
+test/ and testannot/ may be there as well. Masks hold ids 0 to 10; 11 is void and becomes IGNORE.
+"""
+
+from pathlib import Path
+
+from ..masks import id_values
+from ..source import Source, list_images, pair_with_masks
+
+VOID = 11
+CLASSES = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (60, 40, 222),
+    "tree": (128, 128, 0),
+    "sign": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+
+
+def load_camvid(root: Path) -> Source:
+    """List CamVid's images and masks; subsets train, val and, where there is one, test."""
+    subsets = {}
+    for subset in ("train", "val", "test"):
+        if subset == "test" and not (root / "test").is_dir():
+            continue
+        images = list_images(root, subset)
+        subsets[subset] = pair_with_masks(root, images, subset, f"{subset}annot")
+    return Source(
+        kind="camvid",
+        root=root,
+        classes=tuple(CLASSES),
+        palette=tuple(CLASSES.values()),
+        subsets=subsets,
+        values=id_values(len(CLASSES), ignored=[VOID]),
+    )

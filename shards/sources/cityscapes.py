@@ -1,0 +1,104 @@
+"""Cityscapes: leftImg8bit/ and gtFine/, perhaps train_extra as unlabeled images.
+
+    leftImg8bit/{train,val,train_extra}/CITY/CITY_000000_000019_leftImg8bit.png
+    gtFine/{train,val}/CITY/CITY_000000_000019_gtFine_labelIds.png      or _labelTrainIds.png
+
+Raw label ids become the 19 train ids; all other labels become IGNORE.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ... import IGNORE
+from ..images import open_image
+from ..masks import MaskValues, id_values
+from ..source import Entry, Source, list_images
+
+CLASSES = {
+    "road": (7, (128, 64, 128)),
+    "sidewalk": (8, (244, 35, 232)),
+    "building": (11, (70, 70, 70)),
+    "wall": (12, (102, 102, 156)),
+    "fence": (13, (190, 153, 153)),
+    "pole": (17, (153, 153, 153)),
+    "traffic light": (19, (250, 170, 30)),
+    "traffic sign": (20, (220, 220, 0)),
+    "vegetation": (21, (107, 142, 35)),
+    "terrain": (22, (152, 251, 152)),
+    "sky": (23, (70, 130, 180)),
+    "person": (24, (220, 20, 60)),
+    "rider": (25, (255, 0, 0)),
+    "car": (26, (0, 0, 142)),
+    "truck": (27, (0, 0, 70)),
+    "bus": (28, (0, 60, 100)),
+    "train": (31, (0, 80, 100)),
+    "motorcycle": (32, (0, 0, 230)),
+    "bicycle": (33, (119, 11, 32)),
+}
+"""Class name -> raw label id and colour, in the order of the train ids."""
+LAST_RAW_ID = 33
+Labels = Literal["auto", "labelIds", "labelTrainIds"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CityscapesSettings:
+    """Which images and masks of Cityscapes are converted."""
+
+    labels: Labels = "auto"
+    """Mask files: raw labelIds or labelTrainIds; auto takes labelIds where they are."""
+    coarse: bool = False
+    """Convert the images of train_extra without masks, as unlabeled."""
+    half: bool = False
+    """Halve height and width, as the half-resolution experiments do."""
+
+
+def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
+    """List Cityscapes' images and masks; subsets train, val and, where asked for, unlabeled."""
+    labels = _find_labels(root) if settings.labels == "auto" else settings.labels
+    subsets = {subset: _pairs(root, subset, labels) for subset in ("train", "val")}
+    if settings.coarse:
+        images = list_images(root, "leftImg8bit/train_extra")
+        subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
+    return Source(
+        kind="cityscapes",
+        root=root,
+        classes=tuple(CLASSES),
+        palette=tuple(colour for _, colour in CLASSES.values()),
+        subsets=subsets,
+        values=raw_id_values() if labels == "labelIds" else id_values(len(CLASSES)),
+        settings={"labels": labels},
+    )
+
+
+def raw_id_values() -> MaskValues:
+    """Map raw label ids to train ids; what is not scored becomes IGNORE."""
+    ids = dict.fromkeys([*range(LAST_RAW_ID + 1), IGNORE], IGNORE)
+    return MaskValues(ids | {raw: i for i, (raw, _) in enumerate(CLASSES.values())})
+
+
+def half_size(source: Source) -> tuple[int, int]:
+    """Return half the (height, width) of the first training image, in pixels."""
+    path = source.root / source.subsets["train"][0].image
+    image = open_image(path.read_bytes(), str(path))
+    return image.height // 2, image.width // 2
+
+
+def _find_labels(root: Path) -> Labels:
+    found = next((root / "gtFine" / "train").glob("*/*_labelIds.png"), None)
+    return "labelTrainIds" if found is None else "labelIds"
+
+
+def _pairs(root: Path, subset: str, labels: Labels) -> list[Entry]:
+    entries = []
+    for image in list_images(root, f"leftImg8bit/{subset}"):
+        stem = Path(image).stem.removesuffix("_leftImg8bit")
+        city = Path(image).parent.name
+        mask = f"gtFine/{subset}/{city}/{stem}_gtFine_{labels}.png"
+        if not (root / mask).is_file():
+            raise FileNotFoundError(
+                f"{root / image} has no mask {root / mask}: fetch gtFine, or make the masks with "
+                "cityscapesscripts"
+            )
+        entries.append(Entry(name=image, image=image, mask=mask))
+    return entries

@@ -1,0 +1,177 @@
+"""One's own images: images/, masks/, classes.txt, and perhaps val/, unlabeled/.
+
+ROOT/images/a.jpg      ROOT/masks/a.png       the training images (folders within are allowed)
+ROOT/val/images/...    ROOT/val/masks/...     images to score on
+ROOT/unlabeled/b.jpg                          images without masks
+ROOT/classes.txt                              one class a line: `name`, or `name R G B`
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ... import IGNORE
+from ..masks import (
+    MaskValues,
+    binary_values,
+    colour_values,
+    default_palette,
+    grey_values,
+    id_values,
+)
+from ..source import Entry, Palette, Source, list_images, pair_with_masks
+
+ValueKind = Literal["ids", "palette", "binary"]
+BINARY_CLASSES = ("background", "foreground")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskSettings:
+    """What the values of a folder's masks mean."""
+
+    mask_values: ValueKind = "ids"
+    """ids: class ids, 255 ignored (palette PNGs by index); palette: the colours in classes.txt;
+    binary: 0 and 255."""
+    grey: tuple[int, ...] = ()
+    """Grey value of each class in the order of classes.txt, where masks do not hold the ids."""
+    id_map: Path | None = None
+    """Text file with lines `value id`, or `value ignore`, for masks with values of their own."""
+    ignore: tuple[int, ...] = ()
+    """Further values that belong to no class."""
+    mask_suffix: str = ""
+    """What a mask's name has after its image's, such as _mask."""
+
+    def __post_init__(self) -> None:
+        given = [self.mask_values != "ids", bool(self.grey), self.id_map is not None]
+        if sum(given) > 1:
+            raise ValueError("give one of --mask-values, --grey and --id-map, not several")
+        if any(not 0 <= value <= 65535 for value in (*self.grey, *self.ignore)):
+            raise ValueError("--grey and --ignore take values from 0 to 65535")
+        if self.mask_values == "palette" and self.ignore:
+            raise ValueError(
+                "--ignore takes grey values; write `ignore R G B` into classes.txt for a colour"
+            )
+
+
+def load_folder(root: Path, settings: MaskSettings) -> Source:
+    """List the images and masks of a folder; subsets train, perhaps val and unlabeled."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder, or does not exist")
+    classes, colours, ignored = _read_classes(root, settings)
+    images = list_images(root, "images")
+    subsets = {"train": pair_with_masks(root, images, "images", "masks", settings.mask_suffix)}
+    if (root / "val").is_dir():
+        images = list_images(root, "val/images")
+        subsets["val"] = pair_with_masks(
+            root, images, "val/images", "val/masks", settings.mask_suffix
+        )
+    if (root / "unlabeled").is_dir():
+        images = list_images(root, "unlabeled")
+        subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
+    return Source(
+        kind="folder",
+        root=root,
+        classes=classes,
+        palette=colours or default_palette(len(classes)),
+        subsets=subsets,
+        values=_values(root, settings, classes, colours, ignored),
+    )
+
+
+def _values(
+    root: Path,
+    settings: MaskSettings,
+    classes: Sequence[str],
+    colours: Palette,
+    ignored: Sequence[tuple[int, int, int]],
+) -> MaskValues:
+    count = len(classes)
+    if settings.mask_values == "palette":
+        if not colours:
+            raise ValueError(
+                f"{root / 'classes.txt'} has no colours, which --mask-values palette needs: write "
+                "`name R G B` on each line"
+            )
+        return colour_values(colours, ignored)
+    if settings.mask_values == "binary":
+        if count != 2:
+            raise ValueError(f"--mask-values binary is for 2 classes; classes.txt names {count}")
+        return binary_values(settings.ignore)
+    if settings.grey:
+        if len(settings.grey) != count or len(set(settings.grey)) != count:
+            raise ValueError(
+                f"--grey needs a value of its own for each of the {count} classes; got "
+                f"{settings.grey}"
+            )
+        return grey_values(settings.grey, settings.ignore)
+    if settings.id_map is not None:
+        return MaskValues(
+            _read_id_map(settings.id_map, count) | dict.fromkeys(settings.ignore, IGNORE)
+        )
+    return id_values(count, settings.ignore)
+
+
+def _read_classes(
+    root: Path, settings: MaskSettings
+) -> tuple[tuple[str, ...], Palette, list[tuple[int, int, int]]]:
+    """Return class names, their colours (all or none), and the colours that are ignored."""
+    path = root / "classes.txt"
+    if not path.is_file():
+        if settings.mask_values == "binary":
+            return BINARY_CLASSES, (), []
+        raise FileNotFoundError(
+            f"{path} is missing: name the classes there, one a line in the order of their ids"
+        )
+    names: list[str] = []
+    colours: list[tuple[int, int, int]] = []
+    ignored: list[tuple[int, int, int]] = []
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colour = _name_and_colour(line, path)
+        if name.lower() == "ignore" and colour is not None:
+            ignored.append(colour)
+            continue
+        names.append(name)
+        colours += [] if colour is None else [colour]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{path} names {twice!r} twice: give every class its own name")
+    if colours and (
+        len(colours) != len(names) or len({*colours, *ignored}) != len(colours + ignored)
+    ):
+        raise ValueError(f"{path} must give every class a colour of its own, or none a colour")
+    return tuple(names), tuple(colours), ignored
+
+
+def _name_and_colour(line: str, path: Path) -> tuple[str, tuple[int, int, int] | None]:
+    words = line.replace(",", " ").split()
+    if len(words) < 4 or not all(word.isdigit() for word in words[-3:]):
+        return line.strip(), None
+    red, green, blue = (int(word) for word in words[-3:])
+    if max(red, green, blue) > 255:
+        raise ValueError(f"{path} has a colour beyond 255 in the line {line.strip()!r}: correct it")
+    return " ".join(words[:-3]), (red, green, blue)
+
+
+def _read_id_map(path: Path, num_classes: int) -> dict[int, int]:
+    """Read lines `value id` or `value ignore` (separated by space, comma, colon or tab)."""
+    values: dict[int, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        words = line.split("#")[0].replace(",", " ").replace(":", " ").split()
+        if not words:
+            continue
+        ignored = len(words) == 2 and words[1].lower() in ("ignore", str(IGNORE), "-1")
+        if len(words) != 2 or not words[0].isdigit() or not (ignored or words[1].isdigit()):
+            raise ValueError(
+                f"{path} line {number} is {line!r}: write `value id` or `value ignore`"
+            )
+        value, id_ = int(words[0]), IGNORE if ignored else int(words[1])
+        if value > 65535 or (id_ != IGNORE and id_ >= num_classes):
+            raise ValueError(
+                f"{path} line {number} gives the value {value} the id {id_}: values go to 65535, "
+                f"ids to {num_classes - 1} (classes.txt)"
+            )
+        values[value] = id_
+    return values

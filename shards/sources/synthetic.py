@@ -1,0 +1,76 @@
+"""The embedded data set: drawn scenes with known masks, hard enough that few labels hurt."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..source import Entry, Source
+from .scenes import CLASSES, DRAWING, draw_scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSettings:
+    """How many scenes are drawn, and how large."""
+
+    train: int = 400
+    """Scenes to train on."""
+    val: int = 100
+    """Scenes to score on."""
+    unlabeled: int = 0
+    """Further scenes whose masks are thrown away."""
+    scene_size: tuple[int, int] = (128, 128)
+    """Height and width of a scene in pixels."""
+    seed: int = 0
+    """Another seed draws other scenes."""
+
+    def __post_init__(self) -> None:
+        if min(self.train, self.val) < 1 or self.unlabeled < 0:
+            raise ValueError(
+                f"train and val need at least 1 scene; got {self.train} and {self.val}"
+            )
+        if min(self.scene_size) < 32:
+            raise ValueError(f"scene_size must be at least 32 x 32 pixels; got {self.scene_size}")
+
+
+@dataclass(kw_only=True)
+class SyntheticSource(Source):
+    """Scenes, drawn when they are read: each by its own seed, whatever the others are."""
+
+    scenes: SyntheticSettings
+
+    def read(self, entry: Entry) -> tuple[np.ndarray, np.ndarray | None]:
+        """Draw a scene: pixels, uint8 RGB (H, W, 3), and class ids, uint8 (H, W)."""
+        subset, number = entry.name.split("/")
+        seed = [self.scenes.seed, ("train", "val", "unlabeled").index(subset), int(number)]
+        image, mask = draw_scene(np.random.default_rng(seed), self.scenes.scene_size)
+        return image, None if entry.mask is None else mask
+
+    def files(self, entry: Entry) -> list[Path]:
+        """Return no files: a scene has none."""
+        return []
+
+
+def load_synthetic(settings: SyntheticSettings) -> Source:
+    """List scenes; subsets train, val and, where asked for, unlabeled."""
+    subsets: dict[str, list[Entry]] = {}
+    for subset in ("train", "val", "unlabeled"):
+        names = [f"{subset}/{i:05d}" for i in range(getattr(settings, subset))]
+        if names:
+            masked = subset != "unlabeled"
+            subsets[subset] = [Entry(name=n, image=n, mask=n if masked else None) for n in names]
+    recorded: dict[str, Any] = {
+        "scene_size": list(settings.scene_size),
+        "seed": settings.seed,
+        "drawing": DRAWING,
+    }
+    return SyntheticSource(
+        kind="synthetic",
+        root=Path("synthetic"),
+        classes=tuple(CLASSES),
+        palette=tuple(CLASSES.values()),
+        subsets=subsets,
+        settings=recorded,
+        scenes=settings,
+    )

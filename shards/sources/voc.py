@@ -1,0 +1,186 @@
+"""PASCAL VOC 2012 segmentation, with or without the further masks of SBD.
+
+    VOCdevkit/VOC2012/JPEGImages/ID.jpg
+    VOCdevkit/VOC2012/SegmentationClass/ID.png         1464 + 1449 palette masks, by index
+    VOCdevkit/VOC2012/SegmentationClassAug/ID.png      grey masks of VOC and SBD together, or
+    benchmark_RELEASE/dataset/cls/ID.mat               SBD itself (needs SciPy)
+    VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val}.txt
+
+Which masks train is part of a protocol, so the manifest records it; the group `fine` names the
+images whose masks are VOC's own.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..masks import default_palette, id_values
+from ..source import Entry, Source
+
+CLASSES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+AUGMENTED_LISTS = ("trainaug.txt", "train_aug.txt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocSettings:
+    """Which images and masks of VOC 2012 are converted."""
+
+    sbd: Path | None = None
+    """Folder of SBD (benchmark_RELEASE, or its dataset): the masks cls/*.mat join VOC's own."""
+    train_masks: str = "auto"
+    """Folder of the training masks; auto is SegmentationClassAug where it is, if not --sbd."""
+    val_masks: str = "SegmentationClass"
+    """Folder of the validation masks."""
+    images: Literal["auto", "train", "aug"] = "auto"
+    """Training images: train is the 1464 of train.txt, aug all with masks but those of val.txt;
+    auto is aug where there are masks of SBD."""
+    rest: bool = False
+    """Convert all other images but val's without masks, as unlabeled."""
+
+
+class VocSource(Source):
+    """VOC's files; masks may be SBD's .mat files."""
+
+    def read(self, entry: Entry) -> tuple[bytes | np.ndarray, np.ndarray | None]:
+        """Return an image's file and its class ids, uint8 (H, W); see Source.read."""
+        if entry.mask is None or not entry.mask.endswith(".mat"):
+            return super().read(entry)
+        path = self.root / entry.mask
+        return (self.root / entry.image).read_bytes(), self.values.map(read_sbd(path), str(path))
+
+
+def load_voc(root: Path, settings: VocSettings) -> Source:
+    """List VOC's images and masks; subsets train, val and, where asked for, unlabeled.
+
+    Raises FileNotFoundError or ValueError for a missing folder, list, image or mask.
+    """
+    root = _find_root(root)
+    fine, val = _read_ids(root, "train.txt"), _read_ids(root, "val.txt")
+    sbd = None if settings.sbd is None else _find_sbd(settings.sbd)
+    folder = settings.train_masks
+    if folder == "auto":
+        aug = sbd is None and (root / "SegmentationClassAug").is_dir()
+        folder = "SegmentationClassAug" if aug else "SegmentationClass"
+    extended = sbd is not None or folder != "SegmentationClass"
+    ids = fine
+    if settings.images == "aug" or (settings.images == "auto" and extended):
+        ids = _augmented(root, folder, sbd, set(fine), set(val))
+    masks = {id_: f"{folder}/{id_}.png" for id_ in ids}
+    if sbd is not None:
+        masks |= {id_: str(sbd / f"{id_}.mat") for id_ in ids if id_ not in set(fine)}
+    subsets = {
+        "train": _entries(root, masks),
+        "val": _entries(root, {id_: f"{settings.val_masks}/{id_}.png" for id_ in val}),
+    }
+    if settings.rest:
+        known = {*ids, *val}
+        names = sorted(f"JPEGImages/{path.name}" for path in (root / "JPEGImages").glob("*.jpg"))
+        rest = [name for name in names if Path(name).stem not in known]
+        subsets["unlabeled"] = [Entry(name=name, image=name) for name in rest]
+    chosen = set(ids)
+    return VocSource(
+        kind="voc",
+        root=root,
+        classes=CLASSES,
+        palette=default_palette(len(CLASSES)),
+        subsets=subsets,
+        values=id_values(len(CLASSES)),
+        settings={
+            "train_masks": folder if sbd is None else f"{folder}+SBD",
+            "val_masks": settings.val_masks,
+        },
+        groups={"fine": tuple(f"JPEGImages/{id_}.jpg" for id_ in fine if id_ in chosen)},
+    )
+
+
+def read_sbd(path: Path) -> np.ndarray:
+    """Read the class ids of one of SBD's .mat files, uint8 (H, W).
+
+    Raises RuntimeError where SciPy is not installed and ValueError for a damaged file.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise RuntimeError("SBD's .mat files need SciPy: pip install scipy") from None
+    data = io.BytesIO(path.read_bytes())
+    try:
+        return np.asarray(loadmat(data)["GTcls"][0]["Segmentation"][0])
+    except Exception as error:  # SciPy raises many kinds for a damaged file
+        raise ValueError(f"{path} is no mask of SBD ({error}): fetch it again") from error
+
+
+def _find_root(root: Path) -> Path:
+    for folder in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
+        if (folder / "JPEGImages").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"{root} holds no VOCdevkit/VOC2012/JPEGImages: give the folder above it"
+    )
+
+
+def _find_sbd(root: Path) -> Path:
+    for folder in (root / "benchmark_RELEASE" / "dataset" / "cls", root / "dataset" / "cls"):
+        if folder.is_dir():
+            return folder.resolve()
+    if (root / "cls").is_dir():
+        return (root / "cls").resolve()
+    raise FileNotFoundError(f"{root} holds no dataset/cls with SBD's .mat files: correct --sbd")
+
+
+def _read_ids(root: Path, name: str) -> list[str]:
+    path = root / "ImageSets" / "Segmentation" / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: fetch VOC 2012's ImageSets")
+    return path.read_text().split()
+
+
+def _augmented(
+    root: Path, folder: str, sbd: Path | None, fine: set[str], val: set[str]
+) -> list[str]:
+    """Return the ids of all images that have a training mask, those of val left out."""
+    for name in AUGMENTED_LISTS:
+        if (root / "ImageSets" / "Segmentation" / name).is_file():
+            return sorted(set(_read_ids(root, name)) - val)
+    if sbd is not None:
+        return sorted((fine | {path.stem for path in sbd.glob("*.mat")}) - val)
+    return sorted({path.stem for path in (root / folder).glob("*.png")} - val)
+
+
+def _entries(root: Path, masks: dict[str, str]) -> list[Entry]:
+    """Make entries of id -> mask path. Raises FileNotFoundError for what is missing."""
+    entries = [
+        Entry(name=f"JPEGImages/{id_}.jpg", image=f"JPEGImages/{id_}.jpg", mask=mask)
+        for id_, mask in masks.items()
+    ]
+    for entry in entries:
+        for part in (entry.image, entry.mask or entry.image):
+            if not (root / part).is_file():
+                raise FileNotFoundError(
+                    f"{root / part} is missing though it is listed: fetch it, or correct the list"
+                )
+    return entries

@@ -1,0 +1,95 @@
+import numpy as np
+from warpseg import IGNORE
+from warpseg.pipelines import (
+    GeometrySettings,
+    LoaderSettings,
+    StrongSettings,
+    label_sheet,
+    view_sheet,
+)
+from warpseg.pipelines.streams.show import GAP, HEAT, INVALID, TITLE, UNLABELED
+from warpseg.shards.pseudo import (
+    PseudoLabel,
+    encode_label,
+    open_pseudo_labels,
+    write_label_manifest,
+    write_label_shard,
+)
+
+GEOMETRY = GeometrySettings(crop_size=(40, 60))
+
+
+def sheet(subset):
+    return np.asarray(
+        view_sheet(
+            subset,
+            geometry=GEOMETRY,
+            strong=StrongSettings(),
+            loader=LoaderSettings(loader="portable"),
+            samples=3,
+        )
+    )
+
+
+def cell(picture, row, column):
+    y, x = TITLE + row * (40 + TITLE), GAP + column * (60 + GAP)
+    return picture[y : y + 40, x : x + 60].astype(int)
+
+
+def test_a_sheet_has_a_row_for_each_sample_and_a_column_for_each_view(coordinates):
+    picture = sheet(coordinates.subset("train"))
+    assert picture.shape == (TITLE + 3 * (40 + TITLE), GAP + 4 * (60 + GAP), 3)
+    for row in range(3):
+        weak, mask, strong, valid = (cell(picture, row, column) for column in range(4))
+        assert (weak != mask).any()
+        assert (weak != strong).any()
+        marked = (valid == INVALID).all(-1)
+        assert 0 < marked.sum() < marked.size
+        assert (valid[~marked] == strong[~marked]).all()
+
+
+def test_without_masks_the_column_is_left_out(coordinates):
+    picture = sheet(coordinates.subset("unlabeled", "half"))
+    assert picture.shape[1] == GAP + 3 * (60 + GAP)
+
+
+def write_labels(subset, folder, level):
+    """Write the subset's masks as pseudo-labels of one confidence, class 0 dropped."""
+    made = []
+    for sample in subset.samples():
+        mask = sample.read_mask()
+        kept = np.where(mask == 0, IGNORE, mask).astype(np.uint8)
+        made.append(encode_label(PseudoLabel(sample.key, kept, np.full_like(mask, level)), mask, 7))
+    shard = write_label_shard(folder, 0, made)
+    write_label_manifest(folder, [shard], {}, complete=True)
+    return open_pseudo_labels(folder)
+
+
+def test_labels_are_drawn_beside_what_is_true(coordinates, tmp_path):
+    pseudo = write_labels(coordinates.subset("train"), tmp_path, level=255)
+    picture = np.asarray(
+        label_sheet(
+            coordinates.subset("train-images"),
+            pseudo,
+            geometry=GEOMETRY,
+            truth=coordinates.subset("train"),
+            weigh=lambda batch: 1 - batch.confidence,
+            loader=LoaderSettings(loader="portable"),
+            samples=3,
+        )
+    )
+    assert picture.shape == (TITLE + 3 * (40 + TITLE), GAP + 5 * (60 + GAP), 3)
+    for row in range(3):
+        image, mask, label, confidence, weight = (cell(picture, row, n) for n in range(5))
+        dropped = (weight == UNLABELED).all(-1)
+        assert 0 < dropped.sum() < dropped.size
+        assert (label[dropped] == image[dropped]).all()
+        assert (label[~dropped] == mask[~dropped]).all()
+        assert (confidence[~dropped] == HEAT[-1]).all()
+        assert (weight[~dropped] == HEAT[0]).all()
+
+
+def test_without_masks_and_weights_their_columns_are_left_out(coordinates, tmp_path):
+    pseudo = write_labels(coordinates.subset("train"), tmp_path, level=127)
+    drawn = label_sheet(coordinates.subset("train-images"), pseudo, geometry=GEOMETRY, samples=2)
+    assert drawn.size[0] == GAP + 3 * (60 + GAP)

@@ -1,0 +1,111 @@
+"""Two gloo ranks on one machine: gradients of the joined batch, every sample once, whole runs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY = Path(__file__).parents[1] / "tiny.py"
+WORKER = Path(__file__).parents[1] / "rank_worker.py"
+
+
+def launch(*words, ranks=2, meeting=("--standalone",), **variables):
+    quiet = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting]
+    done = subprocess.run(
+        [*torchrun, f"--nproc-per-node={ranks}", *map(str, words)],
+        env={**os.environ, **quiet, **variables},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
+    """Ignored pixels are spread unevenly, so a mean of the ranks' means would be another loss."""
+    launch(WORKER, "gradients", tmp_path)
+    two = torch.load(tmp_path / "ranks-2.pt")
+    launch(WORKER, "gradients", tmp_path, ranks=1)
+    one = torch.load(tmp_path / "ranks-1.pt")
+    assert two.keys() == one.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_gradients_are_reduced_once_per_optimizer_step(scenes, tmp_path):
+    """Stages and accumulated batches add up on each rank first; networks may be compiled."""
+    launch(WORKER, "reductions", tmp_path, scenes)
+    for rank in range(2):
+        counts = json.loads((tmp_path / f"reductions-{rank}.json").read_text())
+        networks = {"consistency": 1, "mkd": 2, "gta": 2}
+        assert counts == {f"{m} {i}": 2 for m, count in networks.items() for i in range(count)}
+
+
+def test_two_ranks_see_every_sample_of_an_epoch_once(scenes, tmp_path):
+    launch(WORKER, "keys", tmp_path, scenes)
+    seen = [json.loads((tmp_path / f"keys-{rank}.json").read_text()) for rank in range(2)]
+    for loader in ("dali", "portable"):
+        for epoch in range(3):
+            keys = [key for rank in seen for key in rank[loader][epoch]]
+            assert len(keys) == len(set(keys)) == 12
+
+
+@pytest.fixture(scope="module")
+def finished(scenes, tmp_path_factory):
+    """A finished run of two ranks, and the words that made it."""
+    out = tmp_path_factory.mktemp("ranks") / "run"
+    words = ["train", "tiny-consistency", "--data", scenes, "--split", "few"]
+    launch(TINY, *words, "--out", out)
+    return out, words
+
+
+def test_a_run_on_two_ranks_resumes_and_scores_the_whole_set(finished, tmp_path):
+    whole, words = finished
+    halves = tmp_path / "halves"
+    launch(WORKER, "stopped", tmp_path, *words, "--out", halves)
+    launch(TINY, *words, "--out", halves, "--resume")
+    rows = [
+        [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (whole, halves)
+    ]
+    kept = [[(r["step"], r.get("losses"), r.get("miou")) for r in run] for run in rows]
+    assert kept[0] == kept[1]
+    assert rows[0][-1]["images"] == 4
+    scored = json.loads(launch(TINY, "evaluate", whole).stdout.splitlines()[-1])
+    assert scored["miou"] == rows[0][-1]["miou"]
+
+
+def test_another_number_of_ranks_is_refused(finished):
+    whole, words = finished
+    with pytest.raises(
+        AssertionError, match=r"begun on 2 ranks and cannot go on with 1, .* so that there are 2"
+    ):
+        launch(TINY, *words, "--out", whole, "--resume", ranks=1)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_run_whose_rank_was_killed(finished, tmp_path):
+    """As docs/launch says: the workers meet anew and go on from the last checkpoint."""
+    whole, words = finished
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    meeting = ["--nnodes=1", "--max-restarts=1", "--rdzv-backend=c10d", "--rdzv-id=test"]
+    launch(
+        *(WORKER, "dies", tmp_path, *words, "--out", tmp_path / "run", "--resume"),
+        meeting=[*meeting, f"--rdzv-endpoint=localhost:{port}"],
+        TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",
+    )
+    rows = [
+        [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for out in (whole, tmp_path / "run")
+    ]
+    kept = [[(r["step"], r.get("losses"), r.get("miou")) for r in run] for run in rows]
+    assert kept[0] == kept[1]

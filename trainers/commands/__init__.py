@@ -1,0 +1,1 @@
+"""The verbs that train and use networks, a file each or a family."""

@@ -1,0 +1,47 @@
+"""The network of a run, as settings."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ...models import SegmentationNetwork, build_network, set_batch_norm_momentum
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """Which network is trained, and from what."""
+
+    name: str = "swiftnet-rn18"
+    """a name that `warpseg models` lists"""
+    weights: str = "none"
+    """none (from scratch), imagenet (torchvision's), or a file of weights"""
+    options: tuple[str, ...] = ()
+    """options of the architecture, as name=value (`head=mkd`, `encoder_stride=8`)"""
+    sync_batch_norm: bool = False
+    """batch statistics over all ranks"""
+    batch_norm_momentum: float | None = None
+    """share of a batch in each update of running statistics; 0.1 when not given"""
+
+    def __post_init__(self) -> None:
+        for word in self.options:
+            if "=" not in word:
+                raise ValueError(f"--network.options takes name=value; got {word!r}")
+        if self.batch_norm_momentum is not None and not 0 < self.batch_norm_momentum <= 1:
+            raise ValueError(
+                f"--network.batch-norm-momentum must lie in (0, 1]; got {self.batch_norm_momentum}"
+            )
+
+    def parsed_options(self) -> dict[str, Any]:
+        """Return the options as keyword arguments of the builder."""
+        words = (word.split("=", 1) for word in self.options)
+        return {name: yaml.safe_load(value) for name, value in words}
+
+    def build(self, num_classes: int, *, weights: str | None = None) -> SegmentationNetwork:
+        """Build the network on the CPU, with other weights than the settings' if given."""
+        network = build_network(
+            self.name, num_classes, weights or self.weights, **self.parsed_options()
+        )
+        if self.batch_norm_momentum is not None:
+            set_batch_norm_momentum(network, self.batch_norm_momentum)
+        return network

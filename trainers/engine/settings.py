@@ -1,0 +1,152 @@
+"""What every run can be told: settings shared by all methods, and their way to and from plain
+values.
+
+A method extends `RunSettings` by its own constants. Settings are frozen and checked when they are
+made; the command line is derived from them, with the docstring below each field as its help.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast
+
+from ...pipelines.settings import (
+    GeometrySettings,
+    LoaderSettings,
+    NormalizationSettings,
+    StrongSettings,
+)
+from .networks import NetworkSettings
+from .optimization import OptimizerSettings, ScheduleSettings
+from .protocol import EvaluationSettings
+from .runtime import Precision
+from .speed import SpeedSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What every method has. Batch sizes are per rank."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    geometry: GeometrySettings = field(default_factory=GeometrySettings)
+    normalization: NormalizationSettings = field(default_factory=NormalizationSettings)
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
+    batch_size: int = 8
+    """labeled images of a step on each rank"""
+    num_steps: int = 10_000
+    """optimizer steps of the run"""
+    accumulate: int = 1
+    """batches whose mean gradient makes one step"""
+    precision: Precision = "auto"
+    """auto is bf16 or fp16 on a GPU and fp32 on a CPU"""
+    seed: int = 0
+    """seed of weights, order and views"""
+    log_every: int = 50
+    """steps between progress lines and rows of metrics.jsonl"""
+    checkpoint_every: int = 1000
+    """steps between checkpoints; one is also written at the end and on SIGTERM"""
+    evaluate_every: int = 0
+    """steps between scores on the validation set; 0 scores at the end alone"""
+    keep_checkpoints: bool = False
+    """keep each checkpoint under RUN/checkpoints, not only the last"""
+    tensorboard: bool = False
+    """write TensorBoard events into the run's folder (extra: tensorboard)"""
+
+    def __post_init__(self) -> None:
+        positive = ("batch_size", "num_steps", "accumulate", "log_every", "checkpoint_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
+
+    def strong_view(self) -> StrongSettings:
+        """Return the perturbation that the method trains with, for drawing it."""
+        return StrongSettings(view="none")
+
+
+def to_plain(value: Any) -> Any:
+    """Return settings as dicts, lists, numbers and strings."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[T], plain: dict[str, Any], base: T | None = None, where: str = "") -> T:
+    """Return settings of a kind from plain values, the others as in `base` or the default.
+
+    Without a `base` the values are those of a file of a run. Raise ValueError naming a key that the
+    settings do not have.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(plain) - set(hints))
+    if unknown:
+        raise ValueError(
+            f"no setting {where}{unknown[0]}; there are: {', '.join(where + h for h in hints)}"
+        )
+    values: dict[str, Any] = {}
+    for name, value in plain.items():
+        default = None if base is None else getattr(base, name)
+        held = _levels(name, value) if base is None else value
+        values[name] = _convert(hints[name], held, default, f"{where}{name}")
+    return kind(**values) if base is None else dataclasses.replace(cast(Any, base), **values)
+
+
+def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ValueError(f"setting {where} is a group of settings; got {value!r}")
+        return from_plain(hint, value, base, where + ".")  # pyright: ignore[reportArgumentType]
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        if not isinstance(value, tuple | list):
+            raise ValueError(f"setting {where} takes a list of values; got {value!r}")
+        kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+        if len(kinds) != len(value):
+            raise ValueError(f"setting {where} takes {len(kinds)} values; got {value!r}")
+        return tuple(_convert(k, v, None, where) for k, v in zip(kinds, value, strict=True))
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"setting {where} is one of {typing.get_args(hint)}; got {value!r}")
+        return value
+    if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 2e-4, without a point, as a word
+        except ValueError:
+            pass
+    if isinstance(hint, type) and type(value) is not hint:
+        raise ValueError(f"setting {where} takes {hint.__name__}; got {value!r}")
+    return value
+
+
+def _levels(name: str, value: Any) -> Any:
+    """Return a value of a run's file, whose `fill` may be zeros in normalised units, floats: the
+    mean colour of padding, which None stands for."""
+    mean = name == "fill" and value == [0, 0, 0] and all(type(part) is float for part in value)
+    return None if mean else value
+
+
+def first_difference(old: Any, new: Any, where: str = "") -> str | None:
+    """Name the first setting in which two plain forms differ, with both values; None when they
+    agree."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in {**old, **new}:
+            found = first_difference(
+                _levels(name, old.get(name)), new.get(name), f"{where}.{name}" if where else name
+            )
+            if found:
+                return found
+        return None
+    return None if old == new else f"{where}: {old!r} before, {new!r} now"

@@ -1,0 +1,1 @@
+"""Pseudo-labels: ranking, thresholds, shards, errors."""

@@ -1,0 +1,196 @@
+"""Consistency with PhTPS (Grubisic, Orsic, Segvic: "Revisiting consistency for semi-supervised
+semantic segmentation"), by default variant 1w-ct: one way, clean teacher.
+
+    each step:  x, y  <- labeled batch                 x_u <- unlabeled batch
+                L_s   <- mean of CE(h(x), y);          backward, and its graph is freed
+                p_t   <- softmax h'(x_u)               no gradient; h' = h (simple), or its
+                                                       moving average (Mean Teacher)
+                L_c   <- mean over valid pixels of D(T_G(p_t), h(T_G(T_P(x_u))))        Eq. 3-5
+                alpha L_c backward; step of the optimizer on L_s + alpha L_c            Eq. 2
+                Mean Teacher: h' <- .99 h' + .01 h
+
+Variants of L_c (Section 4.4), T a perturbation, ' a pass that takes no gradient:
+    1w-ct  D(h'(x), h(T(x)))     1w-cs  D(h(x), h'(T(x)))
+    2w-c1  D(h(x), h(T(x)))      1w-p2  D(h'(T_1(x)), h(T_2(x))), T_1's warp undone by splatting
+
+The teacher uses running statistics, and a student that sees a perturbed image batch statistics
+that it does not keep, so only clean inputs of students move the running statistics. Deviations of
+the released code are settings. CutMix (French et al.) is one of the perturbations: MT-CutMix~ is
+`cutmix`, `strong.view none`, `divergence squared_l2`, `threshold .97` (its target stays soft, as in
+its code). Images that are classified as wholes are perturbed alike; their class is not.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ...kernels import CutMixBoxes, cutmix, cutmix_boxes, ema_update
+from ...models.norm import batch_norm_policy
+from ...pipelines.settings import StrongSettings
+from ..engine.runtime import Runtime, unwrap
+from ..engine.settings import RunSettings
+from ..engine.stages import Method, Stage
+from ..engine.streams import Batches, StreamSpec
+from .losses import supervised_loss
+from .teaching import teaching, view_divergence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsistencySettings(RunSettings):
+    """Consistency of predictions under perturbation; by default one way, with a clean teacher."""
+
+    variant: Literal["1w-ct", "1w-cs", "2w-c1", "1w-p2"] = "1w-ct"
+    """1w-ct: clean teacher; 1w-cs: clean student; 2w-c1: gradients both ways, one input clean;
+    1w-p2: both inputs perturbed"""
+    strong: StrongSettings = field(default_factory=StrongSettings)
+    """the perturbation of the unlabeled images"""
+    cutmix: bool = False
+    """also swap a box of half the area within pairs of perturbed images, and of their targets"""
+    unlabeled_batch_size: int = 8
+    """unlabeled images of a step on each rank"""
+    unlabeled: Literal["all", "unlabeled"] = "all"
+    """all: the unlabeled stream also carries the labeled images, without masks, as in the paper"""
+    mean_teacher: bool = False
+    """the teacher is a moving average of the student, not the student itself"""
+    ema_decay: float = 0.99
+    """share of the old teacher that a step of Mean Teacher keeps"""
+    alpha: float = 0.5
+    """weight of the consistency loss (Eq. 2)"""
+    divergence: Literal["kl", "squared_l2"] = "kl"
+    """D: the Kullback-Leibler divergence (Eq. 5), or the squared distance of the distributions"""
+    threshold: float | None = None
+    """least confidence of a target; pixels below it count as 0 in the mean (MT-CutMix~: 0.97)"""
+    blend: Literal["probabilities", "logits"] = "probabilities"
+    """what of the target is warped; the released code warps logits"""
+    kl_mean: Literal["pooled", "per_image"] = "pooled"
+    """mean of the divergence over all valid pixels of the batch, or per image first (Eq. 4)"""
+    teacher_batch_norm: Literal["running", "batch"] = "running"
+    """statistics of the teacher's pass; the released code of the simple form uses batch"""
+    student_batch_norm: Literal["batch_frozen", "batch", "running"] = "batch_frozen"
+    """statistics of a student's perturbed pass; batch also moves the running ones (full-resolution
+    Cityscapes)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unlabeled_batch_size < 1:
+            raise ValueError(
+                f"--unlabeled-batch-size must be at least 1; got {self.unlabeled_batch_size}"
+            )
+        if self.alpha < 0:
+            raise ValueError(f"--alpha must be >= 0; got {self.alpha}")
+        if not 0 <= self.ema_decay <= 1:
+            raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ValueError(f"--threshold must lie in [0, 1); got {self.threshold}")
+        if self.variant == "2w-c1" and self.mean_teacher:
+            raise ValueError("--variant 2w-c1 has no teacher; use it with --no-mean-teacher")
+        if self.variant == "1w-p2" and (self.cutmix or self.strong.view == "colour"):
+            raise ValueError(
+                "--variant 1w-p2 perturbs both inputs by PhTPS; use it with --no-cutmix and "
+                "another --strong.view than colour"
+            )
+        if self.cutmix and (self.unlabeled_batch_size < 2 or self.kl_mean == "per_image"):
+            raise ValueError(
+                "--cutmix mixes images of one batch: it needs --unlabeled-batch-size 2 or more and "
+                "--kl-mean pooled"
+            )
+
+    def strong_view(self) -> StrongSettings:
+        """Return the perturbation of the unlabeled images."""
+        return self.strong
+
+
+class Consistency(Method):
+    """Supervised cross-entropy, then the divergence between the predictions of two views."""
+
+    def __init__(self, settings: ConsistencySettings, runtime: Runtime, num_classes: int) -> None:
+        self.settings = settings
+        self.runtime = runtime
+        self.student = runtime.train_network(settings.network, num_classes)
+        self.networks = {"student": self.student}
+        self.teacher = unwrap(self.student)
+        if settings.mean_teacher:
+            self.teacher = self.networks["teacher"] = runtime.frozen_copy(self.student)
+        self.options: dict[str, Any] = {
+            "blend": settings.blend,
+            "divergence": settings.divergence,
+            "threshold": settings.threshold,
+        }
+        self.optimized = {"student": ("student",)}
+        self.evaluated = "student"
+        self.also_evaluated = ("teacher",) if settings.mean_teacher else ()
+        self.streams = {
+            "labeled": StreamSpec(kind="labeled", subset="labeled", batch_size=settings.batch_size),
+            "unlabeled": StreamSpec(
+                kind="paired",
+                subset=settings.unlabeled,
+                batch_size=settings.unlabeled_batch_size,
+                strong=settings.strong,
+                second_view=settings.variant == "1w-p2",
+            ),
+        }
+        self.stages = (
+            Stage(name="supervised", loss=self.supervised),
+            Stage(
+                name="consistency",
+                loss=self.consistency,
+                optimizer="student",
+                after=self.update_teacher,
+            ),
+        )
+
+    def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
+        """Mean cross-entropy over the labeled pixels of all ranks."""
+        return {"loss": supervised_loss(self.student, batches["labeled"], self.runtime)}
+
+    def consistency(self, batches: Batches, step: int) -> dict[str, Tensor]:
+        """Alpha times the mean divergence over the valid pixels of all ranks (or of each image)."""
+        settings, views = self.settings, batches["unlabeled"]
+        boxes = self._draw_boxes(views.strong) if settings.cutmix else None
+        strong = views.strong if boxes is None else cutmix(views.strong, boxes)
+        match settings.variant:
+            case "1w-ct":
+                target = self._teach(views.weak)
+                logits = self._learn(strong, settings.student_batch_norm)
+            case "1w-cs":
+                logits = self._teach(strong)
+                target = self._learn(views.weak, "batch")
+            case "2w-c1":
+                target = self._learn(views.weak, "batch")
+                logits = self._learn(strong, settings.student_batch_norm)
+            case "1w-p2":
+                target = self._teach(views.second.strong)
+                logits = self._learn(strong, settings.student_batch_norm)
+        value = view_divergence(
+            logits,
+            target,
+            views,
+            self.runtime,
+            boxes=boxes,
+            from_second=settings.variant == "1w-p2",
+            reduction=settings.kl_mean,
+            **self.options,
+        )
+        return {"loss": settings.alpha * value, "divergence": value}
+
+    def update_teacher(self, step: int) -> None:
+        """Move the Mean Teacher, weights and batch-norm statistics alike, towards the student."""
+        if self.settings.mean_teacher:
+            ema_update(self.teacher, unwrap(self.student), self.settings.ema_decay)
+
+    def _teach(self, image: Tensor) -> Tensor:
+        with teaching(self.teacher, self.settings.teacher_batch_norm):
+            return self.teacher(image)
+
+    def _learn(self, image: Tensor, batch_norm: str) -> Tensor:
+        # Where two students pass, the perturbed one comes last: a backward pass through "running"
+        # statistics must find them as they were.
+        with batch_norm_policy(self.student, batch_norm):
+            return self.student(image)
+
+    def _draw_boxes(self, image: Tensor) -> CutMixBoxes:
+        size = (image.shape[-2], image.shape[-1])
+        return cutmix_boxes(len(image), size, preset="britefury").to(
+            image.device, non_blocking=True
+        )

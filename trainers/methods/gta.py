@@ -1,0 +1,294 @@
+"""GTA-Seg, semi-supervised segmentation via a gentle teaching assistant (Jin, Wang, Lin).
+
+    each step:  x, y <- labeled batch       x_u <- unlabeled batch
+                y_u, c <- labels and confidences of the teacher on x_u              no gradient
+                x_u, y_u, c <- CutMix, one box of half the area, in half of the steps
+                L_u <- mean over K of w CE(assistant(x_u), y_u)                          Eq. 7
+                       w = c + 1, K: the 80 % most confident pixels                      Eq. 6
+                step of the assistant's optimizer on mu L_u
+                student's backbone <- moving average of the assistant's                      Eq. 9
+                L_s <- mean of CE(student(x), y); step of the student's optimizer
+                teacher <- moving average of the student                                    Eq. 12
+
+So the student learns features from pseudo-labels but its decoder from true labels alone. Assistant
+and student see labeled and unlabeled images in one batch, for common batch statistics. In the
+warm-up the student alone learns, from labels, and is copied into the others once at its end. The
+tables of ablations are settings: 4 and 7 by `assistant_on` and `student_on`, 5 and 10 by `transfer`
+(but for Unbiased ST, another method), 8 by the decays and `warmup_steps`, 9 by `reweighting` and
+`smoothing`. Slips of the released code come by name: `--classifier shared`, and padding that counts
+as class 0, `--geometry.padding-class 0` (pseudo-labels of padding count, too) and
+`--evaluation.padding-class 0`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ... import IGNORE
+from ...kernels import (
+    cutmix,
+    cutmix_boxes,
+    ema_update,
+    pseudo_label,
+    quantile,
+    reweight,
+    window_mask,
+)
+from ...models import SegmentationNetwork, batch_norm_policy
+from ..engine.optimization import ScheduleSettings
+from ..engine.runtime import Runtime, unwrap
+from ..engine.settings import RunSettings
+from ..engine.stages import Method, Stage
+from ..engine.streams import Batches, StreamSpec
+from .losses import mean_cross_entropy
+
+Cut = Literal["layer0", "layer1", "layer2", "layer3", "layer4", "decoder", "classifier"]
+Lessons = Literal["pseudo", "labeled", "both", "nothing"]
+BACKBONE: tuple[Cut, ...] = ("layer0", "layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GtaSettings(RunSettings):
+    """A student that learns labels itself and features from an assistant."""
+
+    unlabeled_batch_size: int = 4
+    """unlabeled images of a step on each rank"""
+    assistant_on: Lessons = "pseudo"
+    """what the assistant learns from; nothing: there is none (teacher and student alone)"""
+    student_on: Lessons = "labeled"
+    """what the student learns from"""
+    transfer: tuple[Cut, ...] = BACKBONE
+    """parts of the assistant that pass to the student: the stem is layer0 (Table 10)"""
+    assistant_decay: float = 0.99
+    """share of the student's backbone that a step keeps (alpha)"""
+    ema_decay: float = 0.99
+    """share of the teacher that a step keeps (alpha)"""
+    mu: float = 1.0
+    """weight of the loss on pseudo-labels"""
+    drop: float = 0.2
+    """share of the least confident pixels of a batch that are left out"""
+    reweighting: bool = True
+    """weigh pixels by confidence"""
+    smoothing: float = 1.0
+    """what Laplace smoothing adds to a confidence (tau)"""
+    normalizer: Literal["kept", "all"] = "kept"
+    """mean over the weights of kept pixels; all: dropped pixels count too, as in the code"""
+    cutmix_probability: float = 0.5
+    """share of the steps that mix the unlabeled images"""
+    confidence: Literal["clean", "mixed"] = "clean"
+    """mixed: from another pass of the teacher, in training mode, over the mixed batch, which also
+    makes its batch-norm statistics, as in the code; clean: from the pass that labels"""
+    warmup_steps: int = 0
+    """steps in which the student alone learns, from labels; the paper has one epoch"""
+    warmup: Literal["student", "all"] = "student"
+    """student: it is copied into teacher and assistant at the end; all: the assistant learns from
+    labels as well, and the teacher alone is a copy"""
+    classifier: Literal["own", "shared"] = "own"
+    """shared: assistant and student have the same classifier, which both of them train, as by a
+    slip of the released code"""
+    assistant_schedule: Literal["same", "constant"] = "same"
+    """constant: the assistant's learning rate does not fall, as in the released code"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("assistant_decay", "ema_decay", "cutmix_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must lie in [0, 1]; got {getattr(self, name)}")
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"--drop must lie in [0, 1); got {self.drop}")
+        for name in ("mu", "smoothing", "warmup_steps"):
+            if getattr(self, name) < 0:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be >= 0; got {getattr(self, name)}")
+        if self.student_on == "nothing":
+            raise ValueError("--student-on nothing would train no student; choose labeled")
+        if self.warmup_steps >= self.num_steps:
+            raise ValueError(
+                f"--warmup-steps must be less than --num-steps {self.num_steps}; "
+                f"got {self.warmup_steps}"
+            )
+        for cut in self.transfer:
+            if self.transfer.count(cut) > 1:
+                raise ValueError(f"--transfer names {cut} twice; name each part once")
+        if self.classifier == "shared" and (
+            self.assistant_on == "nothing" or "classifier" in self.transfer
+        ):
+            raise ValueError(
+                "--classifier shared is for an assistant whose classifier does not pass to the "
+                "student: choose another --assistant-on than nothing, and leave classifier out of "
+                "--transfer"
+            )
+
+
+class Gta(Method):
+    """The assistant's step, then the student's, then the teacher's."""
+
+    def __init__(self, settings: GtaSettings, runtime: Runtime, num_classes: int) -> None:
+        self.settings = settings
+        self.runtime = runtime
+        self.student = runtime.train_network(settings.network, num_classes)
+        self.teacher = runtime.frozen_copy(self.student)
+        self.networks: dict[str, nn.Module] = {"student": self.student, "teacher": self.teacher}
+        self.optimized = {"student": ("student",)}
+        self.evaluated = "teacher"
+        self.also_evaluated: tuple[str, ...] = ("student",)
+        student_stage = Stage(
+            name="student",
+            loss=self.teach_student,
+            optimizer="student",
+            after=self.update_teacher,
+        )
+        self.stages = (student_stage,)
+        if settings.assistant_on != "nothing":
+            self.assistant = runtime.train_network(settings.network, num_classes)
+            unwrap(self.assistant).load_state_dict(unwrap(self.student).state_dict())
+            if settings.classifier == "shared":
+                self._share_classifier()
+            self.networks["assistant"] = self.assistant
+            self.optimized["assistant"] = ("assistant",)
+            self.also_evaluated = ("student", "assistant")
+            self.stages = (
+                Stage(
+                    name="assistant",
+                    loss=self.teach_assistant,
+                    optimizer="assistant",
+                    after=self.transfer,
+                ),
+                student_stage,
+            )
+        if settings.assistant_schedule == "constant":
+            self.schedules = {"assistant": ScheduleSettings(name="constant")}
+        self.streams = {
+            "labeled": StreamSpec(kind="labeled", subset="labeled", batch_size=settings.batch_size),
+            "unlabeled": StreamSpec(
+                kind="paired", subset="unlabeled", batch_size=settings.unlabeled_batch_size
+            ),
+        }
+
+    def teach_assistant(self, batches: Batches, step: int) -> dict[str, Tensor] | None:
+        """Return what the assistant learns, by default the re-weighted pseudo-labels (Eq. 7)."""
+        if step >= self.settings.warmup_steps:
+            return self._lessons(self.assistant, self.settings.assistant_on, batches)
+        if self.settings.warmup == "student":
+            return None
+        return self._supervised(self.assistant, batches)
+
+    def teach_student(self, batches: Batches, step: int) -> dict[str, Tensor]:
+        """Return what the student learns, by default the labels."""
+        if step < self.settings.warmup_steps:
+            return self._supervised(self.student, batches)
+        return self._lessons(self.student, self.settings.student_on, batches)
+
+    def transfer(self, step: int) -> None:
+        """Move the transferred parts of the student towards the assistant's (Eq. 9)."""
+        if step < self.settings.warmup_steps:
+            return
+        decay = self._decay(step, self.settings.assistant_decay)
+        student, assistant = self._transferred
+        ema_update(student, assistant, decay)
+
+    def update_teacher(self, step: int) -> None:
+        """Move the teacher towards the student (Eq. 12); at the end of the warm-up, copy it."""
+        settings, student = self.settings, unwrap(self.student)
+        if step < settings.warmup_steps:
+            if step == settings.warmup_steps - 1:
+                self.teacher.load_state_dict(student.state_dict())
+                if settings.assistant_on != "nothing" and settings.warmup == "student":
+                    unwrap(self.assistant).load_state_dict(student.state_dict())
+            return
+        decay = self._decay(step, settings.ema_decay)
+        ema_update(self.teacher, student, decay, buffers=settings.confidence == "clean")
+
+    def _share_classifier(self) -> None:
+        """Let the assistant's classifier lie where the student's does; loading copies in place."""
+        theirs, own = (_cuts(network)["classifier"] for network in (self.student, self.assistant))
+        for name, parameter in own.items():
+            parameter.data = theirs[name].data
+
+    def _decay(self, step: int, decay: float) -> float:
+        """Let the average follow its source closely in the first steps after the warm-up."""
+        return min(1 - 1 / (step - self.settings.warmup_steps + 1), decay)
+
+    @cached_property
+    def _transferred(self) -> list[list[Tensor]]:
+        """The student's transferred parameters, and the assistant's; listed once, for to walk all
+        modules takes milliseconds."""
+        both = (_cuts(network) for network in (self.student, self.assistant))
+        return [[v for cut in self.settings.transfer for v in cuts[cut].values()] for cuts in both]
+
+    def _supervised(self, network: nn.Module, batches: Batches) -> dict[str, Tensor]:
+        labeled = batches["labeled"]
+        return {"loss": mean_cross_entropy(network(labeled.image), labeled.mask, self.runtime)}
+
+    def _lessons(self, network: nn.Module, on: Lessons, batches: Batches) -> dict[str, Tensor]:
+        """Return the losses of one pass over labeled and mixed unlabeled images together."""
+        labeled = batches["labeled"]
+        mixed, label, confidence = self._mixed(batches)
+        logits = network(torch.cat((labeled.image, mixed)))
+        count = len(labeled.image)
+        terms: dict[str, Tensor] = {}
+        if on in ("labeled", "both"):
+            terms["labeled"] = mean_cross_entropy(logits[:count], labeled.mask, self.runtime)
+        if on in ("pseudo", "both"):
+            terms["pseudo"] = self._pseudo_loss(logits[count:], label, confidence)
+        weights = {"labeled": 1.0, "pseudo": self.settings.mu}
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        return {"loss": loss, **terms}
+
+    def _mixed(self, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mixed images with the teacher's labels and confidences; made once a step."""
+        if "mixed" not in batches:
+            batches["mixed"] = self._label(batches)
+        return batches["mixed"]
+
+    @torch.no_grad()
+    def _label(self, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
+        settings, unlabeled = self.settings, batches["unlabeled"]
+        image = unlabeled.weak
+        size = (image.shape[-2], image.shape[-1])
+        with batch_norm_policy(self.teacher, "running"):
+            clean = pseudo_label(self.teacher(image), size)
+        label = clean.label
+        if settings.geometry.padding_class is None:
+            label = label.masked_fill(~window_mask(unlabeled.window, size), IGNORE)
+        boxes = cutmix_boxes(
+            len(image), size, preset="gta", probability=settings.cutmix_probability
+        ).to(image.device, non_blocking=True)
+        image, label = cutmix(image, boxes), cutmix(label, boxes)
+        if settings.confidence == "clean":
+            return image, label, cutmix(clean.confidence, boxes)
+        labeled = batches["labeled"].image
+        with batch_norm_policy(self.teacher, "batch"):
+            logits = self.teacher(torch.cat((labeled, image)))[len(labeled) :]
+        return image, label, pseudo_label(logits, size).confidence
+
+    def _pseudo_loss(self, logits: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
+        settings = self.settings
+        known = label != IGNORE
+        # The least confident pixel is at the quantile, not above it, even where none is dropped.
+        threshold = quantile(confidence, settings.drop, mask=known) if settings.drop else 0.0
+        kept = known & (confidence > threshold)
+        if not settings.reweighting:
+            return mean_cross_entropy(logits, label.masked_fill(~kept, IGNORE), self.runtime)
+        normalizer: str | Tensor = settings.normalizer
+        if self.runtime.world_size > 1:
+            total = ((confidence + settings.smoothing) * kept).sum()
+            if settings.normalizer == "all":
+                total = total + settings.smoothing * (known & ~kept).sum()
+            normalizer = self.runtime.average(total)
+        return reweight(
+            logits,
+            label,
+            confidence,
+            threshold=threshold,
+            normalizer=normalizer,
+            smoothing=settings.smoothing,
+        )
+
+
+def _cuts(network: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    return cast(SegmentationNetwork, unwrap(network)).transfer_layers()

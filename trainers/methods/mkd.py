@@ -1,0 +1,298 @@
+"""MKD, mutual knowledge distillation (Yuan et al., "Semi-supervised semantic segmentation with
+mutual knowledge distillation", Algorithm 1).
+
+    each step:  x, y <- labeled batch       x_w, x_s <- weak and strong views of an unlabeled batch
+                x_s  <- CutMix(x_s), three boxes; the same boxes mix the teachers' outputs
+                t1, t2 <- argmax T1(x_w), argmax T2(x_w)                    no gradient
+                p1, p2 <- FD(S1(x_s)), FD(S2(x_s))                         features augmented, Eq. 3
+                L_sup <- CE(S1(x), y) + CE(S2(x), y)
+                L_st  <- CE(p1, t2) + CE(p2, t1)                            teacher to other student
+                L_ss  <- CE(p1, argmax p2) + CE(p2, argmax p1)              student to student (CPS)
+                step of the optimizer on L_sup + alpha L_st + beta L_ss
+                T1, T2 <- moving averages of S1, S2, share min(1 - 1/t, gamma) kept
+
+The paper moves the teachers before the forward passes of the next step; here that is after the
+optimizer's step, which is the same. FD adds a row of a C x C table to the logits (ISDA with a
+diagonal covariance): the shift depends on a pixel's class alone. The ablation of the paper's
+Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix`, and `feature_strength`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from ... import IGNORE
+from ...kernels import cutmix, cutmix_boxes, ema_update, window_mask
+from ...models import batch_norm_policy
+from ...pipelines.batches import PairedBatch
+from ...pipelines.settings import StrongSettings
+from ..engine.runtime import Runtime, unwrap
+from ..engine.settings import RunSettings
+from ..engine.stages import Method, Stage
+from ..engine.streams import Batches, StreamSpec
+from .feature_augmentation import FeatureAugmentation, own_labels
+from .losses import at_stride, mean_cross_entropy
+
+View = tuple[Tensor, Tensor]
+"""Logits (N, C, h, w) of a network and the feature (N, A, h, w) before its classifier."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What students and teachers say of some images.
+
+    `known` (N, H, W) uint8 holds IGNORE where nothing is taught, and with `labeled` true classes.
+    """
+
+    students: list[View]
+    teachers: list[View]
+    known: Tensor
+    labeled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MkdSettings(RunSettings):
+    """Two students, each taught by the other and by the other's moving average."""
+
+    strong: StrongSettings = field(default_factory=lambda: StrongSettings(view="mkd"))
+    """the perturbation of the students' unlabeled input, before CutMix"""
+    weak_photometric: bool = False
+    """distort the colours of labeled images and of the teachers' input, as in the released code"""
+    unlabeled_batch_size: int = 4
+    """unlabeled images of a step on each rank; CutMix needs at least 2"""
+    cutmix: bool = True
+    """mix the strong views, and the teachers' outputs, by three boxes"""
+    teachers: Literal["mutual", "own", "none"] = "mutual"
+    """mutual: each teacher teaches the other's student; own: its own; none: CPS alone"""
+    alpha: float = 1.5
+    """weight of the teachers' labels (L_st)"""
+    beta: float = 1.0
+    """weight of the other student's labels (L_ss)"""
+    rampup_steps: int = 0
+    """steps over which alpha and beta grow from 0; the paper, which starts from ImageNet weights,
+    has none"""
+    gamma: float = 0.4
+    """most of the old teacher that a step keeps; the released code has 0.6"""
+    threshold: float | None = None
+    """least probability of a teacher's label; 0.95 in the paper's starred rows"""
+    feature_strength: float = 1.5
+    """greatest strength of the feature augmentation (lambda); 0 switches it off"""
+    feature_ramp: Literal["half_cosine", "linear"] = "half_cosine"
+    """how its strength grows from 0 over the run"""
+    feature_on: Literal["students", "all"] = "students"
+    """all: the teachers' logits are shifted as well, as in the released code"""
+    consistency_on: Literal["unlabeled", "both"] = "unlabeled"
+    """both: the labels of networks also teach on labeled images, as in the released code"""
+    teacher_batch_norm: Literal["batch", "running"] = "batch"
+    """statistics of the teachers' passes; running ones are averages of the students'"""
+    student_batch_norm: Literal["batch", "batch_frozen"] = "batch"
+    """statistics of the students' passes on strong views; batch_frozen keeps them out of the
+    running ones, which then know clean images alone, as those that are scored"""
+    loss_stride: int = 8
+    """pixels between the logits at which networks teach each other"""
+    count_padding: bool = False
+    """also teach where a crop shows no image, as in the released code"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unlabeled_batch_size < (2 if self.cutmix else 1):
+            raise ValueError(
+                "--unlabeled-batch-size must be at least 2 for CutMix; "
+                f"got {self.unlabeled_batch_size}"
+            )
+        for name in ("alpha", "beta", "rampup_steps", "feature_strength"):
+            if getattr(self, name) < 0:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be >= 0; got {getattr(self, name)}")
+        for name in ("gamma", "threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"--{name} must lie in [0, 1]; got {value}")
+        if self.strong.warped:
+            raise ValueError(
+                f"--strong.view {self.strong.view} warps the image, but not the teachers' labels; "
+                "choose mkd, colour, sda, ph or none"
+            )
+        if self.loss_stride < 1:
+            raise ValueError(f"--loss-stride must be at least 1; got {self.loss_stride}")
+
+    def strong_view(self) -> StrongSettings:
+        """Return the perturbation of the students' unlabeled input."""
+        return self.strong
+
+
+class Mkd(Method):
+    """Supervised losses of two students, then what networks teach each other."""
+
+    ensembles = MappingProxyType({"ensemble": ("student1", "student2")})
+
+    def __init__(self, settings: MkdSettings, runtime: Runtime, num_classes: int) -> None:
+        self.settings = settings
+        self.runtime = runtime
+        self.students = [runtime.train_network(settings.network, num_classes) for _ in range(2)]
+        self.teachers = []
+        if settings.teachers != "none":
+            self.teachers = [runtime.frozen_copy(student) for student in self.students]
+        self.classifiers = [
+            cast(Any, unwrap(network)).classifier for network in self.students + self.teachers
+        ]
+        if settings.feature_strength and not isinstance(self.classifiers[0], nn.Conv2d):
+            raise ValueError(
+                f"{settings.network.name} has no 1 x 1 classifier for feature augmentation; "
+                "use --feature-strength 0"
+            )
+        shifted = len(self.classifiers) if settings.feature_on == "all" else 2
+        self.augmentations = [
+            FeatureAugmentation(
+                num_classes,
+                classifier.in_channels,
+                settings.feature_strength,
+                settings.feature_ramp,
+            ).to(runtime.device)
+            for classifier in self.classifiers[: shifted * (settings.feature_strength > 0)]
+        ]
+        self.networks = {
+            f"{part}{number}": network
+            for part, members in (
+                ("student", self.students),
+                ("teacher", self.teachers),
+                ("augmentation", self.augmentations),
+            )
+            for number, network in enumerate(members, start=1)
+        }
+        self.optimized = {"students": ("student1", "student2")}
+        self.evaluated = "student1"
+        teachers = [f"teacher{number}" for number, _ in enumerate(self.teachers, start=1)]
+        self.also_evaluated = ("student2", *teachers, "ensemble")
+        self.streams = {
+            "labeled": StreamSpec(
+                kind="labeled",
+                subset="labeled",
+                batch_size=settings.batch_size,
+                weak_photometric=settings.weak_photometric,
+            ),
+            "unlabeled": StreamSpec(
+                kind="paired",
+                subset="unlabeled",
+                batch_size=settings.unlabeled_batch_size,
+                strong=settings.strong,
+                weak_photometric=settings.weak_photometric,
+            ),
+        }
+        last: dict[str, Any] = {"optimizer": "students", "after": self.update_teachers}
+        self.stages = (
+            Stage(name="supervised", loss=self.supervised),
+            Stage(name="mutual", loss=self.mutual, **last),
+        )
+        if settings.consistency_on == "both":
+            self.stages = (Stage(name="joint", loss=self.joint, **last),)
+
+    def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
+        """Cross-entropy of both students on the labeled pixels of all ranks (L_sup)."""
+        labeled = batches["labeled"]
+        views = self._ask(self.students, labeled.image)
+        for augmentation, (_, feature) in zip(self.augmentations, views, strict=False):
+            augmentation.statistics.update(feature.detach(), labeled.mask)
+        return {"loss": self._loss([logits for logits, _ in views], [labeled.mask] * 2)}
+
+    def mutual(self, batches: Batches, step: int) -> dict[str, Tensor]:
+        """Return what the networks teach on unlabeled images: alpha L_st + beta L_ss."""
+        return self._teach([self._unlabeled_lesson(batches["unlabeled"])], step)
+
+    def joint(self, batches: Batches, step: int) -> dict[str, Tensor]:
+        """All losses at once, with networks teaching each other on labeled images as well."""
+        labeled = batches["labeled"]
+        with self._teaching():
+            guides = self._ask(self.teachers, labeled.image)
+        students = self._ask(self.students, labeled.image)
+        lesson = Lesson(students=students, teachers=guides, known=labeled.mask, labeled=True)
+        terms = self._teach([lesson, self._unlabeled_lesson(batches["unlabeled"])], step)
+        supervised = self._loss([logits for logits, _ in students], [labeled.mask] * 2)
+        return {**terms, "supervised": supervised, "loss": supervised + terms["loss"]}
+
+    def update_teachers(self, step: int) -> None:
+        """Move each teacher towards its student, as Algorithm 1 does at t = step + 2."""
+        kept = min(1 - 1 / (step + 2), self.settings.gamma)
+        buffers = self.settings.teacher_batch_norm == "running"
+        for teacher, student in zip(self.teachers, self.students, strict=False):
+            ema_update(teacher, unwrap(student), kept, buffers=buffers)
+
+    def _unlabeled_lesson(self, unlabeled: PairedBatch) -> Lesson:
+        """Ask the teachers about the weak views, the students about the mixed strong ones."""
+        strong = unlabeled.strong
+        size = (strong.shape[-2], strong.shape[-1])
+        taught = window_mask(unlabeled.window, size) | self.settings.count_padding
+        known = torch.where(taught, 0, IGNORE).to(torch.uint8)
+        with self._teaching():
+            guides = self._ask(self.teachers, unlabeled.weak)
+        if self.settings.cutmix:
+            boxes = cutmix_boxes(len(strong), size, preset="mkd").to(
+                strong.device, non_blocking=True
+            )
+            strong, known = cutmix(strong, boxes), cutmix(known, boxes)
+            guides = [(cutmix(logits, boxes), cutmix(feature, boxes)) for logits, feature in guides]
+        with batch_norm_policy(nn.ModuleList(self.students), self.settings.student_batch_norm):
+            students = self._ask(self.students, strong)
+        return Lesson(students=students, teachers=guides, known=known, labeled=False)
+
+    def _teach(self, lessons: list[Lesson], step: int) -> dict[str, Tensor]:
+        """Return alpha L_st + beta L_ss, each term a mean over the pixels of all lessons."""
+        settings = self.settings
+        opinions = [self._opinions(lesson, step / settings.num_steps) for lesson in lessons]
+        logits, labels = (
+            [torch.cat(part) for part in zip(*parts, strict=True)]
+            for parts in zip(*opinions, strict=True)
+        )
+        students, of_students, of_teachers = logits[:2], labels[:2], labels[2:]
+        by_student = self._loss(students, of_students[::-1])
+        by_teacher = torch.zeros_like(by_student)
+        if of_teachers:
+            crossed = settings.teachers == "mutual"
+            by_teacher = self._loss(students, of_teachers[::-1] if crossed else of_teachers)
+        trust = min((step + 1) / max(settings.rampup_steps, 1), 1.0)
+        loss = trust * (settings.alpha * by_teacher + settings.beta * by_student)
+        return {"loss": loss, "by_teacher": by_teacher, "by_student": by_student}
+
+    def _opinions(self, lesson: Lesson, progress: float) -> tuple[list[Tensor], list[Tensor]]:
+        """Return logits after FD and labels of students, then teachers, at the loss stride."""
+        size = (lesson.known.shape[-2], lesson.known.shape[-1])
+        all_logits, labels = [], []
+        views = zip_longest(lesson.students + lesson.teachers, self.augmentations)
+        for number, (view, augmentation) in enumerate(views):
+            logits, feature = view
+            if augmentation is not None:
+                label = lesson.known if lesson.labeled else own_labels(logits, lesson.known)
+                weight = self.classifiers[number].weight
+                logits = augmentation(logits, feature, label, weight, progress)
+            logits = at_stride(logits, size, self.settings.loss_stride)
+            label = own_labels(logits, lesson.known)
+            if number >= 2 and self.settings.threshold is not None:
+                plain = at_stride(view[0], size, self.settings.loss_stride).float()
+                label = label.masked_fill(
+                    plain.softmax(1).amax(1) < self.settings.threshold, IGNORE
+                )
+            all_logits.append(logits)
+            labels.append(label)
+        return all_logits, labels
+
+    def _loss(self, logits: list[Tensor], labels: list[Tensor]) -> Tensor:
+        """Sum over the students the mean cross-entropy over the kept pixels of all ranks."""
+        pairs = zip(logits, labels, strict=True)
+        return torch.stack([mean_cross_entropy(z, y, self.runtime) for z, y in pairs]).sum()
+
+    @contextmanager
+    def _teaching(self) -> Iterator[None]:
+        """Be the context of the teachers' passes: no gradient, their batch-norm statistics."""
+        policy = self.settings.teacher_batch_norm
+        with torch.no_grad(), batch_norm_policy(nn.ModuleList(self.teachers), policy):
+            yield
+
+    @staticmethod
+    def _ask(networks: list[nn.Module], image: Tensor) -> list[View]:
+        return [network(image, return_feature=True) for network in networks]

@@ -1,0 +1,1 @@
+"""Named settings: one recipe per published experiment."""

@@ -1,0 +1,148 @@
+"""Compare runs: a table, the same as JSON, and a page with curves (report_page.py).
+
+A run's folder holds `settings.json` and `metrics.jsonl`. Training rows have a step, losses, lr,
+seconds (since the row before), images_per_second, data_wait and peak_memory (MiB); evaluation rows
+have a step and `miou` with `iou` by class, or `accuracy`; the last one also has `networks`, the
+same score of other networks of the run. Runs whose settings differ by the seed alone are also
+averaged.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runs.record import Row, Run, load_run
+from ..tables import decimal, format_table, percent, text_of
+
+NOT_COMPARED = ("seed", "out", "data", "torch", "warpseg")
+"""Settings in which runs of one group may differ."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Runs side by side."""
+
+    runs: Sequence[Run]
+
+    def groups(self) -> list[Row]:
+        """Return mean and sample deviation of the last scores of runs that differ by the seed."""
+        members: dict[str, list[Row]] = {}
+        for run in self.runs:
+            summary = run.summary()
+            if summary["last"] is not None:
+                members.setdefault(_identity(run.settings), []).append(summary)
+        groups = []
+        for rows in members.values():
+            if len(rows) < 2:
+                continue
+            shared = {key: rows[0][key] for key in ("recipe", "network", "split", "metric")}
+            spread = spread_of([row["last"] for row in rows])
+            groups.append({**shared, "runs": [row["run"] for row in rows], **spread})
+        return groups
+
+    def to_json(self) -> Row:
+        """Return all summaries and groups as plain values."""
+        return {"runs": [run.summary() for run in self.runs], "groups": self.groups()}
+
+    def table(self) -> str:
+        """Return the runs as lines for a terminal; scores in percent."""
+        text = format_table(HEADINGS, [cells(run.summary()) for run in self.runs])
+        headings, rows = self.networks()
+        others = [format_table(headings, rows)] if rows else []
+        return "\n\n".join([text, *others, *self.remarks()])
+
+    def networks(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells of the scores, in percent, of networks that are not the runs'
+        answers; no rows where no run has any."""
+        summaries = [run.summary() for run in self.runs]
+        names = list({name: 0 for summary in summaries for name in summary["networks"]})
+        rows = [
+            [
+                summary["run"],
+                percent(summary["last"]),
+                *(percent(summary["networks"].get(name)) for name in names),
+            ]
+            for summary in summaries
+            if summary["networks"]
+        ]
+        return ["run", "last %", *(f"{name} %" for name in names)], rows
+
+    def remarks(self) -> list[str]:
+        """Return what has to be said of the numbers: means over seeds, scores chosen by."""
+        means = [
+            f"{group['recipe']}, split {group['split']}: {group['metric']} "
+            f"{percent(group['mean'])} ± {percent(group['std'])} % over {len(group['runs'])} seeds"
+            for group in self.groups()
+        ]
+        chosen = [
+            f"{run.name} is the best of its rounds on the validation set (--select val): its score "
+            "is too good"
+            for run in self.runs
+            if run.setting("select") == "val"
+        ]
+        return means + chosen
+
+
+def report(paths: Iterable[Path]) -> Report:
+    """Read the folders of runs, each once. Raises as `load_run`, and ValueError for none."""
+    runs = [load_run(path) for path in {path.resolve(): path for path in paths}.values()]
+    if not runs:
+        raise ValueError("no runs to report; give one or more folders of runs")
+    return Report(runs)
+
+
+def spread_of(scores: Sequence[float]) -> Row:
+    """Return mean and sample deviation of scores; the deviation of a single one is None."""
+    deviation = statistics.stdev(scores) if len(scores) > 1 else None
+    return {"mean": statistics.fmean(scores), "std": deviation}
+
+
+HEADINGS = (
+    "run",
+    "recipe",
+    "split",
+    "seed",
+    "steps",
+    "score",
+    "last %",
+    "best %",
+    "at step",
+    "images/s",
+    "wait %",
+    "GiB",
+)
+
+
+def cells(summary: Row) -> tuple[str, ...]:
+    """Return a summary's cells below HEADINGS, `-` for what is not known."""
+    memory = summary["peak_memory"]
+    return (
+        summary["run"],
+        text_of(summary["recipe"]),
+        text_of(summary["split"]),
+        text_of(summary["seed"]),
+        text_of(summary["steps"]),
+        text_of(summary["metric"]),
+        percent(summary["last"]),
+        percent(summary["best"]),
+        text_of(summary["best_step"]),
+        decimal(summary["images_per_second"]),
+        decimal(None if summary["data_wait"] is None else 100 * summary["data_wait"]),
+        decimal(None if memory is None else memory / 1024, digits=2),
+    )
+
+
+def _identity(settings: Any) -> str:
+    """Return settings without those in which runs of one group differ, as text."""
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: strip(item) for name, item in value.items() if name not in NOT_COMPARED}
+        return value
+
+    return json.dumps(strip(settings), sort_keys=True)

@@ -1,0 +1,84 @@
+"""Run training in rounds: part after part, or side by side; restartable at any point."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ...engine.runtime import kept_group
+from ...engine.settings import from_plain
+from ...engine.stopping import terminating
+from ...methods.rounds import RoundsSettings
+from .folder import Rounds
+from .jobs import run_side_by_side
+from .summary import held_out_scores, write_summary
+
+log = logging.getLogger("warpseg")
+
+
+def run_rounds(
+    settings: RoundsSettings,
+    *,
+    data: Path,
+    out: Path,
+    split: str | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    jobs: int = 1,
+    recipe: str = "",
+) -> dict[str, Any] | None:
+    """Run the plan of the settings and return the summary; None where SIGTERM stopped it.
+
+    Parts that are finished are not done again, an interrupted one goes on where it was. jobs: parts
+    that do not need each other run side by side, each on a GPU of its own. The result does not
+    depend on it, nor on interruptions. Raises as `train` and `label_subset`, and ValueError where
+    `out` holds something else, or this without `resume`.
+    """
+    rounds = Rounds(settings, data=data, out=out, split=split, device=device, recipe=recipe)
+    rounds.claim(resume=resume)
+    todo = [part for part in rounds.parts if rounds.record(part) is None]
+    with terminating() as stop, kept_group():
+        if jobs > 1:
+            whole = run_side_by_side(rounds, todo, jobs, stop)
+        else:
+            whole = all(not stop() and rounds.run_part(part, stop) for part in todo)
+        if whole:
+            scores = held_out_scores(rounds)
+            return write_summary(rounds, scores) if rounds.rank == 0 else None
+    log.info(f"stopped; go on with --resume: {out}")
+    return None
+
+
+def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
+    """Do one part of the rounds that OUT was claimed for; tell whether it came to its end.
+
+    Raises FileNotFoundError where OUT is no folder of rounds, and ValueError for an unknown part or
+    one that needs another that is not finished.
+    """
+    from ...recipes.registry import ROUNDS
+
+    file = out / "settings.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: {out} holds no rounds yet")
+    run = json.loads(file.read_text())
+    if run["method"] not in ROUNDS:
+        raise ValueError(f"{out} holds a single run of {run['method']}, which has no parts")
+    settings = from_plain(ROUNDS[run["method"]], run["settings"])
+    rounds = Rounds(
+        settings,
+        data=Path(run["data"]),
+        out=out,
+        split=run["split"],
+        device=device,
+        recipe=run["recipe"],
+    )
+    named = {part.name: part for part in rounds.parts}
+    if name not in named:
+        raise ValueError(f"{out} has no part {name!r}; it has: {', '.join(named)}")
+    missing = [need for need in named[name].needs if rounds.record(named[need]) is None]
+    if missing:
+        raise ValueError(f"part {name!r} needs part {missing[0]!r}, which is not finished")
+    if rounds.record(named[name]) is not None:
+        return True
+    with terminating() as stop:
+        return rounds.run_part(named[name], stop)

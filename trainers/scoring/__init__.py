@@ -1,0 +1,1 @@
+"""Ask trained networks: protocols, predictions, scores, exports."""

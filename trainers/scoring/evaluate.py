@@ -1,0 +1,236 @@
+"""Score a network: one confusion matrix over a whole data set, and what follows from it.
+
+Mean IoU is taken from the matrix of all pixels of all images of all ranks (never a mean over
+images). Pixels whose mask is IGNORE, and padding, are not counted. Nothing is chosen by a score:
+evaluation reads a network and changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ... import IGNORE, kernels
+from ...pipelines.batches import PlainBatch
+from ...pipelines.settings import NormalizationSettings
+from ..engine.protocol import EvaluationSettings
+from .inference import evaluating, predict_logits, resize_image, resize_mask
+
+log = logging.getLogger("warpseg")
+
+Task = Literal["segmentation", "classification"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a network is worth on a data set. All shares lie in [0, 1]."""
+
+    confusion: Tensor
+    """(C, C) int64 on the CPU: pixels (classification: images), true class by predicted class."""
+    class_names: tuple[str, ...]
+    images: int
+    """Images counted, over all ranks."""
+    task: Task
+    evaluation: str
+    """The protocol: how labels were made."""
+    fine_grained: float | None = None
+    """Classification: the mean probability of the class where it is right, 0 where it is wrong
+    (DMT, Appendix C: tells networks apart with few images)."""
+
+    @property
+    def iou(self) -> Tensor:
+        """Intersection over union of each class, float64 (C,).
+
+        NaN where a class is neither true nor predicted.
+        """
+        hits = self.confusion.diagonal().double()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - self.confusion.diagonal()
+        return hits / union.double()
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU over the classes that are not NaN.
+
+        A class that no mask shows but the network predicts counts as 0.
+        """
+        return self.iou.nanmean().item()
+
+    @property
+    def accuracy(self) -> float:
+        """Share of counted pixels (classification: images) whose class is right."""
+        return (self.confusion.trace().double() / self.confusion.sum()).item()
+
+    @property
+    def main(self) -> float:
+        """The number by which networks are compared: mean IoU, of classifiers the accuracy."""
+        return self.accuracy if self.task == "classification" else self.miou
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes left out of the mean: neither true nor predicted anywhere."""
+        missing = self.iou.isnan().tolist()
+        return tuple(name for name, gone in zip(self.class_names, missing, strict=True) if gone)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as plain values; the IoU of an absent class is None."""
+        if self.task == "classification":
+            values: dict[str, Any] = {"accuracy": self.accuracy}
+            values |= {"fine_grained": self.fine_grained}
+        else:
+            iou = [None if value != value else value for value in self.iou.tolist()]
+            values = {
+                "miou": self.miou,
+                "iou": dict(zip(self.class_names, iou, strict=True)),
+                "absent": list(self.absent),
+                "pixel_accuracy": self.accuracy,
+                "pixels": int(self.confusion.sum()),
+            }
+        return {**values, "images": self.images, "evaluation": self.evaluation}
+
+    def table(self) -> str:
+        """Return the score as lines for a terminal, in percent."""
+        if self.task == "classification":
+            fine = f"fine-grained {100 * (self.fine_grained or 0.0):.2f} %"
+            return f"accuracy {100 * self.accuracy:.2f} %, {fine}  ({self.images} images)"
+        width = max(map(len, (*self.class_names, "pixel accuracy")))
+        lines = [f"{'class':<{width}}    IoU %"]
+        for name, value in zip(self.class_names, self.iou.tolist(), strict=True):
+            text = "absent" if value != value else f"{100 * value:6.2f}"
+            lines.append(f"{name:<{width}}   {text}")
+        lines.append(f"{'mean':<{width}}   {100 * self.miou:6.2f}")
+        lines.append(f"{'pixel accuracy':<{width}}   {100 * self.accuracy:6.2f}")
+        lines.append(f"{self.images} images, {self.evaluation}")
+        return "\n".join(lines)
+
+
+def evaluate_network(
+    network: nn.Module,
+    batches: Iterable[PlainBatch],
+    settings: EvaluationSettings | None = None,
+    *,
+    class_names: Sequence[str],
+    device: torch.device,
+    task: Task = "segmentation",
+    normalization: NormalizationSettings | None = None,
+    dtype: torch.dtype = torch.float32,
+    expected_images: int | None = None,
+    reduce: bool = True,
+) -> Score:
+    """Score a network on a finite stream of whole images with masks.
+
+    Where a process group exists and `reduce` is set, all ranks must call this, each with its share
+    of the data set, and all get the score of the whole. `expected_images` is the size of the data
+    set over all ranks; another count is a RuntimeError, so that an image lost or counted twice is
+    noticed. `normalization` is that of the images; a protocol with a `fill` needs it. `dtype`
+    bfloat16 or float16 runs the network under autocast. The network comes back in the mode it was
+    in.
+
+    Raises ValueError where there are no masks or labeled pixels, a mask is not of its image's size,
+    a class id is unknown, or the network returns no finite numbers.
+    """
+    settings = EvaluationSettings() if settings is None else settings
+    names = tuple(class_names)
+    if settings.padding_class is not None and settings.padding_class >= len(names):
+        raise ValueError(
+            f"--evaluation.padding-class is {settings.padding_class}, but the classes are 0 to "
+            f"{len(names) - 1}"
+        )
+    counts = torch.zeros(len(names), len(names), dtype=torch.int64, device=device)
+    # Images, images without finite logits, pixels of no known class: read once, at the end.
+    totals = torch.zeros(3, dtype=torch.int64, device=device)
+    sure = torch.zeros((), dtype=torch.float64, device=device)
+    with evaluating(network):
+        for batch in batches:
+            mask = _checked_mask(batch, names, task)
+            if task == "classification":
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    logits = network(batch.image)
+                counts = kernels.confusion(logits, mask, len(names), out=counts)
+                finite = logits.isfinite().flatten(1).all(1)
+                sure += _certainty(logits, mask)
+            else:
+                counts, finite = _count(
+                    network, batch.image, mask, settings, normalization, dtype, counts
+                )
+            unknown = (mask != IGNORE) & (mask >= len(names))
+            totals[0] += len(finite)
+            totals[1] += (~finite).sum()
+            totals[2] += unknown.sum()
+    if reduce and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(counts)
+        dist.all_reduce(totals)
+        dist.all_reduce(sure)
+    seen, broken, unknown = totals.tolist()
+    if unknown:
+        raise ValueError(
+            f"{unknown} pixels of the masks have class ids of {len(names)} or more, but the "
+            f"network knows {len(names)} classes: evaluate it on the data set it was trained for"
+        )
+    if broken:
+        raise ValueError(
+            f"the network returns NaN or infinite logits for {broken} of {seen} images: its "
+            "training diverged; evaluate an earlier checkpoint or train with a lower learning rate"
+        )
+    if expected_images is not None and seen != expected_images:
+        raise RuntimeError(f"{seen} images were evaluated, but the data set has {expected_images}")
+    counts = counts.cpu()
+    if not counts.sum():
+        raise ValueError(
+            f"the masks of all {seen} images hold no labeled pixel, so there is no score"
+        )
+    classified = task == "classification"
+    return Score(
+        confusion=counts,
+        class_names=names,
+        images=seen,
+        task=task,
+        evaluation="image" if classified else settings.describe(),
+        fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
+    )
+
+
+def _certainty(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the sum of the probabilities of right classes: logits (N, C, 1, 1), mask (N, 1, 1)."""
+    prob, label = logits.double().softmax(1).max(1)
+    return torch.where(label == mask, prob, 0).sum()
+
+
+def _count(
+    network: nn.Module,
+    image: Tensor,
+    mask: Tensor,
+    settings: EvaluationSettings,
+    normalization: NormalizationSettings | None,
+    dtype: torch.dtype,
+    counts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Add one batch to the counts; return them and, per image, whether its logits are finite."""
+    if settings.mode == "resize":
+        # The score is taken at the fixed size, so the network's labels are not enlarged again.
+        assert settings.size is not None
+        image, mask = resize_image(image, settings.size), resize_mask(mask, settings.size)
+    prediction = predict_logits(network, image, settings, normalization=normalization, dtype=dtype)
+    counts = prediction.confusion(
+        mask, len(counts), out=counts, padding_class=settings.padding_class
+    )
+    return counts, prediction.finite()
+
+
+def _checked_mask(batch: PlainBatch, names: Sequence[str], task: Task) -> Tensor:
+    if batch.mask is None:
+        raise ValueError(
+            f"image {batch.keys[0]} has no mask; evaluate on a subset with masks, such as val"
+        )
+    expected = (1, 1) if task == "classification" else tuple(batch.image.shape[-2:])
+    if tuple(batch.mask.shape[-2:]) != expected:
+        raise ValueError(
+            f"the mask of {batch.keys[0]} has {tuple(batch.mask.shape[-2:])} pixels, its image "
+            f"{expected}; convert the data set again"
+        )
+    return batch.mask

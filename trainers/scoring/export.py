@@ -1,0 +1,272 @@
+"""Released weights: a folder with `model.safetensors` and `config.json`, read back and compared
+once written.
+
+The folder holds all that is needed to label images: architecture, classes, palette, normalisation
+and protocol. On request it also holds a graph that runs without WarpSeg: `model.pt2` (torch.export)
+or `model.onnx`. The graphs take RGB images in [0, 1], float32 (N, 3, H, W) of one fixed size, and
+return logits (N, C, H, W).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ... import __version__
+from ...kernels import upsample
+from ...models import Ensemble, build_network
+from ...pipelines.settings import NormalizationSettings
+from ..drawing import Colour
+from ..engine.protocol import EvaluationSettings
+from ..engine.settings import from_plain, to_plain
+from .inference import Size, evaluating
+
+FORMAT = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+GRAPHS = {"pt2": "model.pt2", "onnx": "model.onnx"}
+Graph = Literal["none", "pt2", "onnx"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetwork:
+    """A network with what it takes to use it."""
+
+    network: nn.Module
+    name: str
+    """Its name for `build_network`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options that it was built with."""
+    classes: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    normalization: NormalizationSettings
+    evaluation: EvaluationSettings
+    task: Literal["segmentation", "classification"] = "segmentation"
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Where it comes from (recipe, split, step, score): plain values, for the reader."""
+
+    def __post_init__(self) -> None:
+        if len(self.palette) != len(self.classes):
+            raise ValueError(
+                f"the palette has {len(self.palette)} colours for {len(self.classes)} classes"
+            )
+
+
+def export_network(
+    trained: TrainedNetwork,
+    folder: Path,
+    *,
+    half: bool = False,
+    graph: Graph = "none",
+    graph_size: Size = (512, 512),
+    overwrite: bool = False,
+) -> Path:
+    """Write a folder of released weights and return it.
+
+    `half` stores float16. The folder is written aside, read back, compared with the network
+    (weights to the bit, logits on a random image), and only then renamed. Raises ValueError for an
+    ensemble, and where `folder` holds anything but, with `overwrite`, an earlier export;
+    RuntimeError where the copy does not behave as the network does.
+    """
+    if isinstance(trained.network, Ensemble):
+        raise ValueError("an ensemble cannot be exported; export one of its networks (--network)")
+    if graph == "onnx":
+        _require_onnx()
+    _check_target(folder, overwrite)
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _write_weights(trained, aside, half)
+        copied = load_exported(aside)
+        original = copy.deepcopy(trained.network).cpu().float()
+        _compare_weights(original, copied.network, half)
+        _compare_logits(original, copied.network, graph_size, tolerance=0.05 if half else 1e-4)
+        if graph != "none":
+            _write_graph(copied, aside / GRAPHS[graph], graph, graph_size)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(aside, folder)
+    except OSError as error:
+        raise OSError(
+            f"{folder} could not be written ({error}); see that its folder is there and has room"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def load_exported(folder: Path) -> TrainedNetwork:
+    """Read a folder of released weights; the network is float32, on the CPU, in evaluation mode.
+
+    Raises FileNotFoundError for a missing file and ValueError for a damaged one.
+    """
+    config_file, weights_file = folder / CONFIG, folder / WEIGHTS
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} does not exist: {folder} is no exported network")
+    try:
+        config = json.loads(config_file.read_text())
+        if config["warpseg_format"] != FORMAT:
+            raise ValueError(f"format {config['warpseg_format']}, this program reads {FORMAT}")
+        classes = tuple(config["classes"])
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in config["palette"])
+        network = build_network(
+            config["network"], len(classes), weights="none", **config["options"]
+        )
+        network.load_state_dict(load_file(weights_file))
+        return TrainedNetwork(
+            network=network.eval(),
+            name=config["network"],
+            options=config["options"],
+            classes=classes,
+            palette=palette,
+            normalization=from_plain(NormalizationSettings, config["normalization"]),
+            evaluation=from_plain(EvaluationSettings, config["evaluation"]),
+            task=config["task"],
+            origin=config["origin"],
+        )
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{folder} is a damaged export ({reason}); export the run again"
+        ) from error
+
+
+class DeployedNetwork(nn.Module):
+    """A network with its normalisation in front and its logits brought to the image's size."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, normalization: NormalizationSettings) -> None:
+        super().__init__()
+        self.network = network
+        for name in ("mean", "std"):
+            value = torch.tensor(getattr(normalization, name))[:, None, None]
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (N, C, H, W) of RGB images in [0, 1], float32 (N, 3, H, W)."""
+        logits = self.network((image - self.mean) / self.std)
+        return upsample(logits, (image.shape[-2], image.shape[-1]))
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise ValueError(f"{folder} holds other files; choose a new folder")
+    if not overwrite:
+        raise ValueError(f"{folder} holds an export already; choose a new folder or --overwrite")
+
+
+def _write_weights(trained: TrainedNetwork, folder: Path, half: bool) -> None:
+    config = {
+        "warpseg_format": FORMAT,
+        "warpseg_version": __version__,
+        "network": trained.name,
+        "options": dict(trained.options),
+        "task": trained.task,
+        "num_classes": len(trained.classes),
+        "classes": trained.classes,
+        "palette": trained.palette,
+        "normalization": to_plain(trained.normalization),
+        "evaluation": to_plain(trained.evaluation),
+        "dtype": "float16" if half else "float32",
+        "origin": dict(trained.origin),
+    }
+    lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in config.items()]
+    (folder / CONFIG).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    state = {name: _stored(value, half) for name, value in trained.network.state_dict().items()}
+    # The empty metadata of format "pt" is what model hubs look for.
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    value = value.detach().cpu()
+    if value.is_floating_point():
+        value = value.half() if half else value.float()
+    # Own, plain memory: safetensors refuses shared and channels-last tensors.
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _compare_weights(original: nn.Module, copied: nn.Module, half: bool) -> None:
+    read = copied.state_dict()
+    for name, value in original.state_dict().items():
+        if half and value.is_floating_point():
+            value = value.half().float()
+        if name not in read or not torch.equal(value, read[name]):
+            raise RuntimeError(f"weight {name} was not read back as it was written")
+
+
+def _compare_logits(original: nn.Module, copied: nn.Module, size: Size, tolerance: float) -> None:
+    image = _probe(size)
+    with evaluating(original), evaluating(copied):
+        _check_close(copied(image), original(image), tolerance, "the network that was read back")
+
+
+def _probe(size: Size) -> Tensor:
+    return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def _check_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:
+    """Raise RuntimeError where logits differ by more than a share of the greatest of them."""
+    error, greatest = (found - wanted).abs().max().item(), wanted.abs().max().item()
+    if not error <= tolerance * max(greatest, 1.0):
+        raise RuntimeError(f"{what} differs from the network by {error:.3g} in its logits")
+
+
+def _write_graph(trained: TrainedNetwork, file: Path, graph: Graph, size: Size) -> None:
+    """Trace the network for images of one size, write the graph, run it, and compare."""
+    deployed = DeployedNetwork(trained.network, trained.normalization).eval()
+    # Graphs are stored with plain weights: torch.export warns of channels-last ones.
+    deployed.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    image = _probe(size)
+    with torch.no_grad():
+        wanted = deployed(image)
+        batch = {"image": {0: torch.export.Dim("batch")}}
+        program = torch.export.export(deployed, (image,), dynamic_shapes=batch)
+        if graph == "pt2":
+            torch.export.save(program, file)
+            found = torch.export.load(file).module()(image)
+        else:
+            found = _through_onnx(program, file, image)
+    _check_close(found, wanted, 1e-3, file.name)
+
+
+def _require_onnx() -> None:
+    try:
+        import onnxruntime
+        import onnxscript
+    except ImportError as error:
+        raise RuntimeError(
+            f'{error.name} is not installed; run: pip install "warpseg[onnx]"'
+        ) from error
+    del onnxruntime, onnxscript
+
+
+def _through_onnx(program: torch.export.ExportedProgram, file: Path, image: Tensor) -> Tensor:
+    import onnxruntime
+
+    torch.onnx.export(
+        program,
+        f=str(file),
+        dynamo=True,
+        external_data=False,
+        input_names=["image"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0])
