@@ -4,10 +4,13 @@ A name reads METHOD-DATASET-NETWORK, with -tiny for what a CPU finishes in minut
 function that returns settings; every one of them can be changed on the command line.
 """
 
+from __future__ import annotations
+
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -15,35 +18,39 @@ from ...pipelines.settings import GeometrySettings, StrongSettings
 from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings
 from ..engine.protocol import EvaluationSettings
-from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
-from ..engine.stages import Method
-from ..methods.consistency import Consistency, ConsistencySettings
-from ..methods.dmt import Dmt, DmtSettings
-from ..methods.dmt_chain import DmtLink, DmtLinkSettings
 from ..methods.dmt_rounds import DmtChain, DmtRounds
-from ..methods.gta import Gta, GtaSettings
-from ..methods.mkd import Mkd, MkdSettings
 from ..methods.rounds import RoundsSettings
-from ..methods.simple_baseline import SimpleBaseline, SimpleBaselineRounds, SimpleBaselineSettings
-from ..methods.supervised import Supervised, SupervisedSettings
-from ..methods.vat import Vat, VatSettings
+from ..methods.settings.consistency import ConsistencySettings
+from ..methods.settings.dmt import DmtSettings
+from ..methods.settings.dmt_chain import DmtLinkSettings
+from ..methods.settings.gta import GtaSettings
+from ..methods.settings.mkd import MkdSettings
+from ..methods.settings.simple_baseline import SimpleBaselineSettings
+from ..methods.settings.supervised import SupervisedSettings
+from ..methods.settings.vat import VatSettings
+from ..methods.simple_baseline_rounds import SimpleBaselineRounds
 from .dmt import DMT, scratch_recipes
 from .one_way import ONE_WAY, VARIANTS, segmentation_recipes
 from .online import ONLINE
 from .simple_baseline import SIMPLE_BASELINE, halved_recipes
 
-METHODS: dict[str, tuple[type[RunSettings], type[Method]]] = {
-    "supervised": (SupervisedSettings, Supervised),
-    "consistency": (ConsistencySettings, Consistency),
-    "dmt": (DmtSettings, Dmt),
-    "dmt-link": (DmtLinkSettings, DmtLink),
-    "gta": (GtaSettings, Gta),
-    "mkd": (MkdSettings, Mkd),
-    "simple-baseline": (SimpleBaselineSettings, SimpleBaseline),
-    "vat": (VatSettings, Vat),
+if TYPE_CHECKING:
+    from ..engine.runtime import Runtime
+    from ..engine.stages import Method
+
+METHODS: dict[str, tuple[type[RunSettings], str]] = {
+    "supervised": (SupervisedSettings, "supervised:Supervised"),
+    "consistency": (ConsistencySettings, "consistency:Consistency"),
+    "dmt": (DmtSettings, "dmt:Dmt"),
+    "dmt-link": (DmtLinkSettings, "dmt_chain:DmtLink"),
+    "gta": (GtaSettings, "gta:Gta"),
+    "mkd": (MkdSettings, "mkd:Mkd"),
+    "simple-baseline": (SimpleBaselineSettings, "simple_baseline:SimpleBaseline"),
+    "vat": (VatSettings, "vat:Vat"),
 }
-"""Settings and method by name."""
+"""Settings by name, and the module and class that train by them, imported when they are needed:
+recipes and help do without torch."""
 
 ROUNDS: dict[str, type[RoundsSettings]] = {
     "dmt-chain": DmtChain,
@@ -69,14 +76,20 @@ def settings_kind(method: str) -> type[RunSettings]:
     return METHODS[method][0]
 
 
+def method_class(method: str) -> type[Method]:
+    """Return the class of a method."""
+    module, name = METHODS[method][1].split(":")
+    return getattr(importlib.import_module(f"...methods.{module}", __name__), name)
+
+
 def ensembles_of(method: str) -> Mapping[str, tuple[str, ...]]:
     """Return the networks of each ensemble of a method, by the ensemble's name."""
-    return METHODS[method][1].ensembles
+    return method_class(method).ensembles
 
 
 def build_method(settings: RunSettings, runtime: Runtime, num_classes: int) -> Method:
     """Build the method that the settings belong to."""
-    return METHODS[method_name(settings)][1](settings, runtime, num_classes)
+    return method_class(method_name(settings))(settings, runtime, num_classes)
 
 
 def find_recipe(name: str) -> RunSettings | RoundsSettings:
