@@ -11,7 +11,8 @@ from torch import nn
 from warpseg.__main__ import main
 from warpseg.models.build import NETWORKS
 
-sys.path.insert(0, str(Path(__file__).parent))
+for folder in ("runs", "methods", ""):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 from tiny import TINY_NETWORKS
 
 KINDS = ("disc", "dots", "stripes")

@@ -27,6 +27,7 @@ from warpseg.models.norm import DomainBatchNorm
 from warpseg.pipelines.batches import LabeledBatch
 from warpseg.pipelines.settings import StrongSettings
 from warpseg.trainers.methods.rounds import TrainPart, check_plan
+from warpseg.trainers.methods.simple_baseline import streams_of
 from warpseg.trainers.recipes.registry import RECIPES
 
 RECIPE = "simple-baseline-student-synthetic-swiftnet18-tiny"
