@@ -11,8 +11,7 @@ from torch import nn
 from warpseg.__main__ import main
 from warpseg.models.build import NETWORKS
 
-for folder in ("runs", "methods", ""):
-    sys.path.insert(0, str(Path(__file__).parent / folder))
+sys.path.insert(0, str(Path(__file__).parent))
 from tiny import TINY_NETWORKS
 
 KINDS = ("disc", "dots", "stripes")
