@@ -33,6 +33,7 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import supervised_loss
+from .registry import method
 from .teaching import teaching, view_divergence
 
 
@@ -101,6 +102,7 @@ class ConsistencySettings(RunSettings):
         return self.strong
 
 
+@method("consistency", ConsistencySettings)
 class Consistency(Method):
     """Supervised cross-entropy, then the divergence between the predictions of two views."""
 

@@ -30,6 +30,7 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_cross_entropy
+from .registry import method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ class DmtSettings(RunSettings):
         return {"pseudo": pseudo, "labeled": labeled}
 
 
+@method("dmt", DmtSettings)
 class Dmt(Method):
     """The dynamic loss on pseudo-labels and cross-entropy on masks, in one pass."""
 

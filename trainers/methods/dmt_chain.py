@@ -32,6 +32,7 @@ from ..engine.runtime import Runtime, unwrap
 from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
+from .registry import method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ class DmtLinkSettings(RunSettings):
         }
 
 
+@method("dmt-link", DmtLinkSettings)
 class DmtLink(Method):
     """Cross-entropy of mixed images under mixed dynamic weights."""
 

@@ -44,6 +44,7 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_cross_entropy
+from .registry import method
 
 Cut = Literal["layer0", "layer1", "layer2", "layer3", "layer4", "decoder", "classifier"]
 Lessons = Literal["pseudo", "labeled", "both", "nothing"]
@@ -124,6 +125,7 @@ class GtaSettings(RunSettings):
             )
 
 
+@method("gta", GtaSettings)
 class Gta(Method):
     """The assistant's step, then the student's, then the teacher's."""
 

@@ -38,6 +38,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .feature_augmentation import FeatureAugmentation, own_labels
 from .losses import at_stride, mean_cross_entropy
+from .registry import method
 
 View = tuple[Tensor, Tensor]
 """Logits (N, C, h, w) of a network and the feature (N, A, h, w) before its classifier."""
@@ -127,6 +128,7 @@ class MkdSettings(RunSettings):
         return self.strong
 
 
+@method("mkd", MkdSettings)
 class Mkd(Method):
     """Supervised losses of two students, then what networks teach each other."""
 

@@ -39,6 +39,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from ..labels.labeling import LabelingSettings
 from .losses import mean_cross_entropy
+from .registry import ROUNDS, method
 from .rounds import SEEDS, LabelPart, Part, RoundsSettings, TrainPart
 from .supervised import SupervisedSettings
 
@@ -132,6 +133,7 @@ class SimpleBaselineSettings(RunSettings):
         }
 
 
+@method("simple-baseline", SimpleBaselineSettings)
 class SimpleBaseline(Method):
     """Cross-entropy on masks and self-correction on pseudo-labels, in one pass."""
 
@@ -222,6 +224,7 @@ def branch_rows(
     return rows
 
 
+@ROUNDS.register("simple-baseline-rounds")
 @dataclass(frozen=True, kw_only=True)
 class SimpleBaselineRounds(RoundsSettings):
     """A teacher from masks alone, then rounds of labeling and a student that starts from it."""

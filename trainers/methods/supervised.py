@@ -15,6 +15,7 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import supervised_loss
+from .registry import method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class SupervisedSettings(RunSettings):
         return self.augmentation
 
 
+@method("supervised", SupervisedSettings)
 class Supervised(Method):
     """Cross-entropy on labeled pixels."""
 

@@ -33,6 +33,7 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_entropy, supervised_loss
+from .registry import method
 from .teaching import whole_image
 
 
@@ -71,6 +72,7 @@ class VatSettings(RunSettings):
                 raise ValueError(f"--{name} must be >= 0; got {getattr(self, name)}")
 
 
+@method("vat", VatSettings)
 class Vat(Method):
     """Supervised cross-entropy, entropy, and divergence under the worst perturbation."""
 

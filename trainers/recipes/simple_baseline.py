@@ -21,6 +21,7 @@ from ..labels.labeling import LabelingSettings
 from ..methods.rounds import RoundsSettings
 from ..methods.simple_baseline import SCALES, SimpleBaselineRounds, SimpleBaselineSettings
 from ..methods.supervised import SupervisedSettings
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings | RoundsSettings]]
 
@@ -140,3 +141,5 @@ SIMPLE_BASELINE: Recipes = {
     **_paper("voc", VOC, "deeplabv2-rn101"),
 }
 """The recipes of the paper by name."""
+
+add_recipes(SIMPLE_BASELINE)

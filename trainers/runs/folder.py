@@ -22,8 +22,8 @@ from ..engine.checkpoint import load_checkpoint
 from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings, first_difference, from_plain, to_plain
+from ..methods.registry import ensembles_of, method_name, settings_kind
 from ..methods.rounds import RoundsSettings
-from ..recipes.registry import ensembles_of, method_name, settings_kind
 from ..scoring.evaluate import Score, Task, evaluate_network
 from ..scoring.export import CONFIG as EXPORT_CONFIG
 from ..scoring.export import TrainedNetwork, load_exported

@@ -23,7 +23,7 @@ from ..engine.settings import RunSettings
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.streams import next_batches, open_streams
-from ..recipes.registry import build_method
+from ..methods.registry import build_method
 from ..scoring.evaluate import Score
 from .folder import claim_folder, describe_run, score
 

@@ -8,6 +8,7 @@ from typing import Any
 from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
 from ...engine.stopping import terminating
+from ...methods.registry import ROUNDS
 from ...methods.rounds import RoundsSettings
 from .folder import Rounds
 from .jobs import run_side_by_side
@@ -55,8 +56,6 @@ def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
     Raises FileNotFoundError where OUT is no folder of rounds, and ValueError for an unknown part or
     one that needs another that is not finished.
     """
-    from ...recipes.registry import ROUNDS
-
     file = out / "settings.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: {out} holds no rounds yet")
