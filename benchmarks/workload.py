@@ -19,7 +19,7 @@ from ..trainers.engine.settings import RunSettings
 from ..trainers.engine.stages import Engine, Method
 from ..trainers.engine.streams import Batches, StreamSpec
 from ..trainers.methods.registry import build_method
-from ..trainers.methods.supervised import SupervisedSettings
+from ..trainers.methods.settings.supervised import SupervisedSettings
 from ..trainers.recipes.registry import change_recipe
 
 IGNORED_SHARE = 0.1

@@ -20,8 +20,7 @@ from ...pipelines.settings import (
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .protocol import EvaluationSettings
-from .runtime import Precision
-from .speed import SpeedSettings
+from .speed import Precision, SpeedSettings
 
 T = TypeVar("T")
 

@@ -20,12 +20,12 @@ from dataclasses import dataclass, field, replace
 
 from ...pipelines.settings import normalization_of
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
-from .dmt import DmtSettings
-from .dmt_chain import DmtLinkSettings
+from ..labels.settings import LabelingSettings
 from .registry import ROUNDS
 from .rounds import LabelPart, Part, RoundsSettings, TrainPart
-from .supervised import SupervisedSettings
+from .settings.dmt import DmtSettings
+from .settings.dmt_chain import DmtLinkSettings
+from .settings.supervised import SupervisedSettings
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of the labels that the phases keep."""

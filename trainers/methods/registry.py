@@ -1,19 +1,24 @@
-"""The methods by name: each file of this folder registers what it holds.
+"""The methods by name: each file of this folder registers what it holds. Without torch until a
+method is looked up.
 
 @method("mine", MineSettings)           @ROUNDS.register("mine-rounds")
 class Mine(Method): ...                 class MineRounds(RoundsSettings): ...
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ...registry import Registry
-from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
-from ..engine.stages import Method
 from .rounds import RoundsSettings
 
-Kind = TypeVar("Kind", bound=type[Method])
+if TYPE_CHECKING:
+    from ..engine.runtime import Runtime
+    from ..engine.stages import Method
+
+Kind = TypeVar("Kind", bound="type[Method]")
 
 METHODS: Registry[tuple[type[RunSettings], type[Method]]] = Registry(
     "method", modules=str(__package__)

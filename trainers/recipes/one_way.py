@@ -15,9 +15,9 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..methods.consistency import ConsistencySettings
-from ..methods.supervised import SupervisedSettings
-from ..methods.vat import VatSettings
+from ..methods.settings.consistency import ConsistencySettings
+from ..methods.settings.supervised import SupervisedSettings
+from ..methods.settings.vat import VatSettings
 from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings]]

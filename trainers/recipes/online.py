@@ -21,9 +21,9 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..methods.gta import GtaSettings
-from ..methods.mkd import MkdSettings
-from ..methods.supervised import SupervisedSettings
+from ..methods.settings.gta import GtaSettings
+from ..methods.settings.mkd import MkdSettings
+from ..methods.settings.supervised import SupervisedSettings
 from .registry import add_recipes
 
 Recipe = Callable[[], RunSettings]

@@ -8,9 +8,9 @@ from ...pipelines.settings import GeometrySettings, StrongSettings
 from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings
 from ..engine.protocol import EvaluationSettings
-from ..methods.gta import GtaSettings
-from ..methods.mkd import MkdSettings
-from ..methods.vat import VatSettings
+from ..methods.settings.gta import GtaSettings
+from ..methods.settings.mkd import MkdSettings
+from ..methods.settings.vat import VatSettings
 from .dmt import scratch_recipes
 from .one_way import VARIANTS, segmentation_recipes
 from .registry import add_recipes

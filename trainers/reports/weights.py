@@ -17,9 +17,9 @@ from ...shards import Dataset
 from ...shards.pseudo import open_pseudo_labels
 from ..engine.settings import from_plain
 from ..engine.streams import open_labeled, with_masks
-from ..methods.dmt import DmtSettings
 from ..methods.dmt_rounds import DmtRounds
 from ..methods.rounds import TrainPart
+from ..methods.settings.dmt import DmtSettings
 from ..runs.folder import open_trained
 from .views import dynamic_rule
 
