@@ -27,6 +27,7 @@ from ... import __version__
 from ...kernels import upsample
 from ...models import Ensemble, build_network
 from ...pipelines.settings import NormalizationSettings
+from ...plugins import require_plugins
 from ..drawing import Colour
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
@@ -52,6 +53,8 @@ class TrainedNetwork:
     normalization: NormalizationSettings
     evaluation: EvaluationSettings
     task: Literal["segmentation", "classification"] = "segmentation"
+    plugins: tuple[Mapping[str, str], ...] = ()
+    """Records of the plugins that parts of the network came with."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Where it comes from (recipe, split, step, score): plain values, for the reader."""
 
@@ -121,6 +124,8 @@ def load_exported(folder: Path) -> TrainedNetwork:
             raise ValueError(f"format {config['warpseg_format']}, this program reads {FORMAT}")
         classes = tuple(config["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in config["palette"])
+        plugins = tuple(config.get("plugins", ()))
+        require_plugins(plugins, folder)
         network = build_network(
             config["network"], len(classes), weights="none", **config["options"]
         )
@@ -134,6 +139,7 @@ def load_exported(folder: Path) -> TrainedNetwork:
             normalization=from_plain(NormalizationSettings, config["normalization"]),
             evaluation=from_plain(EvaluationSettings, config["evaluation"]),
             task=config["task"],
+            plugins=plugins,
             origin=config["origin"],
         )
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -178,6 +184,7 @@ def _write_weights(trained: TrainedNetwork, folder: Path, half: bool) -> None:
         "network": trained.name,
         "options": dict(trained.options),
         "task": trained.task,
+        "plugins": list(trained.plugins),
         "num_classes": len(trained.classes),
         "classes": trained.classes,
         "palette": trained.palette,

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ....plugins import require_plugins
 from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
 from ...engine.stopping import terminating
@@ -60,6 +61,7 @@ def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: {out} holds no rounds yet")
     run = json.loads(file.read_text())
+    require_plugins(run.get("plugins", ()), out)
     if run["method"] not in ROUNDS:
         raise ValueError(f"{out} holds a single run of {run['method']}, which has no parts")
     settings = from_plain(ROUNDS[run["method"]], run["settings"])
