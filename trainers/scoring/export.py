@@ -112,20 +112,25 @@ def export_network(
 def load_exported(folder: Path) -> TrainedNetwork:
     """Read a folder of released weights; the network is float32, on the CPU, in evaluation mode.
 
-    Raises FileNotFoundError for a missing file and ValueError for a damaged one.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged one, and as
+    `require_plugins`.
     """
     config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     for file in (config_file, weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist: {folder} is no exported network")
+    damaged = (ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
     try:
         config = json.loads(config_file.read_text())
         if config["warpseg_format"] != FORMAT:
             raise ValueError(f"format {config['warpseg_format']}, this program reads {FORMAT}")
+        plugins = tuple(config.get("plugins", ()))
+    except damaged as error:
+        raise _damaged(folder, error) from error
+    require_plugins(plugins, folder)
+    try:
         classes = tuple(config["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in config["palette"])
-        plugins = tuple(config.get("plugins", ()))
-        require_plugins(plugins, folder)
         network = build_network(
             config["network"], len(classes), weights="none", **config["options"]
         )
@@ -142,11 +147,13 @@ def load_exported(folder: Path) -> TrainedNetwork:
             plugins=plugins,
             origin=config["origin"],
         )
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{folder} is a damaged export ({reason}); export the run again"
-        ) from error
+    except damaged as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    reason = str(error).splitlines()[0]
+    return ValueError(f"{folder} is a damaged export ({reason}); export the run again")
 
 
 class DeployedNetwork(nn.Module):
