@@ -114,6 +114,11 @@ def recorded_plugins() -> list[dict[str, str]]:
     return [p.to_plain() for p in _LOADED.values() if not p.package or p.name in used]
 
 
+def loaded_plugins() -> list[dict[str, str]]:
+    """Return the records of all plugins, for a process of ours that is to load them, too."""
+    return [plugin.to_plain() for plugin in _LOADED.values()]
+
+
 def plugin_words() -> list[str]:
     """Return the words with which a process of ours loads the same files."""
     return [w for p in _LOADED.values() if not p.package for w in (FLAG, str(p.path))]
