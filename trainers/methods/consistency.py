@@ -30,10 +30,12 @@ from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import supervised_loss
+from .registry import method
 from .settings.consistency import ConsistencySettings
 from .teaching import teaching, view_divergence
 
 
+@method("consistency", ConsistencySettings)
 class Consistency(Method):
     """Supervised cross-entropy, then the divergence between the predictions of two views."""
 

@@ -28,9 +28,11 @@ from ..engine.runtime import Runtime
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_cross_entropy
+from .registry import method
 from .settings.dmt import DmtSettings
 
 
+@method("dmt", DmtSettings)
 class Dmt(Method):
     """The dynamic loss on pseudo-labels and cross-entropy on masks, in one pass."""
 

@@ -28,9 +28,11 @@ from ...pipelines.batches import LabeledBatch
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
+from .registry import method
 from .settings.dmt_chain import DmtLinkSettings
 
 
+@method("dmt-link", DmtLinkSettings)
 class DmtLink(Method):
     """Cross-entropy of mixed images under mixed dynamic weights."""
 

@@ -42,9 +42,11 @@ from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_cross_entropy
+from .registry import method
 from .settings.gta import GtaSettings, Lessons
 
 
+@method("gta", GtaSettings)
 class Gta(Method):
     """The assistant's step, then the student's, then the teacher's."""
 

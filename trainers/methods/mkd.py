@@ -36,6 +36,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .feature_augmentation import FeatureAugmentation, own_labels
 from .losses import at_stride, mean_cross_entropy
+from .registry import method
 from .settings.mkd import MkdSettings
 
 View = tuple[Tensor, Tensor]
@@ -55,6 +56,7 @@ class Lesson:
     labeled: bool
 
 
+@method("mkd", MkdSettings)
 class Mkd(Method):
     """Supervised losses of two students, then what networks teach each other."""
 

@@ -32,6 +32,7 @@ from ..engine.runtime import Runtime
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_cross_entropy
+from .registry import method
 from .settings.simple_baseline import SimpleBaselineSettings
 
 STREAMS = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "pseudo": ("pseudo",)}
@@ -40,6 +41,7 @@ CONSTANT_WEIGHTS = {"sce": 0.5, "ce": 1.0}
 """Weight of the cross-entropy in the losses in which it is constant."""
 
 
+@method("simple-baseline", SimpleBaselineSettings)
 class SimpleBaseline(Method):
     """Cross-entropy on masks and self-correction on pseudo-labels, in one pass."""
 

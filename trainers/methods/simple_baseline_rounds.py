@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from ..engine.protocol import EvaluationSettings
 from ..labels.settings import LabelingSettings
+from .registry import ROUNDS
 from .rounds import SEEDS, LabelPart, Part, RoundsSettings, TrainPart
 from .settings.simple_baseline import SimpleBaselineSettings
 from .settings.supervised import SupervisedSettings
@@ -12,6 +13,7 @@ SCALES = (0.5, 0.75, 1.0, 1.5, 1.75)
 """Scales at which the teacher labels."""
 
 
+@ROUNDS.register("simple-baseline-rounds")
 @dataclass(frozen=True, kw_only=True)
 class SimpleBaselineRounds(RoundsSettings):
     """A teacher from masks alone, then rounds of labeling and a student that starts from it."""

@@ -11,9 +11,11 @@ from ..engine.runtime import Runtime
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import supervised_loss
+from .registry import method
 from .settings.supervised import SupervisedSettings
 
 
+@method("supervised", SupervisedSettings)
 class Supervised(Method):
     """Cross-entropy on labeled pixels."""
 

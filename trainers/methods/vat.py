@@ -29,10 +29,12 @@ from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_entropy, supervised_loss
+from .registry import method
 from .settings.vat import VatSettings
 from .teaching import whole_image
 
 
+@method("vat", VatSettings)
 class Vat(Method):
     """Supervised cross-entropy, entropy, and divergence under the worst perturbation."""
 

@@ -27,6 +27,7 @@ from ..methods.rounds import RoundsSettings
 from ..methods.settings.dmt import DmtSettings
 from ..methods.settings.dmt_chain import DmtLinkSettings
 from ..methods.settings.supervised import SupervisedSettings
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings | RoundsSettings]]
 
@@ -267,3 +268,5 @@ DMT: Recipes = {
     ),
 }
 """The recipes of the paper by name, and the smallest chain."""
+
+add_recipes(DMT)

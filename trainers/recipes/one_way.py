@@ -18,6 +18,7 @@ from ..engine.settings import RunSettings
 from ..methods.settings.consistency import ConsistencySettings
 from ..methods.settings.supervised import SupervisedSettings
 from ..methods.settings.vat import VatSettings
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings]]
 
@@ -225,3 +226,5 @@ ONE_WAY: Recipes = {
     ),
 }
 """The recipes of the paper by name."""
+
+add_recipes(ONE_WAY)

@@ -24,6 +24,7 @@ from ..engine.settings import RunSettings
 from ..methods.settings.gta import GtaSettings
 from ..methods.settings.mkd import MkdSettings
 from ..methods.settings.supervised import SupervisedSettings
+from .registry import add_recipes
 
 Recipe = Callable[[], RunSettings]
 
@@ -122,3 +123,5 @@ ONLINE: dict[str, Recipe] = {
     **{f"mkd-cityscapes-deeplabv3plus-rn{d}": _mkd(d, **MKD_CITYSCAPES) for d in (50, 101)},
 }
 """Recipes by name."""
+
+add_recipes(ONLINE)

@@ -22,6 +22,7 @@ from ..methods.rounds import RoundsSettings
 from ..methods.settings.simple_baseline import SimpleBaselineSettings
 from ..methods.settings.supervised import SupervisedSettings
 from ..methods.simple_baseline_rounds import SCALES, SimpleBaselineRounds
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings | RoundsSettings]]
 
@@ -141,3 +142,5 @@ SIMPLE_BASELINE: Recipes = {
     **_paper("voc", VOC, "deeplabv2-rn101"),
 }
 """The recipes of the paper by name."""
+
+add_recipes(SIMPLE_BASELINE)
