@@ -7,7 +7,9 @@ recipes of all kinds; those that name a part come after and win.
 """
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import tyro
@@ -49,15 +51,18 @@ def change_settings(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return from_plain(type(settings), plain, settings)
 
 
-def spread_words(settings: Settings, words: Sequence[str]) -> tuple[Settings, list[str]]:
+def spread_words(
+    settings: Settings, words: Sequence[str], others: Sequence[str] = ()
+) -> tuple[Settings, list[str]]:
     """Return settings and words in which each option of a single run is said of all parts of a
     method with rounds; other settings and words are returned as they are.
 
-    Raises ValueError for a total that is no number of steps.
+    others: options that are no settings. Raises ValueError for a total that is no number of steps;
+    exits with status 2 and a message for what is almost an option of a single run.
     """
     if not isinstance(settings, RoundsSettings):
         return settings, list(words)
-    own = set(option_names(type(settings)))
+    own = {*option_names(type(settings)), *others}
     parts = {part: set(option_names(type(getattr(settings, part)))) for part in settings.trainings}
     shared, rest = list[str](), list[str]()
     for option in _options(words):
@@ -65,6 +70,7 @@ def spread_words(settings: Settings, words: Sequence[str]) -> tuple[Settings, li
         name = _name_of(flag)
         having = [part for part, known in parts.items() if name in known]
         if name in own or not flag.startswith("--") or not having:
+            _check_flag(flag, name, own, set().union(*parts.values()))
             rest += option
         elif name == TOTAL:
             settings = settings.divided(_number(value if equals else " ".join(option[1:])))
@@ -101,6 +107,22 @@ def _name_of(flag: str) -> str:
     `speed.cuda_graphs`."""
     *groups, last = flag.removeprefix("--").replace("-", "_").split(".")
     return ".".join([*groups, last.removeprefix("no_")])
+
+
+def _check_flag(flag: str, name: str, own: set[str], shared: set[str]) -> None:
+    """Exit with a message for a flag that is none, but is close to one of those that hold for all
+    parts, which the parser does not know."""
+    near = get_close_matches(name, {*own, *shared}, n=1, cutoff=0.8)
+    if (
+        flag.startswith("--")
+        and flag != "--help"
+        and name not in own
+        and near
+        and near[0] in shared
+    ):
+        flag_of = near[0].replace("_", "-")
+        print(f"warpseg train: no option {flag}: did you mean --{flag_of}?", file=sys.stderr)
+        sys.exit(2)
 
 
 def _joined(values: Mapping[str, Any], over: Any) -> Any:
