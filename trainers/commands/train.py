@@ -1,6 +1,7 @@
 """The verb `train`: its words, and which recipe they change."""
 
 import dataclasses
+import inspect
 import json
 import os
 from dataclasses import dataclass
@@ -98,7 +99,9 @@ def _parse(recipe: str, settings: RunSettings | RoundsSettings, words: list[str]
         frozen=True,
         kw_only=True,
     )
-    return tyro.cli(made, args=words, prog=f"warpseg train {recipe}", description=kind.__doc__)
+    return tyro.cli(
+        made, args=words, prog=f"warpseg train {recipe}", description=inspect.getdoc(kind)
+    )
 
 
 def _train_part(arguments: list[str]) -> int:

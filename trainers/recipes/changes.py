@@ -8,7 +8,7 @@ recipes of all kinds; those that name a part come after and win.
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -80,6 +80,23 @@ def spread_words(
     return settings, shared + rest
 
 
+def words_of(
+    values: Mapping[str, Any], shown: Callable[[Any], str] = str, group: str = ""
+) -> list[list[str]]:
+    """Return values as options of the command line, each with its words, groups opened."""
+    options: list[list[str]] = []
+    for name, value in values.items():
+        plain, flag = to_plain(value), name.replace("_", "-")
+        if isinstance(plain, Mapping):
+            options += words_of(plain, shown, f"{group}{flag}.")
+        elif isinstance(plain, bool):
+            options.append([f"--{group}{flag}" if plain else f"--{group}no-{flag}"])
+        else:
+            given = plain if isinstance(plain, list) else [plain]
+            options.append([f"--{group}{flag}", *map(shown, given)])
+    return options
+
+
 def option_names(kind: type, prefix: str = "") -> Iterator[str]:
     """Yield the names of all settings of a class, groups opened: `batch_size`, `optimizer.lr`."""
     for field in dataclasses.fields(kind):
@@ -112,16 +129,12 @@ def _name_of(flag: str) -> str:
 def _check_flag(flag: str, name: str, own: set[str], shared: set[str]) -> None:
     """Exit with a message for a flag that is none, but is close to one of those that hold for all
     parts, which the parser does not know."""
-    near = get_close_matches(name, {*own, *shared}, n=1, cutoff=0.8)
-    if (
-        flag.startswith("--")
-        and flag != "--help"
-        and name not in own
-        and near
-        and near[0] in shared
-    ):
-        flag_of = near[0].replace("_", "-")
-        print(f"warpseg train: no option {flag}: did you mean --{flag_of}?", file=sys.stderr)
+    if name in own or not flag.startswith("--"):
+        return
+    near = get_close_matches(name, {*own, *shared, "help"}, n=1, cutoff=0.8)
+    if near and near[0] in shared:
+        meant = near[0].replace("_", "-")
+        print(f"warpseg train: no option {flag}: did you mean --{meant}?", file=sys.stderr)
         sys.exit(2)
 
 

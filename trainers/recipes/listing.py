@@ -8,6 +8,7 @@ from typing import Any
 from ...shards.registry import SOURCES
 from ..engine.settings import RunSettings, to_plain
 from ..methods.rounds import LabelPart, RoundsSettings
+from .changes import words_of
 from .registry import RECIPES
 
 START = """\
@@ -86,24 +87,21 @@ def _size(settings: RunSettings | RoundsSettings) -> str:
 
 def _changes(base: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return the options that make one recipe of another."""
-    words = list(_options(base, other))
-    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return "with " + " ".join(words[:SHOWN]) + more if words else "the same under another name"
+    options = [" ".join(words) for words in words_of(_difference(base, other), _shown)]
+    more = f" and {len(options) - SHOWN} more" if len(options) > SHOWN else ""
+    return f"with {' '.join(options[:SHOWN])}{more}" if options else "the same by another name"
 
 
-def _options(base: Mapping[str, Any], other: Mapping[str, Any], group: str = "") -> list[str]:
-    found: list[str] = []
+def _difference(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values, nested, that are not those of `base`."""
+    found: dict[str, Any] = {}
     for name, value in other.items():
-        flag, before = f"{group}{name.replace('_', '-')}", base.get(name)
-        if value == before:
-            continue
+        before = base.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
-            found += _options(before, value, f"{flag}.")
-        elif isinstance(value, bool):
-            found.append(f"--{flag}" if value else f"--{group}no-{name.replace('_', '-')}")
-        else:
-            values = value if isinstance(value, list) else [value]
-            found.append(" ".join([f"--{flag}", *map(_shown, values)]))
+            if inner := _difference(before, value):
+                found[name] = inner
+        elif value != before:
+            found[name] = value
     return found
 
 
