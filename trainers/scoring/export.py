@@ -32,11 +32,11 @@ from ..drawing import Colour
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
 from .inference import Size, evaluating
+from .settings import Graph
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GRAPHS = {"pt2": "model.pt2", "onnx": "model.onnx"}
-Graph = Literal["none", "pt2", "onnx"]
 
 
 @dataclass(frozen=True, kw_only=True)
