@@ -27,13 +27,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ... import kernels
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.settings import to_plain
-from .export import TrainedNetwork
 from .image_files import Source, batched_by_size, find_images, read_ahead
-from .inference import evaluating, predict_logits
+from .inference import evaluating
 from .settings import PredictSettings
+from .trained import TrainedNetwork
 
 log = logging.getLogger("warpseg")
 
@@ -170,14 +169,9 @@ def _label(
     failed: Callable[[str], None],
 ) -> Iterator[_Labeled]:
     """Label one batch; nothing comes out of one that the network refuses."""
-    look = trained.normalization
     crop = torch.from_numpy(np.stack([image for _, image in batch])).to(device)
     try:
-        image = kernels.normalize(crop, look.mean, look.std, dtype)
-        prediction = predict_logits(
-            trained.network, image, trained.evaluation, normalization=look, dtype=dtype
-        )
-        label, confidence = prediction.label()
+        label, confidence = trained.label(crop, dtype)
     except ValueError as error:
         for source, _ in batch:
             failed(f"{source.path} cannot be labeled: {error}")
