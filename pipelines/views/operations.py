@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..paper import GAP, INK, PAPER, TITLE
 from ..settings import StrongSettings
-from ..streams.show import GAP, INK, PAPER, TITLE
 from .sda import OPERATIONS, Draws, augment
 
 COLUMNS = 6

@@ -48,11 +48,10 @@ def _words(loader: Loader) -> type:
     if takes_root:
         fields.insert(0, ("root", _positional("ROOT", "Folder of the images.")))
     if settings is not None:
-        fields.append(("settings", settings, dataclasses.field(default_factory=settings)))
-    fields.append(("packing", PackSettings, dataclasses.field(default_factory=PackSettings)))
+        fields.append(("settings", settings))
     overwrite = tyro.conf.arg(help="Overwrite another conversion in DATA.")
-    fields.append(("replace", Annotated[bool, overwrite], False))
-    return dataclasses.make_dataclass("Words", fields)
+    fields += [("packing", PackSettings), ("replace", Annotated[bool, overwrite], False)]
+    return dataclasses.make_dataclass("Words", fields, kw_only=True)
 
 
 def _positional(metavar: str, text: str) -> Any:
