@@ -26,6 +26,9 @@ log = logging.getLogger("warpseg")
 
 Task = Literal["segmentation", "classification"]
 
+MOST_RECORDED = 64
+"""Classes up to which a score's plain values hold the whole confusion matrix."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -91,6 +94,8 @@ class Score:
                 "pixel_accuracy": self.accuracy,
                 "pixels": int(self.confusion.sum()),
             }
+            if len(self.class_names) <= MOST_RECORDED:
+                values["confusion"] = self.confusion.tolist()
         return {**values, "images": self.images, "evaluation": self.evaluation}
 
     def table(self) -> str:
