@@ -61,6 +61,7 @@ def test_the_score_is_one_json_object(copying):
         "absent": [],
         "pixel_accuracy": pytest.approx(9 / 11),
         "pixels": 11,
+        "confusion": [[3, 1, 0], [0, 3, 0], [0, 1, 3]],
         "images": 2,
         "evaluation": "whole",
     }
