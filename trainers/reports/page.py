@@ -49,7 +49,8 @@ def page(report: Report, title: str = "WarpSeg runs") -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         html_table(HEADINGS, rows) + _notes(report),
-        _other_networks(report),
+        _more("Other networks of the same runs, last", report.networks()),
+        _more("Groups of images, last", report.image_groups()),
         "<h2>Curves</h2>",
         colour_key(names, colours),
         curve_charts(report.runs, names, colours),
@@ -183,11 +184,9 @@ def _curve_names(runs: Sequence[Run]) -> list[str]:
     return [name for name in (*METRICS, *losses) if any(run.curve(name) for run in runs)]
 
 
-def _other_networks(report: Report) -> str:
-    headings, rows = report.networks()
-    if not rows:
-        return ""
-    return "<h2>Other networks of the same runs, last</h2>" + html_table(headings, rows)
+def _more(title: str, table: tuple[list[str], list[list[str]]]) -> str:
+    headings, rows = table
+    return f"<h2>{title}</h2>{html_table(headings, rows)}" if rows else ""
 
 
 def _settings(report: Report, names: Sequence[str]) -> str:

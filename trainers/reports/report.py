@@ -73,23 +73,31 @@ class Report:
     def table(self) -> str:
         """Return the runs as lines for a terminal; scores in percent."""
         text = format_table(HEADINGS, list(map(cells, self.summaries())))
-        headings, rows = self.networks()
-        others = [format_table(headings, rows)] if rows else []
+        tables = (self.networks(), self.image_groups())
+        others = [format_table(headings, rows) for headings, rows in tables if rows]
         return "\n\n".join([text, *others, *self.remarks()])
 
     def networks(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells of the scores, in percent, of networks that are not the runs'
         answers; no rows where no run has any."""
+        return self._parts("networks")
+
+    def image_groups(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells of the scores, in percent, of groups of images; no rows where
+        no run has any."""
+        return self._parts("groups")
+
+    def _parts(self, kind: str) -> tuple[list[str], list[list[str]]]:
         summaries = self.summaries()
-        names = list({name: 0 for summary in summaries for name in summary["networks"]})
+        names = list({name: 0 for summary in summaries for name in summary[kind]})
         rows = [
             [
                 summary["run"],
                 percent(summary["last"]),
-                *(percent(summary["networks"].get(name)) for name in names),
+                *(percent(summary[kind].get(name)) for name in names),
             ]
             for summary in summaries
-            if summary["networks"]
+            if summary[kind]
         ]
         return ["run", "last %", *(f"{name} %" for name in names)], rows
 

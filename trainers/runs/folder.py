@@ -27,6 +27,7 @@ from ..recipes.registry import ensembles_of, method_name, settings_kind
 from ..scoring.evaluate import Score, Task, evaluate_network
 from ..scoring.export import CONFIG as EXPORT_CONFIG
 from ..scoring.export import TrainedNetwork, load_exported
+from ..scoring.groups import groups_of
 
 _IMAGES_AT_ONCE = 250
 """Images that are classified together; segmented ones go one by one."""
@@ -112,6 +113,7 @@ def score(
         normalization=normalization,
         dtype=runtime.dtype,
         expected_images=len(subset),
+        groups=groups_of(subset, evaluation.by),
     )
 
 

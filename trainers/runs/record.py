@@ -97,6 +97,7 @@ class Run:
                 default=None,
             ),
             "iou": self.evaluations[-1].get("iou") if self.evaluations else None,
+            "groups": self.evaluations[-1].get("groups", {}) if self.evaluations else {},
             "networks": self.evaluations[-1].get("networks", {}) if self.evaluations else {},
         }
 
