@@ -1,5 +1,5 @@
-"""`warpseg bench device`: what a device is, how fast it copies, and whether every operation is right
-on it: the first minute on a new GPU.
+"""`warpseg bench device`: what a device is, how fast it copies, whether every operation is right there:
+the first minute on a new GPU.
 
 Each operation of `bench kernels` runs once at a small size, against float64, in a process share of
 its own if asked (`--share 2 4` is the second quarter), so that several processes fill Triton's

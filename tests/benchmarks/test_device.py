@@ -1,4 +1,4 @@
-"""The first minutes on a device: the script runs every part, each row is written when it is known."""
+"""The first minutes on a device: the script runs every part, each row is written when known."""
 
 import json
 import os
