@@ -54,6 +54,10 @@ def _values(before: Sequence[str], word: str, run: Callable[[list[str]], int]) -
     takes."""
     if before[-1].startswith("--recipe"):
         return _recipes()
+    if before[-1].endswith(".view"):
+        from .pipelines.settings import OWN_VIEWS
+
+        return list(OWN_VIEWS)
     if before[-1].startswith("-"):
         return _options(before[:-1], run).get(before[-1], [])
     others = [name for name in before[1:] if not name.startswith("-")]
