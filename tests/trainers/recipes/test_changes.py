@@ -5,6 +5,7 @@ import re
 
 import pytest
 from warpseg.pipelines import StrongSettings
+from warpseg.trainers.commands.train import _read_recipe
 from warpseg.trainers.engine.optimization import OptimizerSettings
 from warpseg.trainers.engine.settings import from_plain, to_plain
 from warpseg.trainers.methods.rounds import RoundsSettings
@@ -79,6 +80,14 @@ def test_values_change_a_recipe_as_words_do():
     changed = change_settings(single, {"strong": StrongSettings(view="ph"), "num_steps": 3})
     assert (changed.strong, changed.num_steps) == (StrongSettings(view="ph"), 3)
     assert change_settings(single, {"optimizer": OptimizerSettings(lr=1.0)}).optimizer.lr == 1.0
+
+
+def test_a_file_changes_all_parts_of_rounds(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"recipe: {DMT}\nnum_steps: 40\nbatch_size: 3\nphase: {{batch_size: 2}}\n")
+    _, settings, _ = _read_recipe(["--config", str(file)])
+    assert (settings.supervised.num_steps, settings.phase.num_steps) == (20, 4)
+    assert (settings.supervised.batch_size, settings.phase.batch_size) == (3, 2)
 
 
 @pytest.mark.parametrize("name", [DMT, "supervised-synthetic-swiftnet18-tiny"])
