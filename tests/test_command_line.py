@@ -20,6 +20,7 @@ HELPS = [
     *([verb] for verb in VERBS),
     *(["convert", source] for source in SOURCES),
     *(["diagnose", word] for word in DIAGNOSES),
+    *(["bench", name] for name in BENCHMARKS),
     *(["train", recipe] for recipe in (RUN, ROUNDS)),
 ]
 
@@ -105,6 +106,7 @@ def test_train_help_lists_every_recipe_once_and_says_where_to_start(capsys):
         (["compare", RUN, "vat-cam"], {n for n in RECIPES if n.startswith("vat-cam")}),
         (["convert", ""], set(SOURCES)),
         (["bench", "s"], {name for name in BENCHMARKS if name.startswith("s")}),
+        (["bench", "step", "vat-cam"], {n for n in RECIPES if n.startswith("vat-cam")}),
         (["diagnose", "n"], {"norm"}),
         (["evaluate", "run", "--prec"], {"--precision"}),
         (["evaluate", "run", "--precision", "f"], {"fp16", "fp32"}),
