@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import IGNORE
+from ..plain import environment_number
 
 View = Literal["phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none"]
 """Strong views: photometric change and thin-plate-spline warp, either alone, colours, operations on
@@ -288,7 +289,7 @@ class LoaderSettings:
     def num_threads(self) -> int:
         """The number of threads, at least 1."""
         # torchrun says how many ranks a machine has.
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        ranks = environment_number("LOCAL_WORLD_SIZE", 1)
         return self.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
 
 

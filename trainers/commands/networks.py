@@ -1,5 +1,6 @@
 """The verbs that use a trained network: evaluate, predict, export and pseudo-label."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from ...pipelines.settings import LoaderSettings
+from ...plain import printable
 from ...shards import Dataset
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
@@ -17,6 +19,7 @@ from ..engine.streams import open_subset
 from ..labels.labeling import LabelingSettings, label_subset
 from ..labels.statistics import label_table
 from ..runs.folder import open_trained, score
+from ..runs.sums import data_sums, other_data, sums_of
 from ..scoring.export import Graph, TrainedNetwork, export_network
 from ..scoring.predict import PredictSettings, predict_images
 
@@ -52,7 +55,7 @@ def evaluate(arguments: list[str]) -> int:
             device: auto, cpu, cuda or cuda:N
         """
         trained = open_trained(path, network=network)
-        dataset = _data_of(trained, path, data)
+        dataset = _data_of(trained, path, data, [f"subset {subset}"])
         runtime = open_runtime(device, precision)
         start_logging(runtime.rank)
         try:
@@ -109,7 +112,7 @@ def predict(arguments: list[str]) -> int:
             trained, images, out, settings, device=runtime.device, dtype=runtime.dtype
         )
         for sentence in done.skipped:
-            print(f"skipped: {sentence}")
+            print(f"skipped: {printable(sentence)}")
         print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
@@ -173,7 +176,8 @@ def pseudo_label(arguments: list[str]) -> int:
     ) -> None:
         """Label images of a data set; the labels are shards that training reads.
 
-        The same words go on with what was interrupted. SIGTERM stops it, exit status 0.
+        The same words go on with what was interrupted. SIGTERM and Ctrl-C stop it, exit status
+        143 and 130.
 
         Args:
             path: a run's folder, a checkpoint or an export
@@ -188,7 +192,7 @@ def pseudo_label(arguments: list[str]) -> int:
             device: auto, cpu, cuda or cuda:N
         """
         trained = open_trained(path, network=network)
-        dataset = _data_of(trained, path, data)
+        dataset = _data_of(trained, path, data, None if split is None else [])
         sides = ("labeled", "unlabeled", "all")
         images = (
             open_subset(dataset, subset, split or trained.origin.get("split"))
@@ -203,8 +207,8 @@ def pseudo_label(arguments: list[str]) -> int:
                     trained, images, out, settings, runtime, loader=loader, stop=stop
                 )
         except Stopped as stopped:
-            print(f"{stopped}; the same command goes on")
-            return
+            told = f"{stopped}; the same command goes on"
+            raise Stopped("" if runtime.rank else told, stop.number) from None
         finally:
             close_runtime()
         if runtime.rank == 0:
@@ -215,8 +219,14 @@ def pseudo_label(arguments: list[str]) -> int:
     return 0
 
 
-def _data_of(trained: TrainedNetwork, path: Path, data: Path | None) -> Dataset:
-    """Open the data set that is named, or that of the run; ValueError where classes differ."""
+def _data_of(
+    trained: TrainedNetwork, path: Path, data: Path | None, parts: Sequence[str] | None = None
+) -> Dataset:
+    """Open the data set that is named, or that of the run.
+
+    Raises ValueError where classes differ, and where the run's own data set is no more what the run
+    was trained on, in the parts (of `data_sums`) that are asked for, by default all.
+    """
     dataset = Dataset.open(data or trained.origin["data"])
     if dataset.classes != trained.classes:
         raise ValueError(
@@ -224,6 +234,16 @@ def _data_of(trained: TrainedNetwork, path: Path, data: Path | None) -> Dataset:
             f"{dataset.root} has {len(dataset.classes)} ({', '.join(dataset.classes)}); "
             "choose the data set that it was trained for with --data"
         )
+    if data is None:
+        held = sums_of(trained.origin)
+        asked = {name: held[name] for name in (held if parts is None else parts) if name in held}
+        split = trained.origin.get("split") if parts is None else None
+        changed = other_data(asked, data_sums(dataset, split))
+        if changed:
+            raise ValueError(
+                f"{dataset.root} is no more what {path} was trained on ({changed} is not what it "
+                "was); bring it back, or name a data set with --data"
+            )
     return dataset
 
 

@@ -1,14 +1,15 @@
 """The verbs train and report."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from ...plain import environment_number
 from ..engine.journal import start_logging
 from ..engine.settings import RunSettings, from_plain
+from ..engine.yaml_text import read_yaml
 from ..methods.rounds import RoundsSettings
 from ..recipes.registry import RECIPES, find_recipe
 from ..runs.rounds.run import run_one_part, run_rounds
@@ -92,7 +93,7 @@ def _rounds_command(recipe: str, settings: Any) -> Callable[..., None]:
             device: auto, cpu, cuda or cuda:N
             jobs: parts that do not need each other run side by side, each on a GPU of its own
         """
-        start_logging(int(os.environ.get("RANK", 0)))
+        start_logging(environment_number("RANK", 0))
         summary = run_rounds(
             settings,
             data=data,
@@ -121,7 +122,7 @@ def _train_part(arguments: list[str]) -> int:
             out: folder of the rounds
             device: auto, cpu, cuda or cuda:N
         """
-        start_logging(int(os.environ.get("RANK", 0)))
+        start_logging(environment_number("RANK", 0))
         run_one_part(out, only, device=device)
 
     tyro.cli(run, args=arguments, prog="warpseg train")
@@ -136,17 +137,21 @@ def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSetting
         raise ValueError(
             "train takes a RECIPE or --config FILE.yaml first; see warpseg train --help"
         )
-    import yaml
-
     path = Path(arguments[1])
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--config {path} is no file")
     try:
-        changes: Any = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from None
-    if not isinstance(changes, dict) or "recipe" not in changes:
+        changes: Any = read_yaml(path.read_text(encoding="utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML: it is not in UTF-8 ({error.reason})") from None
+    recipe = changes.pop("recipe", None) if isinstance(changes, dict) else None
+    if not isinstance(recipe, str):
         raise ValueError(f"{path} needs a line 'recipe: NAME', the recipe that it changes")
-    base = find_recipe(changes.pop("recipe"))
-    return path.stem, from_plain(type(base), changes, base), arguments[2:]
+    try:
+        base = find_recipe(recipe)
+        return path.stem, from_plain(type(base), changes, base), arguments[2:]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _recipe_list() -> str:

@@ -18,7 +18,7 @@ from ... import IGNORE
 from ...shards import Dataset
 from ...shards.pseudo import LEVELS, read_pseudo_label
 from ..charts import Curve, chart
-from ..drawing import stack
+from ..drawing import save_picture, stack
 from ..engine.streams import open_labeled, with_masks, with_pseudo_labels
 
 BINS = 20
@@ -142,7 +142,7 @@ def labels(arguments: list[str]) -> int:
             out: picture to write
         """
         errors = count_errors(Dataset.open(data), folder)
-        draw_errors(errors, f"pseudo-labels {folder.name}").save(out)
+        save_picture(draw_errors(errors, f"pseudo-labels {folder.name}"), out)
         print(dumps({"labels": str(folder), **errors.to_json()}))
 
     tyro.cli(run, args=arguments, prog="warpseg diagnose labels")

@@ -21,6 +21,8 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..drawing import save_picture
+
 Divergence = Callable[[Tensor, Tensor], Tensor]
 LABELS_PER_CLASS = 3
 WIDTH = 32
@@ -202,7 +204,7 @@ def moons(arguments: list[str]) -> int:
         learned = learn_moons(settings)
         for name, accuracy in zip(VARIANTS, learned.accuracy(), strict=True):
             print(f"{100 * accuracy:5.1f} %  {name}")
-        draw_figure(learned).save(out)
+        save_picture(draw_figure(learned), out)
         print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg moons", config=(tyro.conf.OmitArgPrefixes,))

@@ -25,7 +25,7 @@ from ...models import batch_norm_policy
 from ...pipelines.settings import StrongSettings
 from ...shards import Dataset
 from ..charts import Curve, chart
-from ..drawing import stack
+from ..drawing import save_picture, stack
 from ..engine.checkpoint import load_checkpoint
 from ..engine.runtime import open_runtime
 from ..engine.settings import from_plain
@@ -187,7 +187,8 @@ def norm(arguments: list[str]) -> int:
             found = collect_statistics(runtime.place(trained.network), pairs)
         finally:
             stream.close()
-        draw_statistics(found, f"{path.name}: what batch norms see", layers).save(out)
+        title = f"{path.name}: what batch norms see"
+        save_picture(draw_statistics(found, title, layers), out)
         for layer in found:
             row = {"mean_shift": layer.mean_shift, "variance_shift": layer.variance_shift}
             print(dumps({"layer": layer.name, "channels": layer.mean.shape[1], **row}))

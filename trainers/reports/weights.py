@@ -15,6 +15,7 @@ from ...pipelines import rounds_sheet
 from ...pipelines.streams.show import Weigh
 from ...shards import Dataset
 from ...shards.pseudo import open_pseudo_labels
+from ..drawing import save_picture
 from ..engine.settings import from_plain
 from ..engine.streams import open_labeled, with_masks
 from ..methods.dmt import DmtSettings
@@ -46,7 +47,8 @@ def weights(arguments: list[str]) -> int:
             samples: number of images
             seed: seed of the crops
         """
-        draw_weights(path, network, data=data, samples=samples, seed=seed).save(out)
+        drawn = draw_weights(path, network, data=data, samples=samples, seed=seed)
+        save_picture(drawn, out)
         print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg diagnose weights")
