@@ -12,7 +12,7 @@ import types
 import typing
 import unicodedata
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypeVar, Union, cast
+from typing import Any, Literal, NotRequired, TypeVar, Union
 
 T = TypeVar("T")
 
@@ -158,7 +158,7 @@ def _check_fields(value: object, kind: Any, where: str) -> None:
     for name, hint in hints.items():
         if name in value:
             typed(value[name], hint, _inside(where, name))
-        elif name in cast(Any, kind).__required_keys__:
+        elif typing.get_origin(hint) is not NotRequired:
             raise ValueError(f"{_inside(where, name)} is missing")
 
 

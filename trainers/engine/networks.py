@@ -27,7 +27,6 @@ class NetworkSettings:
         for word in self.options:
             if "=" not in word:
                 raise ValueError(f"--network.options takes name=value; got {shown(word)}")
-        self.parsed_options()
         if self.batch_norm_momentum is not None and not 0 < self.batch_norm_momentum <= 1:
             raise ValueError(
                 f"--network.batch-norm-momentum must lie in (0, 1]; got {self.batch_norm_momentum}"

@@ -109,6 +109,7 @@ def predict_images(
     _check_protocol(trained)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose a new folder")
+    _check_target(out, settings.overwrite)
     sources = find_images(paths, out)
     with alone(out):
         _check_target(out, settings.overwrite)
@@ -172,7 +173,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
     Predictions that were stopped half-way, even while their marker was written, may be made again.
     """
-    there = {file.name for file in out.iterdir()} - {LOCK}
+    there = {file.name for file in out.iterdir()} - {LOCK} if out.is_dir() else set()
     if not there - {f"{MARKER}.tmp"}:
         return
     marker = out / MARKER
