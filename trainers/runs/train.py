@@ -259,7 +259,17 @@ class Run:
         # A device that is still at the steps queued before did not wait for this batch.
         if self._finished is None or self._finished.query():
             self.journal.waited += time.perf_counter() - started
-        self.engine.run_step(micro_batches)
+        try:
+            self.engine.run_step(micro_batches)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            crop = " ".join(map(str, self.settings.geometry.crop_size))
+            raise ValueError(
+                f"a batch norm has a single value to average over, with --batch-size "
+                f"{self.settings.batch_size} and --geometry.crop-size {crop}: use a batch of 2 or "
+                "more, or a larger crop"
+            ) from error
         if self._finished is not None:
             self._finished.record()
         self.journal.images += self.images_per_step
