@@ -71,7 +71,7 @@ def _be_the_command(words, files, below, kill_at, full_at):
     try:
         os.dup2(files[0].fileno(), 1)
         os.dup2(files[1].fileno(), 2)
-        sys.stdout, sys.stderr = (open(n, "w", closefd=False, errors="replace") for n in (1, 2))
+        sys.stdout, sys.stderr = map(_terminal, (1, 2))
         sys.argv = ["warpseg", *words]
         warnings.resetwarnings()
         warnings.simplefilter("ignore")
@@ -155,3 +155,7 @@ def sentence(ended):
     if len(lines) != 1 or len(lines[0]) > 2500 or "\x1b" in ended.err:
         return f"{len(lines)} lines: {ended.err[-300:]!r}"
     return "not foreseen: " + lines[0][-300:] if "not foreseen" in lines[0] else None
+
+
+def _terminal(number):
+    return open(number, "w", closefd=False, errors="replace")
