@@ -64,6 +64,8 @@ def terminating() -> Iterator[Wish]:
     In other threads than the main one signals are not heard, and nothing asks for a stop.
     """
     wish = Wish()
+    if _open:
+        wish.came += _open[-1].came
 
     def remember(number: int, frame: FrameType | None) -> None:
         again = number == signal.SIGINT and signal.SIGINT in wish.came
@@ -85,4 +87,4 @@ def terminating() -> Iterator[Wish]:
         for number, handler in zip(_SIGNALS, before, strict=True):
             signal.signal(number, handler)
         if _open:
-            _open[-1].came += wish.came
+            _open[-1].came = wish.came

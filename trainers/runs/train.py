@@ -5,9 +5,9 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from signal import SIGINT
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import Any, NoReturn, cast
 
 import torch
@@ -71,7 +71,7 @@ def train(
     runtime = open_runtime(device, settings.precision, settings.speed)
     start_logging(runtime.rank)
     try:
-        with alone(out, held=runtime.rank == 0), _as_rank(runtime, out):
+        with _as_rank(runtime, out), alone(out, held=runtime.rank == 0):
             run = Run(
                 settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe
             )
@@ -86,18 +86,26 @@ def train(
 
 @contextmanager
 def _as_rank(runtime: Runtime, out: Path) -> Iterator[None]:
-    """Let the other ranks, if there are any, know why this one ends."""
+    """Let the other ranks, if there are any, know why this one ends.
+
+    torchrun ends all ranks as soon as one is gone; they say whose end it was first.
+    """
     if runtime.world_size == 1:
         yield
         return
     announce(runtime.rank)
-    try:
-        yield
-    except BaseException as error:
-        told = explain(error, out, runtime.rank, runtime.world_size)
-        if told is error:
-            raise
-        raise told from error
+    own = told = None
+    with terminating():
+        try:
+            yield
+        except BaseException as error:
+            own, told = error, explain(error, out, runtime.rank, runtime.world_size)
+    if told is not None:
+        if told is own:
+            raise told
+        with suppress(ValueError):  # in another thread than the main one
+            signal(SIGTERM, SIG_IGN)
+        raise told from own
 
 
 class Run:

@@ -19,6 +19,8 @@ def test_a_signal_is_remembered_inside_and_by_the_block_around(number, status):
             assert not outer()
         assert outer()
         assert outer.number == number
+        with terminating() as later:
+            assert later()
     assert Stopped("x", outer.number).exit_status == status
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
 
