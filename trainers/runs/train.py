@@ -97,6 +97,7 @@ def _as_rank(runtime: Runtime, out: Path) -> Iterator[None]:
     own = told = None
     with terminating():
         try:
+            runtime.barrier()  # so that each can be asked when another one fails
             yield
         except BaseException as error:
             own, told = error, explain(error, out, runtime.rank, runtime.world_size)

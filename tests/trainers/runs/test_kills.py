@@ -1,12 +1,11 @@
 """Every verb of a run's life, killed at each of its file operations, or with a full disk from there
 on: the same command again ends as if nothing had been.
 
-`COUNTS` of this module's docstring in docs/reliability.md are those of one whole run.
+The counts in docs/reliability.md are those of one whole run.
 """
 
 import hashlib
 import json
-import pickle
 import re
 import shutil
 
@@ -118,7 +117,7 @@ def contents(folder):
         if not file.is_file() or file.suffix == ".log":
             continue
         if file.suffix == ".pt":
-            data = pickle.dumps(plain(load_checkpoint(file)))
+            data = repr(plain(load_checkpoint(file))).encode()
         elif file.suffix == ".jsonl":
             data = repr([timeless(json.loads(line)) for line in file.open()]).encode()
         elif file.suffix == ".json":
@@ -133,7 +132,7 @@ def contents(folder):
 
 def plain(value):
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return sorted((str(key), plain(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value.numpy().tobytes() if hasattr(value, "numpy") else value
