@@ -21,6 +21,7 @@ from typing import Any
 
 import tyro
 
+from ...plugins import plugin_words, require_plugins
 from ...shards import Dataset
 from ...shards.archive import write_text
 from ..drawing import save_picture
@@ -29,12 +30,9 @@ from ..engine.journal import start_logging
 from ..engine.locking import alone
 from ..engine.settings import first_difference
 from ..engine.stopping import Stop, Stopped, terminating
-from ..recipes.registry import change_recipe
+from ..recipes.changes import change_recipe
 from ..reports.comparison import Comparison
-from ..reports.comparison_page import page, pictures
-from ..runs.folder import describe_run, read_settings
 from ..runs.record import Run, load_run
-from ..runs.sums import other_data
 
 PROGRAM = (sys.executable, "-m", "warpseg")
 """What trains a run."""
@@ -92,11 +90,16 @@ class Candidate:
         """
         if not (self.folder / "settings.json").is_file():
             return None
+        from ..runs.folder import completed_settings, describe_run, read_settings
+        from ..runs.sums import other_data
+
         held = read_settings(self.folder)
+        require_plugins(held.get("plugins", ()), self.folder)
         asked = describe_run(self.settings, dataset, self.split, recipe=self.recipe)
-        different = first_difference(
-            {key: held.get(key) for key in _ASKED}, {key: asked[key] for key in _ASKED}
-        )
+        before = {key: held.get(key) for key in _ASKED}
+        if held["method"] == asked["method"]:
+            before["settings"] = completed_settings(held)
+        different = first_difference(before, {key: asked[key] for key in _ASKED})
         if different:
             raise ValueError(
                 f"{self.folder} holds a run of other settings ({different}); "
@@ -173,6 +176,8 @@ def _write_report(
         if run is None:
             raise Stopped(f"{candidate.folder} was stopped; the same command goes on")
         runs[candidate.recipe].append(run)
+    from ..reports.comparison_page import page, pictures
+
     comparison = Comparison(runs)
     drawn = None
     if settings.images and dataset.task == "segmentation":
@@ -252,7 +257,7 @@ def _start(candidate: Candidate, device: str, jobs: int) -> subprocess.Popen[byt
     record.parent.mkdir(parents=True, exist_ok=True)
     log.info(f"{_name(candidate)}: training on {device}, log {record}")
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    words = [*PROGRAM, "train", *candidate.words, "--device", device]
+    words = [*PROGRAM, "train", *candidate.words, "--device", device, *plugin_words()]
     return start_child(words, record, {"OMP_NUM_THREADS": threads, **os.environ})
 
 

@@ -8,8 +8,6 @@ from ...shards import Dataset
 from ..drawing import save_picture
 from ..methods.rounds import RoundsSettings
 from ..recipes.registry import find_recipe
-from ..reports.views import draw_labels, draw_views
-from ..runs.folder import open_trained
 
 
 def show(arguments: list[str]) -> int:
@@ -42,6 +40,9 @@ def show(arguments: list[str]) -> int:
             samples: number of images
             seed: seed of the views
         """
+        from ..reports.views import draw_labels, draw_views
+        from ..runs.folder import open_trained
+
         settings = find_recipe(recipe)
         if isinstance(settings, RoundsSettings):
             settings = settings.example()

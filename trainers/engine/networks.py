@@ -1,11 +1,15 @@
 """The network of a run, as settings."""
 
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from ...models import SegmentationNetwork, build_network, set_batch_norm_momentum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
 from ...plain import shown
 from .yaml_text import read_yaml
+
+if TYPE_CHECKING:
+    from ...models import SegmentationNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class NetworkSettings:
 
     def build(self, num_classes: int, *, weights: str | None = None) -> SegmentationNetwork:
         """Build the network on the CPU, with other weights than the settings' if given."""
+        from ...models import build_network, set_batch_norm_momentum
+
         network = build_network(
             self.name, num_classes, weights or self.weights, **self.parsed_options()
         )

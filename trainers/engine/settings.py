@@ -18,11 +18,11 @@ from ...pipelines.settings import (
     StrongSettings,
 )
 from ...plain import one_line, shown
+from .loggers import LOGGERS
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .protocol import EvaluationSettings
-from .runtime import Precision
-from .speed import SpeedSettings
+from .speed import Precision, SpeedSettings
 
 T = TypeVar("T")
 
@@ -61,7 +61,9 @@ class RunSettings:
     keep_checkpoints: bool = False
     """keep each checkpoint under RUN/checkpoints, not only the last"""
     tensorboard: bool = False
-    """write TensorBoard events into the run's folder (extra: tensorboard)"""
+    """the same as --logger tensorboard"""
+    logger: tuple[str, ...] = ()
+    """further records of the run: tensorboard (extra: tensorboard), or those of plugins"""
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "num_steps", "accumulate", "log_every", "checkpoint_every")
@@ -73,6 +75,13 @@ class RunSettings:
             name = "seed" if self.seed < 0 else "evaluate-every"
             raise ValueError(f"--{name} must be 0 or more")
         check_numbers(self)
+        for name in self.logger:
+            LOGGERS.find(name)
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Names of the loggers, that of the older flag among them."""
+        return ("tensorboard",) * self.tensorboard + self.logger
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation that the method trains with, for drawing it."""

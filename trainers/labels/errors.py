@@ -6,19 +6,17 @@ pixels, whatever share of all is kept.
 """
 
 from dataclasses import dataclass
-from json import dumps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from ... import IGNORE
 from ...shards import Dataset
 from ...shards.pseudo import LEVELS, read_pseudo_label
 from ..charts import Curve, chart
-from ..drawing import save_picture, stack
+from ..drawing import stack
 from ..engine.streams import open_labeled, with_masks, with_pseudo_labels
 
 BINS = 20
@@ -128,22 +126,3 @@ def draw_errors(errors: LabelErrors, title: str) -> Image.Image:
         up="%",
     )
     return stack([upper, lower])
-
-
-def labels(arguments: list[str]) -> int:
-    """Draw the error of pseudo-labels by confidence: `diagnose labels LABELS --data DATA`."""
-
-    def run(folder: tyro.conf.Positional[Path], *, data: Path, out: Path) -> None:
-        """Compare pseudo-labels with the true masks of their images.
-
-        Args:
-            folder: folder that `warpseg pseudo-label` made, without a threshold
-            data: the data set whose images it labels
-            out: picture to write
-        """
-        errors = count_errors(Dataset.open(data), folder)
-        save_picture(draw_errors(errors, f"pseudo-labels {folder.name}"), out)
-        print(dumps({"labels": str(folder), **errors.to_json()}))
-
-    tyro.cli(run, args=arguments, prog="warpseg diagnose labels")
-    return 0

@@ -15,7 +15,7 @@ from ...shards.pseudo import load_label_manifest, write_label_manifest
 from ..engine.locking import LOCK
 from ..engine.runtime import Runtime
 from ..engine.settings import first_difference, to_plain
-from ..scoring.export import TrainedNetwork
+from ..scoring.trained import TrainedNetwork
 
 
 def describe_labels(

@@ -1,6 +1,6 @@
 """A run folder: what it holds, how a new run claims it, and how a finished one is opened again.
 
-RUN/settings.json     the resolved settings, the data set, the split, their sums and the versions
+RUN/settings.json     the resolved settings, the data set, the split, their sums, versions, plugins
 RUN/metrics.jsonl     one object a line: training rows and evaluation rows
 RUN/checkpoint.pt     everything the run needs to continue; also holds settings.json's content
 RUN/checkpoints/      each step's checkpoint, if asked to keep them
@@ -21,6 +21,8 @@ from ...models import Ensemble, plain_state_dict
 from ...models.tensor_files import not_finite
 from ...pipelines.settings import LoaderSettings, NormalizationSettings
 from ...plain import one_line, read_json, shown
+from ...plugins import only_named, recorded_plugins, require_plugins
+from ...registry import noting_uses
 from ...shards import Dataset, Subset
 from ...shards.archive import write_text
 from ..engine.checkpoint import NAME as CHECKPOINT
@@ -31,11 +33,13 @@ from ..engine.ranks import LOGS
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings, first_difference, from_plain, to_plain
 from ..engine.stopping import Stop, Stopped, never
+from ..methods.registry import METHODS, ROUNDS, ensembles_of, method_name, settings_kind
 from ..methods.rounds import RoundsSettings
-from ..recipes.registry import METHODS, ensembles_of, method_name, settings_kind
 from ..scoring.evaluate import Score, Task, evaluate_network
 from ..scoring.export import CONFIG as EXPORT_CONFIG
-from ..scoring.export import TrainedNetwork, load_exported
+from ..scoring.export import load_exported
+from ..scoring.groups import groups_of
+from ..scoring.trained import TrainedNetwork
 from .sums import data_sums, other_data
 
 SETTINGS = "settings.json"
@@ -61,6 +65,7 @@ class RunFile(TypedDict):
     palette: list[tuple[int, int, int]]
     settings: dict[str, Any]
     sums: NotRequired[dict[str, str]]
+    plugins: NotRequired[list[dict[str, Any]]]
     world_size: NotRequired[int | None]
     evaluated: NotRequired[str]
 
@@ -83,6 +88,7 @@ def describe_run(
         "palette": [list(colour) for colour in dataset.palette],
         "settings": to_plain(settings),
         "sums": data_sums(dataset, split, folder),
+        "plugins": recorded_plugins(),
     }
 
 
@@ -120,16 +126,19 @@ def claim_folder(out: Path, run: dict[str, Any], *, resume: bool) -> bool:
 
 def check_same(out: Path, held: dict[str, Any], run: dict[str, Any]) -> None:
     """Raise ValueError where a run that was begun is not the one that shall go on: other ranks,
-    settings or data."""
+    settings or data; and as `require_plugins` for a plugin that is not the one it was begun with.
+    """
     ranks, now = held.get("world_size"), run["world_size"]
     if ranks != now:
         raise ValueError(
             f"{out} was begun on {ranks} ranks and cannot go on with {now}, whose joined batch "
             f"is another one: start torchrun so that there are {ranks} in all"
         )
-    different = first_difference(
-        {key: held.get(key) for key in FIXED}, {key: run[key] for key in FIXED}
-    )
+    require_plugins(held.get("plugins", ()), out)
+    before = {key: held.get(key) for key in FIXED}
+    if before["method"] == run["method"]:
+        before["settings"] = completed_settings(held)
+    different = first_difference(before, {key: run[key] for key in FIXED})
     if different:
         raise ValueError(f"{out} cannot be resumed with other settings: {different}")
     changed = other_data(held.get("sums"), run["sums"])
@@ -144,6 +153,15 @@ def release_folder(out: Path) -> None:
     """Take back what `claim_folder` wrote, for a run that could not make its first step."""
     for name in (*LEFTOVERS[2:], SETTINGS):
         (out / name).unlink(missing_ok=True)
+
+
+def completed_settings(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run's file, those that are newer than the file as by default."""
+    kind = ROUNDS[run["method"]] if run["method"] in ROUNDS else settings_kind(run["method"])
+    try:
+        return to_plain(from_plain(kind, run["settings"]))
+    except ValueError:  # a setting that is gone since: the comparison names it
+        return run["settings"]
 
 
 def score(
@@ -179,6 +197,7 @@ def score(
         normalization=normalization,
         dtype=runtime.dtype,
         expected_images=len(subset),
+        groups=groups_of(subset, evaluation.by),
     )
 
 
@@ -193,8 +212,9 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
     """Load a trained network, on the CPU, out of a run folder, a checkpoint or an export.
 
     `network` names another of a checkpoint's networks than the one its method evaluates, such as
-    "teacher", or an ensemble of its method's. Raise FileNotFoundError and ValueError for what is
-    none of these, for a run that diverged, and for weights that are no numbers.
+    "teacher", or an ensemble of its method's. The plugins that the run was made with are loaded
+    again. Raise FileNotFoundError and ValueError for what is none of these, for a run that
+    diverged, and for weights that are no numbers; and as `require_plugins`.
     """
     if (path / EXPORT_CONFIG).is_file():
         return load_exported(path)
@@ -203,6 +223,7 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
     file = path / CHECKPOINT if path.is_dir() else path
     check_state(file, state, {"run": RunFile})
     run, networks = state["run"], state["engine"]["networks"]
+    require_plugins(run.get("plugins", ()), path)
     if run["method"] not in METHODS:
         raise ValueError(f"{file} is of the method {shown(run['method'])}, which there is not")
     ensembles = ensembles_of(run["method"])
@@ -212,10 +233,11 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
         raise ValueError(f"{path} has no network {shown(name)}; it has: {names}")
     try:
         settings = from_plain(settings_kind(run["method"]), run["settings"])
-        members = [
-            _member(settings, len(run["classes"]), networks[member])
-            for member in ensembles.get(name, (name,))
-        ]
+        with noting_uses() as used:
+            members = [
+                _member(settings, len(run["classes"]), networks[member])
+                for member in ensembles.get(name, (name,))
+            ]
         origin = {key: run[key] for key in ("recipe", "method", "split", "data", "warpseg")}
         return TrainedNetwork(
             network=Ensemble(members) if name in ensembles else members[0],
@@ -226,6 +248,7 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
             normalization=settings.normalization,
             evaluation=settings.evaluation,
             task=run["task"],
+            plugins=tuple(only_named(used)),
             origin={
                 **origin,
                 "network": name,

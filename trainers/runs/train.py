@@ -25,6 +25,7 @@ from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.journal import FILE as METRICS
 from ..engine.journal import Journal, start_logging
 from ..engine.locking import alone
+from ..engine.loggers import open_loggers
 from ..engine.profiling import StepProfiler
 from ..engine.ranks import announce, explain, own_log
 from ..engine.runtime import Runtime, close_runtime, open_runtime
@@ -33,7 +34,7 @@ from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.stopping import Stop, Stopped, never, terminating
 from ..engine.streams import next_batches, open_streams
-from ..recipes.registry import build_method
+from ..methods.registry import build_method
 from ..scoring.evaluate import Score
 from .folder import (
     RunFile,
@@ -170,11 +171,9 @@ class Run:
             accumulate=settings.accumulate,
             seed=settings.seed,
         )
-        self.journal = Journal(
-            self.out if runtime.rank == 0 else None,
-            settings.num_steps,
-            tensorboard=settings.tensorboard,
-        )
+        folder = self.out if runtime.rank == 0 else None
+        loggers = open_loggers(settings.loggers, folder, self.run)
+        self.journal = Journal(folder, settings.num_steps, loggers=loggers)
         self._finished = torch.cuda.Event() if runtime.device.type == "cuda" else None
         self.profiler: StepProfiler | None = None
         if resume:

@@ -14,8 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -30,17 +28,18 @@ from ...models import Ensemble, build_network
 from ...models.tensor_files import not_finite
 from ...pipelines.settings import NormalizationSettings
 from ...plain import one_line, read_json, shown
+from ...plugins import require_plugins
 from ...shards.archive import sha256_of, write_text
-from ..drawing import Colour
 from ..engine.locking import alone
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
 from .inference import Size, evaluating
+from .settings import Graph
+from .trained import TrainedNetwork
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GRAPHS = {"pt2": "model.pt2", "onnx": "model.onnx"}
-Graph = Literal["none", "pt2", "onnx"]
 _REMEDY = "export the run again"
 
 
@@ -57,32 +56,9 @@ class Config(TypedDict):
     normalization: dict[str, Any]
     evaluation: dict[str, Any]
     origin: dict[str, Any]
+    plugins: NotRequired[list[dict[str, str]]]
     files: NotRequired[dict[str, str]]
     sha256: NotRequired[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedNetwork:
-    """A network with what it takes to use it."""
-
-    network: nn.Module
-    name: str
-    """Its name for `build_network`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The options that it was built with."""
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    normalization: NormalizationSettings
-    evaluation: EvaluationSettings
-    task: Literal["segmentation", "classification"] = "segmentation"
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from (recipe, split, step, score): plain values, for the reader."""
-
-    def __post_init__(self) -> None:
-        if len(self.palette) != len(self.classes):
-            raise ValueError(
-                f"the palette has {len(self.palette)} colours for {len(self.classes)} classes"
-            )
 
 
 def export_network(
@@ -158,7 +134,8 @@ def _before(folder: Path) -> Path:
 def load_exported(folder: Path) -> TrainedNetwork:
     """Read a folder of released weights; the network is float32, on the CPU, in evaluation mode.
 
-    Raises FileNotFoundError for a missing file and ValueError for a damaged one.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged one, and as
+    `require_plugins`.
     """
     config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     for file in (config_file, weights_file):
@@ -169,6 +146,11 @@ def load_exported(folder: Path) -> TrainedNetwork:
         if config["warpseg_format"] != FORMAT:
             raise ValueError(f"format {config['warpseg_format']}, this program reads {FORMAT}")
         _check_sums(folder, dict(config))
+        plugins = tuple(config.get("plugins", ()))
+    except (ValueError, LookupError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    require_plugins(plugins, folder)
+    try:
         classes = tuple(config["classes"])
         palette = tuple((r, g, b) for r, g, b in config["palette"])
         network = build_network(
@@ -188,15 +170,18 @@ def load_exported(folder: Path) -> TrainedNetwork:
             normalization=from_plain(NormalizationSettings, config["normalization"]),
             evaluation=from_plain(EvaluationSettings, config["evaluation"]),
             task=config["task"],
+            plugins=plugins,
             origin=config["origin"],
         )
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        reason = one_line(" ".join(str(error).splitlines()[:2]))
-        raise ValueError(f"{folder} is a damaged export ({reason}); {_REMEDY}") from error
+        raise _damaged(folder, error) from error
     except SafetensorError as error:
-        raise ValueError(
-            f"{folder} is a damaged export ({WEIGHTS}: {one_line(error)}); {_REMEDY}"
-        ) from error
+        raise _damaged(folder, ValueError(f"{WEIGHTS}: {error}")) from error
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    reason = one_line(" ".join(str(error).splitlines()[:2]))
+    return ValueError(f"{folder} is a damaged export ({reason}); {_REMEDY}")
 
 
 def _check_sums(folder: Path, config: dict[str, Any]) -> None:
@@ -210,7 +195,7 @@ def _check_sums(folder: Path, config: dict[str, Any]) -> None:
             raise ValueError(f"{name} does not have the checksum that {CONFIG} says")
 
 
-def _sum_of(config: Mapping[str, Any]) -> str:
+def _sum_of(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
@@ -249,6 +234,7 @@ def _write_config(trained: TrainedNetwork, folder: Path, half: bool) -> None:
         "network": trained.name,
         "options": dict(trained.options),
         "task": trained.task,
+        "plugins": list(trained.plugins),
         "num_classes": len(trained.classes),
         "classes": list(trained.classes),
         "palette": [list(colour) for colour in trained.palette],

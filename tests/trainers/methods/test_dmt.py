@@ -26,8 +26,8 @@ from tiny import tiny_recipe
 from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.pipelines.batches import LabeledBatch
+from warpseg.pipelines.paper import GAP
 from warpseg.pipelines.settings import NORMALIZATIONS
-from warpseg.pipelines.streams.show import GAP
 from warpseg.trainers.methods.dmt_rounds import DmtRounds
 from warpseg.trainers.methods.rounds import LabelPart, TrainPart, check_plan
 from warpseg.trainers.recipes.registry import RECIPES

@@ -122,7 +122,7 @@ def test_a_run_goes_on_with_the_data_that_it_was_begun_on_alone(
     verb = ["evaluate"] if "subset" in told else ["pseudo-label", "--out", str(tmp_path / "l")]
     capsys.readouterr()
     assert main([verb[0], str(out), *verb[1:]]) == 1
-    assert f"{data} is no more what {out} was trained on" in capsys.readouterr().err
+    assert f"{data} is no more what the network was trained on" in capsys.readouterr().err
     if verb == ["evaluate"]:
         assert main([*verb, str(out), "--data", str(data)]) == 0
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ....plain import environment_number
+from ....plugins import plugin_words
 from ...engine.children import STOPPED, end_children, last_words, start_child
 from ...engine.stopping import Stop
 from ...methods.rounds import Part
@@ -87,6 +88,7 @@ def find_places(device: str, jobs: int) -> list[str | None]:
 
 def _start(rounds: Rounds, part: Part, place: str | None) -> subprocess.Popen[bytes]:
     words = ["train", "--only", part.name, "--out", str(rounds.out), "--device", rounds.device]
+    words += plugin_words()
     environment: dict[str, Any] = {**os.environ}
     if place is not None:
         environment["CUDA_VISIBLE_DEVICES"] = place

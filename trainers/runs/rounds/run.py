@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ....plain import shown
+from ....plugins import require_plugins
 from ...engine.locking import alone
 from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
 from ...engine.stopping import Stopped, terminating
+from ...methods.registry import ROUNDS
 from ...methods.rounds import RoundsSettings
 from ..folder import SETTINGS, read_settings, release_folder
 from .folder import Rounds
@@ -62,12 +64,11 @@ def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
     Raises FileNotFoundError where OUT is no folder of rounds, and ValueError for an unknown part or
     one that needs another that is not finished; Stopped as `run_rounds`.
     """
-    from ...recipes.registry import ROUNDS
-
     file = out / SETTINGS
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: {out} holds no rounds yet")
     run = read_settings(out)
+    require_plugins(run.get("plugins", ()), out)
     if run["method"] not in ROUNDS:
         raise ValueError(f"{out} holds a single run of {shown(run['method'])}, which has no parts")
     try:
