@@ -6,6 +6,9 @@ Exit status 0, 1 (it failed, with a one-line reason on standard error) or 2 (wro
 import importlib
 import os
 import sys
+import warnings
+
+from .terminal import printable
 
 VERBS = {
     "convert": ("shards.commands.convert", "turn a data set on disk into tar shards"),
@@ -47,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] not in VERBS:
         print(f"warpseg: no verb {words[0]!r}\n{usage()}", file=sys.stderr)
         return 2
+    # What Pillow finds odd in a file's metadata is no sentence for its reader.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     module, _ = VERBS[words[0]]
     command = getattr(
         importlib.import_module(f".{module}", __package__), words[0].replace("-", "_")
@@ -61,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("WARPSEG_TRACEBACK"):
             raise
-        print(f"warpseg {words[0]}: {_reason(error)}", file=sys.stderr)
+        print(f"warpseg {words[0]}: {printable(_reason(error))}", file=sys.stderr)
         return 1
 
 

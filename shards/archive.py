@@ -8,13 +8,22 @@ used).
 import errno
 import hashlib
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from .text import read_text, shown
+
 BLOCK = 512
+LARGEST = 2**40
+"""Bytes of a tar, at most: more is no shard."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_EXTENSION = re.compile(r"[a-z][a-z0-9_.]{0,31}")
+_DIGITS = re.compile(r"\d{1,13}")
+_KEY = re.compile(r"\d{8,12}")
 Parts = dict[str, tuple[int, int]]
 """Members of one sample: extension -> (offset in the tar, size), both in bytes."""
 
@@ -23,8 +32,8 @@ Parts = dict[str, tuple[int, int]]
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a new file beside `path` that takes its place, whole, when the block ends without error.
 
-    Raises OSError with one sentence where the disk is full; the file under its own name stays as it
-    was.
+    Raises OSError with one sentence that names the file where the disk is full or cannot be written
+    to; the file under its own name stays as it was.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -34,10 +43,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the disk is full" if full else os.strerror(error.errno).lower()
             raise OSError(
-                f"the disk is full: {path} could not be written; free some space and run the same "
+                f"{reason}: {path} could not be written; free some space and run the same "
                 "command again, what is finished is kept"
             ) from error
         raise
@@ -91,14 +103,14 @@ def index_text(samples: Iterable[tuple[str, Mapping[str, tuple[int, int]]]]) -> 
     return "\n".join([f"v1.2 {len(rows)}", *rows]) + "\n"
 
 
-def read_index(path: Path) -> list[tuple[str, Parts]]:
-    """Read a DALI index v1.2 as (key, parts) rows.
+def read_index(path: Path, size: int = LARGEST) -> list[tuple[str, Parts]]:
+    """Read a DALI index v1.2 as (key, parts) rows, of a tar of at most `size` bytes.
 
-    Raises FileNotFoundError where there is none, and ValueError where the file is no such index or
-    has fewer or more rows than it says.
+    Raises FileNotFoundError where there is none, and ValueError where the file is no such index,
+    has fewer or more rows than it says, or a row that no member of the tar can be like.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} is missing: run the same warpseg convert again, or warpseg split --replace"
@@ -106,15 +118,28 @@ def read_index(path: Path) -> list[tuple[str, Parts]]:
     head = lines[0].split() if lines else []
     if len(head) != 2 or head[0] != "v1.2" or head[1] != str(len(lines) - 1):
         raise ValueError(f"{path} is no whole index (v1.2): make the split or the data set again")
-    samples: list[tuple[str, Parts]] = []
-    for line in lines[1:]:
-        fields = line.split()
-        parts = {
-            ext: (int(offset), int(size))
-            for ext, offset, size in zip(fields[::4], fields[1::4], fields[2::4], strict=True)
-        }
-        samples.append((fields[3].split(".", 1)[0], parts))
-    return samples
+    rows = [_index_row(path, number, line, size) for number, line in enumerate(lines[1:], 2)]
+    if len({key for key, _ in rows}) != len(rows):
+        raise ValueError(f"{path} lists a sample twice: make the split or the data set again")
+    return rows
+
+
+def _index_row(path: Path, number: int, line: str, size: int) -> tuple[str, Parts]:
+    fields = line.split(" ")
+    key = fields[3].split(".", 1)[0] if len(fields) > 3 else ""
+    parts: Parts = {}
+    for extension, offset, length, name in zip(*[iter(fields)] * 4, strict=False):
+        known = _EXTENSION.fullmatch(extension) and name == f"{key}.{extension}"
+        if known and _DIGITS.fullmatch(offset) and _DIGITS.fullmatch(length):
+            first, count = int(offset), int(length)
+            if first % BLOCK == 0 and first >= BLOCK and first + count <= size:
+                parts[extension] = (first, count)
+    if not parts or 4 * len(parts) != len(fields) or not _KEY.fullmatch(key):
+        raise ValueError(
+            f"{path} is damaged (line {number} is {shown(line)}): make the split or the data set "
+            "again"
+        )
+    return key, parts
 
 
 def verify_index(tar: Path, index: Path) -> None:
@@ -128,7 +153,7 @@ def verify_index(tar: Path, index: Path) -> None:
                 file.seek(offset - BLOCK)
                 try:
                     header = tarfile.TarInfo.frombuf(file.read(BLOCK), "ascii", "strict")
-                except tarfile.HeaderError:
+                except (tarfile.HeaderError, UnicodeError):
                     header = None
                 if header is None or (header.name, header.size) != (f"{key}.{ext}", size):
                     raise ValueError(

@@ -1,7 +1,7 @@
 """Open a converted data set: subsets, splits and single samples, without decoding anything."""
 
-import json
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from .archive import Parts, read_index
+from .. import IGNORE
+from .archive import BLOCK, Parts, read_index
 from .images import IMAGE_EXTENSIONS, read_rgb
 from .manifest import Manifest, ShardRecord, load_manifest
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+from .text import checked, fields, hexadecimal, mapping, number, read_json, shown, text
 
 SPLITS = "splits"
 SPLIT_FILE = "split.json"
 SPLIT_SIDES = ("labeled", "unlabeled", "all", "held_out")
 """Subsets of a split; "unlabeled" and "all" (both together) list images alone. "held_out" are
 images with masks that training does not see: for choosing among networks."""
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_][\w.+ -]{0,99}")
+"""What a split may be called: a folder's name, on any system."""
 IMAGES_ONLY = "-images"
 """Suffix of the subsets that leave masks out, as in "train-images"."""
 
@@ -52,10 +56,23 @@ class Sample:
         return next(ext for ext in IMAGE_EXTENSIONS if ext in self.parts)
 
     def read(self, extension: str) -> bytes:
-        """Return the bytes of one member; KeyError where the sample lists none such."""
+        """Return the bytes of one member; KeyError where the sample lists none such.
+
+        Raises ValueError where the tar holds another member there, or ends before: an index that
+        is off by one sample would give each image the mask of another.
+        """
         offset, size = self.parts[extension]
         with open(self.shard, "rb") as file:
-            return os.pread(file.fileno(), size, offset)
+            block = os.pread(file.fileno(), BLOCK + size, offset - BLOCK)
+        if (
+            len(block) != BLOCK + size
+            or block[:100].rstrip(b"\0") != f"{self.key}.{extension}".encode()
+        ):
+            raise ValueError(
+                f"{self.shard} does not hold {self.key}.{extension} at byte {offset}, where the "
+                "index says: make the split or the data set again"
+            )
+        return block[BLOCK:]
 
     def read_image(self) -> np.ndarray:
         """Decode the image, uint8 RGB (H, W, 3)."""
@@ -64,8 +81,17 @@ class Sample:
     def read_mask(self) -> np.ndarray:
         """Decode the mask, uint8 class ids (H, W); a class id alone is a mask of one pixel."""
         if CLASS_EXTENSION in self.parts:
-            return np.array([[int(self.read(CLASS_EXTENSION))]], np.uint8)
+            return np.array([[self.read_class()]], np.uint8)
         return read_mask(self.read(MASK_EXTENSION), f"{self.shard}:{self.key}")
+
+    def read_class(self) -> int:
+        """Read the class id of a classification sample; ValueError where it is none."""
+        word = self.read(CLASS_EXTENSION)
+        if not word.isdigit() or not 0 <= int(word[:4]) <= IGNORE:
+            raise ValueError(
+                f"{self.shard}:{self.key} has the class {shown(word)}: convert the data set again"
+            )
+        return int(word[:4])
 
 
 @dataclass(frozen=True)
@@ -73,7 +99,8 @@ class Subset:
     """Some samples of a data set, in the order of their shards.
 
     `shards` is what DALI's reader wants; `has_masks` says whether the samples list a mask (or, in a
-    classification data set, a class). `keys` are those that count, where not all do.
+    classification data set, a class). `keys` are those that count, where not all do; `count` is how
+    many samples the indexes must list, where that is recorded.
     """
 
     dataset: "Dataset"
@@ -82,19 +109,37 @@ class Subset:
     shards: tuple[ShardIndex, ...]
     has_masks: bool
     keys: frozenset[str] | None = None
+    count: int | None = None
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        samples = []
+        samples, listed = [], 0
         for shard in self.shards:
             record = self.dataset.records[shard.tar.name]
-            for key, parts in read_index(shard.index):
-                if self.keys is not None and key not in self.keys:
-                    continue
+            for key, parts in read_index(shard.index, record.bytes):
+                listed += 1
                 position = int(key) - record.first_key
-                name, size = record.names[position], record.size(position)
-                samples.append(Sample(key, shard.tar, parts, name, size))
+                if not 0 <= position < len(record.names):
+                    raise self._damaged(shard, f"lists {key}, which {shard.tar.name} has not")
+                if not any(extension in parts for extension in IMAGE_EXTENSIONS):
+                    raise self._damaged(shard, f"lists no image of {key}")
+                if self.has_masks is not bool(parts.keys() & {MASK_EXTENSION, CLASS_EXTENSION}):
+                    raise self._damaged(
+                        shard, f"lists {'no' if self.has_masks else 'a'} mask or class of {key}"
+                    )
+                if self.keys is None or key in self.keys:
+                    name, size = record.names[position], record.size(position)
+                    samples.append(Sample(key, shard.tar, parts, name, size))
+        if self.count is not None and listed != self.count:
+            raise ValueError(
+                f"split {self.split!r} of {self.dataset.root} lists {listed} {self.name} images in "
+                f"its indexes, not {self.count}: run warpseg split with --replace"
+            )
         return samples
+
+    def _damaged(self, shard: ShardIndex, fault: str) -> ValueError:
+        remedy = "run warpseg split with --replace" if self.split else "convert the data set again"
+        return ValueError(f"{shard.index} {fault}: {remedy}")
 
     def samples(self) -> list[Sample]:
         """Return the samples in order (read from the indexes once)."""
@@ -143,8 +188,7 @@ class Dataset:
             if size != record.bytes:
                 raise ValueError(
                     f"{root / record.tar} was changed after conversion ({size} bytes, "
-                    f"{record.bytes} in the manifest): remove it and run the same warpseg convert "
-                    "again"
+                    f"{record.bytes} in the manifest): run the same warpseg convert again"
                 )
         return dataset
 
@@ -181,29 +225,25 @@ class Dataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that `warpseg split` made, sorted."""
-        return tuple(
-            sorted(file.parent.name for file in self.root.glob(f"{SPLITS}/*/{SPLIT_FILE}"))
-        )
+        folders = [file.parent.name for file in self.root.glob(f"{SPLITS}/*/{SPLIT_FILE}")]
+        return tuple(sorted(name for name in folders if SPLIT_NAME.fullmatch(name)))
 
     def split_record(self, split: str) -> dict[str, Any]:
         """Return split.json: where the split is from, its counts and the sums of its key sets.
 
-        Raises FileNotFoundError for an unknown split and ValueError for one made for other shards.
+        Raises FileNotFoundError for an unknown split and ValueError for a damaged one and for one
+        made for other shards.
         """
+        check_split_name(split)
         path = self.root / SPLITS / split / SPLIT_FILE
         if not path.is_file():
             known = f"it has {', '.join(self.splits)}" if self.splits else "it has none yet"
             raise FileNotFoundError(
                 f"{self.root} has no split {split!r} ({known}): make it with warpseg split"
             )
-        try:
-            record = json.loads(path.read_text())
-            shards = dict(record["shards"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): run warpseg split {self.root} {split} --replace "
-                "again"
-            ) from None
+        remedy = f"run warpseg split {self.root} {split} --replace again"
+        record = checked(read_json(path, remedy), _SPLIT, path, remedy)
+        shards = record["shards"]
         for tar, total in shards.items():
             if tar not in self.records or self.records[tar].sha256 != total:
                 raise ValueError(
@@ -238,7 +278,7 @@ class Dataset:
     def _side(self, name: str, split: str) -> Subset:
         if name not in SPLIT_SIDES:
             raise ValueError(f"a split has {', '.join(SPLIT_SIDES)}; got {name!r}")
-        self.split_record(split)
+        record = self.split_record(split)
         folder = self.root / SPLITS / split / name
         if name == "held_out" and not folder.is_dir():
             raise ValueError(
@@ -249,7 +289,25 @@ class Dataset:
             ShardIndex(self.root / f"{index.stem}.tar", index)
             for index in sorted(folder.glob("*.idx"))
         )
-        return Subset(self, name, split, shards, name in ("labeled", "held_out"))
+        strange = next((s.index for s in shards if s.tar.name not in record["shards"]), None)
+        if strange is not None:
+            raise ValueError(
+                f"{strange} belongs to no shard of split {split!r}: run warpseg split with "
+                "--replace"
+            )
+        count = record["counts"].get(name, 0)
+        return Subset(self, name, split, shards, name in ("labeled", "held_out"), count=count)
+
+
+_SPLIT = fields(
+    {"counts": mapping(number()), "shards": mapping(hexadecimal)}, {"name": text}, open=True
+)
+
+
+def check_split_name(name: str) -> None:
+    """Raise ValueError for a name that is no plain folder's name."""
+    if not SPLIT_NAME.fullmatch(name) or name != Path(name).name:
+        raise ValueError(f"a split's name is a plain word such as eighth; got {shown(name)}")
 
 
 def parts_of_image(parts: Mapping[str, tuple[int, int]]) -> Parts:
