@@ -167,6 +167,8 @@ def _fetch(
         print(f"{data}: {counted(report.fetched, 'file')} fetched ({size:.0f} MiB)")
     else:
         print(f"{data} is complete: nothing to do")
+    for split in report.kept_splits:
+        print(f"kept: split {split} here differs from the one there: remove it to fetch that")
     return 0
 
 
