@@ -103,6 +103,18 @@ def index_text(samples: Iterable[tuple[str, Mapping[str, tuple[int, int]]]]) -> 
     return "\n".join([f"v1.2 {len(rows)}", *rows]) + "\n"
 
 
+def count_rows(path: Path) -> int:
+    """Return how many samples a DALI index says that it lists, by its first line alone.
+
+    Raises ValueError where the file is no such index.
+    """
+    with open(path, "rb") as file:
+        head = re.fullmatch(rb"v1\.2 (\d{1,12})\n", file.readline(64))
+    if head is None:
+        raise ValueError(f"{path} is no whole index (v1.2): make the split or the data set again")
+    return int(head[1])
+
+
 def read_index(path: Path, size: int = LARGEST) -> list[tuple[str, Parts]]:
     """Read a DALI index v1.2 as (key, parts) rows, of a tar of at most `size` bytes.
 

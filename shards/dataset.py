@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import IGNORE
-from .archive import BLOCK, Parts, read_index
+from .archive import BLOCK, Parts, count_rows, read_index
 from .images import IMAGE_EXTENSIONS, read_rgb
 from .manifest import Manifest, ShardRecord, load_manifest
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
@@ -231,8 +231,8 @@ class Dataset:
     def split_record(self, split: str) -> dict[str, Any]:
         """Return split.json: where the split is from, its counts and the sums of its key sets.
 
-        Raises FileNotFoundError for an unknown split and ValueError for a damaged one and for one
-        made for other shards.
+        Raises FileNotFoundError for an unknown split and ValueError for one that is damaged, lost
+        an index, or was made for other shards.
         """
         check_split_name(split)
         path = self.root / SPLITS / split / SPLIT_FILE
@@ -249,6 +249,14 @@ class Dataset:
                 raise ValueError(
                     f"split {split!r} was made for another conversion ({tar} differs): run warpseg "
                     f"split {self.root} {split} --replace again"
+                )
+        for side, count in record["counts"].items():
+            folder = self.root / SPLITS / split / side
+            listed = sum(count_rows(index) for index in folder.glob("*.idx") if index.is_file())
+            if side in SPLIT_SIDES and listed != count:
+                raise ValueError(
+                    f"split {split!r} of {self.root} lists {listed} {side} images in its indexes, "
+                    f"not {count}: run warpseg split with --replace"
                 )
         return record
 

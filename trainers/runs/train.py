@@ -14,6 +14,7 @@ import torch
 
 from ...models import SegmentationNetwork
 from ...shards import Dataset
+from ...shards.sense import refuse_senseless
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.journal import Journal, start_logging
@@ -82,6 +83,7 @@ class Run:
             "evaluated": self.method.evaluated,
         }
         # What is wrong with the data is said before the folder is taken.
+        refuse_senseless(self.dataset, split)
         self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
         with ExitStack() as undo:
             for stream in self.streams.values():
