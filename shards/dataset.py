@@ -1,20 +1,17 @@
 """Open a converted data set: subsets, splits and single samples, without decoding anything."""
 
-import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .. import IGNORE
-from .archive import BLOCK, Parts, count_rows, read_index
-from .images import IMAGE_EXTENSIONS, read_rgb
+from .archive import count_rows, read_index
+from .images import IMAGE_EXTENSIONS
 from .manifest import Manifest, ShardRecord, load_manifest
-from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+from .masks import CLASS_EXTENSION, MASK_EXTENSION
+from .sample import Sample
 from .text import checked, fields, hexadecimal, mapping, number, read_json, shown, text
 
 SPLITS = "splits"
@@ -34,64 +31,6 @@ class ShardIndex:
 
     tar: Path
     index: Path
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sample: where its members lie, without their contents.
-
-    `parts` maps extensions ("jpg", "seg.png", "cls") to (offset in the tar, size) in bytes; `name`
-    is what the source called the image; `size` is (height, width) of the image in pixels.
-    """
-
-    key: str
-    shard: Path
-    parts: Mapping[str, tuple[int, int]]
-    name: str
-    size: tuple[int, int]
-
-    @property
-    def extension(self) -> str:
-        """Extension of the image member."""
-        return next(ext for ext in IMAGE_EXTENSIONS if ext in self.parts)
-
-    def read(self, extension: str) -> bytes:
-        """Return the bytes of one member; KeyError where the sample lists none such.
-
-        Raises ValueError where the tar holds another member there, or ends before: an index that
-        is off by one sample would give each image the mask of another.
-        """
-        offset, size = self.parts[extension]
-        with open(self.shard, "rb") as file:
-            block = os.pread(file.fileno(), BLOCK + size, offset - BLOCK)
-        if (
-            len(block) != BLOCK + size
-            or block[:100].rstrip(b"\0") != f"{self.key}.{extension}".encode()
-        ):
-            raise ValueError(
-                f"{self.shard} does not hold {self.key}.{extension} at byte {offset}, where the "
-                "index says: make the split or the data set again"
-            )
-        return block[BLOCK:]
-
-    def read_image(self) -> np.ndarray:
-        """Decode the image, uint8 RGB (H, W, 3)."""
-        return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
-
-    def read_mask(self) -> np.ndarray:
-        """Decode the mask, uint8 class ids (H, W); a class id alone is a mask of one pixel."""
-        if CLASS_EXTENSION in self.parts:
-            return np.array([[self.read_class()]], np.uint8)
-        return read_mask(self.read(MASK_EXTENSION), f"{self.shard}:{self.key}")
-
-    def read_class(self) -> int:
-        """Read the class id of a classification sample; ValueError where it is none."""
-        word = self.read(CLASS_EXTENSION)
-        if not word.isdigit() or not 0 <= int(word[:4]) <= IGNORE:
-            raise ValueError(
-                f"{self.shard}:{self.key} has the class {shown(word)}: convert the data set again"
-            )
-        return int(word[:4])
 
 
 @dataclass(frozen=True)
@@ -316,8 +255,3 @@ def check_split_name(name: str) -> None:
     """Raise ValueError for a name that is no plain folder's name."""
     if not SPLIT_NAME.fullmatch(name) or name != Path(name).name:
         raise ValueError(f"a split's name is a plain word such as eighth; got {shown(name)}")
-
-
-def parts_of_image(parts: Mapping[str, tuple[int, int]]) -> Parts:
-    """Return the image member alone."""
-    return {ext: where for ext, where in parts.items() if ext in IMAGE_EXTENSIONS}

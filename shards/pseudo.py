@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from .archive import LARGEST, TarWriter, index_text, read_index, replacing, write_text
-from .dataset import Sample
 from .manifest import FILE
 from .masks import read_mask
+from .sample import Sample
 from .text import (
     Wrong,
     checked,

@@ -4,8 +4,9 @@ import numpy as np
 
 from .. import IGNORE
 from ..terminal import printable
-from .dataset import Dataset, Sample
+from .dataset import Dataset
 from .manifest import Manifest, SubsetRecord
+from .sample import Sample
 
 SCORED = ("train", "val")
 NAMED = 5
@@ -45,17 +46,14 @@ def class_counts(subset: SubsetRecord, num_classes: int) -> np.ndarray:
     return np.sum([np.zeros(num_classes + 1, np.int64), *map(np.array, counts)], axis=0)
 
 
-def refuse_senseless(dataset: Dataset, split: str | None, *, selected: bool = False) -> None:
-    """Raise ValueError where no labeled pixel can give a loss, or validation images no score.
-
-    Masks are read only until one holds a label. `selected`: networks are chosen on the held-out
-    images of the split.
-    """
+def refuse_senseless(dataset: Dataset, split: str | None) -> None:
+    """Raise ValueError where no labeled pixel can give a loss, or the images that are scored on no
+    score. Masks are read only until one holds a label."""
     if dataset.task == "classification":
         return
     sides = [("val", None)] if "val" in dataset.subsets else []
     sides.append(("train", None) if split is None else ("labeled", split))
-    if selected and split is not None:
+    if split is not None and dataset.split_record(split)["counts"].get("held_out"):
         sides.append(("held_out", split))
     for name, of_split in sides:
         if of_split is None and name in dataset.subsets:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .archive import index_text, read_index, sha256_of, write_text
-from .dataset import SPLIT_FILE, SPLITS, Dataset, check_split_name, parts_of_image
+from .dataset import SPLIT_FILE, SPLITS, Dataset, check_split_name
 from .lists import NameTable, quoted, read_list, short_ids
+from .sample import parts_of_image
 from .source import shuffling_hash
 from .text import read_json, read_text
 

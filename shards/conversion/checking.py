@@ -11,9 +11,10 @@ import numpy as np
 from ... import IGNORE
 from ...terminal import printable
 from ..archive import read_index
-from ..dataset import SPLIT_SIDES, Dataset, Sample, Subset
+from ..dataset import SPLIT_SIDES, Dataset, Subset
 from ..manifest import ShardRecord
 from ..masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes
+from ..sample import Sample
 from ..sense import findings
 from .made_of import fault_of_shard
 from .parallel import mapped

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..archive import read_index, sha256_of, verify_index, write_text
-from ..dataset import parts_of_image
 from ..files import LeftOut
 from ..manifest import ShardRecord
+from ..sample import parts_of_image
 from ..source import Entry, Source
 from ..text import fields, hexadecimal, list_of, mapping, number, read_json, text
 

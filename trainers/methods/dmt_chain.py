@@ -96,6 +96,8 @@ class DmtLinkSettings(RunSettings):
 class DmtLink(Method):
     """Cross-entropy of mixed images under mixed dynamic weights."""
 
+    joins_batches = True
+
     def __init__(self, settings: DmtLinkSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.streams = settings.streams()

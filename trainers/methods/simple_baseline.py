@@ -135,6 +135,8 @@ class SimpleBaselineSettings(RunSettings):
 class SimpleBaseline(Method):
     """Cross-entropy on masks and self-correction on pseudo-labels, in one pass."""
 
+    joins_batches = True
+
     def __init__(
         self, settings: SimpleBaselineSettings, runtime: Runtime, num_classes: int
     ) -> None:

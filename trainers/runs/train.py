@@ -15,6 +15,7 @@ import torch
 from ...models import SegmentationNetwork
 from ...shards import Dataset
 from ...shards.sense import refuse_senseless
+from ..engine.batch_norm import check_batch_norms
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.journal import Journal, start_logging
@@ -84,6 +85,7 @@ class Run:
         }
         # What is wrong with the data is said before the folder is taken.
         refuse_senseless(self.dataset, split)
+        check_batch_norms(self.method, settings.geometry.crop_size, runtime.world_size)
         self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
         with ExitStack() as undo:
             for stream in self.streams.values():
