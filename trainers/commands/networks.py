@@ -9,6 +9,7 @@ import tyro
 
 from ...pipelines.settings import LoaderSettings
 from ...shards import Dataset
+from ...terminal import printable
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import Precision, close_runtime, open_runtime
@@ -109,7 +110,9 @@ def predict(arguments: list[str]) -> int:
             trained, images, out, settings, device=runtime.device, dtype=runtime.dtype
         )
         for sentence in done.skipped:
-            print(f"skipped: {sentence}")
+            print(f"skipped: {printable(sentence)}")
+        for line in done.said:
+            print(line)
         print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")

@@ -29,6 +29,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ... import kernels
+from ...shards.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.settings import to_plain
 from .export import TrainedNetwork
@@ -79,6 +80,8 @@ class PredictReport:
     """Images that were labeled."""
     skipped: tuple[str, ...]
     """One sentence for each file that was not."""
+    said: tuple[str, ...]
+    """A line for each reason why files were left out, or not shown whole."""
     seconds: float
 
 
@@ -103,7 +106,8 @@ def predict_images(
         raise ValueError("no images: name image files, or folders of them, after the run")
     _check_protocol(trained)
     _check_target(out, settings.overwrite)
-    sources = find_images(paths, out)
+    left_out, remarks = LeftOut(), LeftOut()
+    sources = find_images(paths, out, left_out)
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     skipped: list[str] = []
@@ -116,7 +120,7 @@ def predict_images(
         evaluating(trained.network),
         tqdm(total=len(sources), unit="image", disable=None) as progress,
     ):
-        images = read_ahead(sources, pool, ahead, failed)
+        images = read_ahead(sources, pool, ahead, failed, remarks)
         for batch in batched_by_size(images, settings.batch_size):
             for labeled in _label(trained, batch, device, dtype, failed):
                 writes.append(pool.submit(_write, out, labeled, trained, settings))
@@ -129,6 +133,7 @@ def predict_images(
     return PredictReport(
         images=len(sources) - len(skipped),
         skipped=tuple(skipped),
+        said=(*left_out.lines("not taken"), *remarks.lines("not shown whole")),
         seconds=time.perf_counter() - started,
     )
 
