@@ -41,14 +41,19 @@ def _fault_of_png(data: bytes) -> str:
         return "16 bits a channel"
     if depth != 8 or colour not in (0, 2):
         return "fewer than 8 bits a channel"
-    return ""
+    at = 8
+    while at < len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return ""
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return "a missing end"
 
 
 def _fault_of_jpeg(data: bytes) -> str:
     try:
         return _walk_jpeg(data)
     except IndexError:
-        return "no end marker"
+        return "a missing end"
 
 
 def _walk_jpeg(data: bytes) -> str:
@@ -80,5 +85,5 @@ def _walk_jpeg(data: bytes) -> str:
         elif marker == 0xDA:
             found = _NEXT_MARKER.search(data, at)
             if found is None:
-                return "no end marker"
+                return "a missing end"
             at = found.start()

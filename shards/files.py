@@ -47,11 +47,10 @@ def read_file(path: Path) -> bytes:
     """
     # Without O_NONBLOCK the opening of a pipe waits for a writer.
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise ValueError(f"{path} is a folder, pipe or device where a file should be: remove it")
     with open(number, "rb") as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise ValueError(
-                f"{path} is a folder, pipe or device where a file should be: remove it"
-            )
         return file.read()
 
 

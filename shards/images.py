@@ -169,7 +169,7 @@ def pack_image(
     copied = isinstance(data, bytes) and image.mode in ("RGB", "L") and extension == found
     if isinstance(data, bytes):
         told = losses(image, data)
-        fault = fault_of(data, image.format or "") if copied else ""
+        fault = fault_of(data, image.format or "") if copied and not told else ""
         if fault:
             told.append(f"images encoded anew, as decoders disagree on {fault}")
         copied = copied and not told
