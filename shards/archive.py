@@ -154,6 +154,28 @@ def _index_row(path: Path, number: int, line: str, size: int) -> tuple[str, Part
     return key, parts
 
 
+def rows_of(tar: Path) -> list[tuple[str, Parts]]:
+    """Return what the index of a tar should list, from the tar's own headers.
+
+    Raises ValueError where one is damaged.
+    """
+    rows: list[tuple[str, Parts]] = []
+    with open(tar, "rb") as file:
+        while header := file.read(BLOCK).rstrip(b"\0"):
+            try:
+                member = tarfile.TarInfo.frombuf(header.ljust(BLOCK, b"\0"), "ascii", "strict")
+            except (tarfile.HeaderError, UnicodeError) as error:
+                raise ValueError(
+                    f"{tar} is damaged ({error}): convert the data set again"
+                ) from None
+            key, _, extension = member.name.partition(".")
+            if not rows or rows[-1][0] != key:
+                rows.append((key, {}))
+            rows[-1][1][extension] = (file.tell(), member.size)
+            file.seek(member.size + -member.size % BLOCK, os.SEEK_CUR)
+    return rows
+
+
 def verify_index(tar: Path, index: Path) -> None:
     """Check against the tar's own headers that every indexed member lies where the index says.
 

@@ -125,7 +125,7 @@ def _said(source: Source, notes: dict[str, Note], manifest: Manifest | None) -> 
     senseless = [] if manifest is None else findings(manifest)
     return (
         *source.left_out.lines("not taken"),
-        *remarks.lines("changed or read as said"),
+        *remarks.lines("changed"),
         *(f"warning: {finding}" for finding in senseless),
     )
 

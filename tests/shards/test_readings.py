@@ -114,7 +114,7 @@ TURNED = Image.fromarray(255 - IDS)
         (
             id_values(2),
             encoded(TURNED, "TIFF", tiffinfo={262: 0}),
-            "white as 0|stands? for no class",
+            "white as 0|for no class",
         ),
     ],
 )
