@@ -35,7 +35,9 @@ def chunk(name, data):
 
 
 def deep_png():
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in PIXELS.reshape(24, -1) * 257)
+    rows = b"".join(
+        b"\0" + row.astype(">u2").tobytes() for row in PIXELS.reshape(24, -1) * np.uint16(257)
+    )
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 24, 16, 2, 0, 0, 0))
     return PNG[:8] + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
