@@ -247,7 +247,14 @@ class Dataset:
 
 
 _SPLIT = fields(
-    {"counts": mapping(number()), "shards": mapping(hexadecimal)}, {"name": text}, open=True
+    {
+        "counts": fields(
+            dict.fromkeys(("labeled", "unlabeled", "all"), number()), {"held_out": number()}
+        ),
+        "shards": mapping(hexadecimal),
+    },
+    {"name": text},
+    open=True,
 )
 
 
