@@ -31,7 +31,7 @@ WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
     "pipelines": "views loaders streams",
-    "shards": "sources conversion commands",
+    "shards": "labeling sources conversion commands",
     "models": "",
     "benchmarks": "contenders measures",
 }
