@@ -38,7 +38,18 @@ WINGS = {
 """The wings of each folder: one imports those before it, and what lies beside them in the folder;
 the folder's front, `__init__.py`, names what it likes."""
 ONLY = {
-    "shards": {"numpy", "PIL", "webdataset", "tqdm", "tyro", "scipy", "nvidia", "fsspec"},
+    "shards": {
+        "numpy",
+        "PIL",
+        "webdataset",
+        "tqdm",
+        "tyro",
+        "scipy",
+        "nvidia",
+        "fsspec",
+        "yaml",
+        "pyarrow",
+    },
     "kernels": {"torch", "triton"},
 }
 

@@ -23,8 +23,11 @@ class Images:
         self.root = root
         self.all = walk_images(root, "", left_out)
         self._there = {normal(name): name for name in self.all}
+        self._by_stem: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}
         for name in self.all:
+            stem = normal(PurePosixPath(name).with_suffix("").as_posix())
+            self._by_stem.setdefault(stem, []).append(name)
             self._by_name.setdefault(normal(name.rsplit("/", 1)[-1]), []).append(name)
 
     def find(self, name: str, folders: Sequence[str], told_by: str) -> str:
@@ -54,9 +57,15 @@ class Images:
             "export with images, or copy them there"
         )
 
-    def has_name(self, name: str) -> bool:
-        """Tell whether an image is called so, in any folder."""
-        return normal(name) in self._by_name
+    def of_stem(self, stem: str) -> list[str]:
+        """Return the images of a path below the root, without its suffix."""
+        return self._by_stem.get(normal(stem), [])
+
+
+def head_of(path: Path) -> bytes:
+    """Return the first 64 KiB of a file, enough to know what wrote it."""
+    with path.open("rb") as file:
+        return file.read(1 << 16)
 
 
 def clean(name: str, told_by: str) -> list[str]:

@@ -13,11 +13,11 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ..files import LeftOut, read_file, walk
+from ..files import LeftOut, walk
 from ..labeling.documents import read_xml
 from ..labeling.drawn import DrawnSettings, Subsets, drawn_source
 from ..labeling.fill import box, ellipse, turned
-from ..labeling.finding import Images, part_of, subset_named
+from ..labeling.finding import Images, head_of, part_of, subset_named
 from ..labeling.regions import Drawing, Part, Polygon, Region, Runs, flat_ring, real
 from ..registry import SOURCES
 from ..source import Source
@@ -36,9 +36,8 @@ class CvatSettings(DrawnSettings):
 def find_cvat(root: Path) -> list[str]:
     """Return CVAT's XML files below a root, as paths below it."""
     names = sorted(name for name, _ in walk(root, "", LeftOut()) if name.endswith(".xml"))
-    return [
-        n for n in names if b"<annotations" in (head := read_file(root / n)) and b"<image" in head
-    ]
+    found = {name: head_of(root / name) for name in names}
+    return [name for name, data in found.items() if b"<annotations" in data]
 
 
 @SOURCES.register("cvat")

@@ -1,4 +1,4 @@
-"""Folders in VOC's form with a labelmap.txt, as CVAT (segmentation mask 1.1) and Datumaro write them.
+"""Folders in VOC's form with a labelmap.txt, as CVAT (segmentation mask 1.1) and Datumaro export.
 
 ROOT/labelmap.txt                      `name:R,G,B:parts:actions` a line
 ROOT/JPEGImages/a.jpg                  images; those without a mask are unlabeled
@@ -110,8 +110,10 @@ def _lists(root: Path, images: dict[str, str]) -> dict[str, str]:
     """Return the subset of each image that a list names."""
     folder = root / _LISTS
     found: dict[str, str] = {}
-    for path in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
-        subset = subset_named([path.stem], path.stem)
+    lists = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    # Lists of parts first: one of all images says nothing more.
+    for path in sorted(lists, key=lambda path: path.stem in _ALL):
+        subset = subset_named([path.stem], "train")
         for line in read_text(path).splitlines():
             name = normal(line.strip())
             if not name:
@@ -121,11 +123,7 @@ def _lists(root: Path, images: dict[str, str]) -> dict[str, str]:
                     f"{path} names {shown(name)}, which is not in {root / _IMAGES}: add the image, "
                     "or remove the line"
                 )
-            other = found.get(name)
-            if path.stem in _ALL:
-                found.setdefault(name, "train")
-            elif other not in (None, "train", subset):
-                raise ValueError(f"{path} and the list of {other} both name {name}: correct one")
-            else:
-                found[name] = subset
+            other = found.setdefault(name, subset)
+            if other != subset and path.stem not in _ALL:
+                raise ValueError(f"{path} names {name}, which is in {other}, too: correct one list")
     return found

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ..files import LeftOut, read_file, walk
+from ..files import LeftOut, walk
 from ..labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
 from ..labeling.fill import box, ellipse
-from ..labeling.finding import Images, part_of
+from ..labeling.finding import Images, head_of, part_of
 from ..labeling.regions import Bitmap, Drawing, Part, Polygon, Region, ring
 from ..registry import SOURCES
 from ..text import Wrong, anything, checked, fields, list_of, number, read_json, text
@@ -26,7 +26,7 @@ _FILE = fields(
 def find_labelme(root: Path) -> list[str]:
     """Return LabelMe's JSON files below a root, as paths below it."""
     names = sorted(name for name, _ in walk(root, "", LeftOut()) if name.endswith(".json"))
-    return [name for name in names if _is_labelme(read_file(root / name))]
+    return [name for name in names if _is_labelme(head_of(root / name))]
 
 
 @SOURCES.register("labelme")
@@ -59,12 +59,13 @@ def load_labelme(root: Path, settings: DrawnSettings) -> DrawnSource:
 
 
 def _is_labelme(data: bytes) -> bool:
-    return b'"shapes"' in data and (b'"imagePath"' in data or b'"imageHeight"' in data)
+    others = (b'"imagePath"', b'"imageHeight"', b'"flags"', b'"version"')
+    return b'"shapes"' in data and any(word in data for word in others)
 
 
 def _image(name: str, content: dict[str, Any], images: Images) -> str:
     here, stem = Path(name).parent.as_posix(), Path(name).stem
-    beside = [image for image in images.all if Path(image).with_suffix("").as_posix() == name[:-5]]
+    beside = images.of_stem(name.removesuffix(".json"))
     if len(beside) == 1:
         return beside[0]
     return images.find(content.get("imagePath") or f"{stem}.jpg", [here], name)
