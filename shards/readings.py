@@ -137,7 +137,7 @@ def _check_levels(levels: Mapping[int, int], ids: Mapping[int, int], file: str) 
 
 
 def _used(image: Image.Image) -> list[int]:
-    return sorted(index for _, index in image.getcolors(256) or [])
+    return np.flatnonzero(np.bincount(np.asarray(image).ravel(), minlength=256)).tolist()
 
 
 def _nearest(colour: Colour, colours: Mapping[Colour, int]) -> int | None:

@@ -51,7 +51,7 @@ def refuse_senseless(dataset: Dataset, split: str | None) -> None:
     score. Masks are read only until one holds a label."""
     if dataset.task == "classification":
         return
-    sides = [("val", None)] if "val" in dataset.subsets else []
+    sides: list[tuple[str, str | None]] = [("val", None)] if "val" in dataset.subsets else []
     sides.append(("train", None) if split is None else ("labeled", split))
     if split is not None and dataset.split_record(split)["counts"].get("held_out"):
         sides.append(("held_out", split))

@@ -220,11 +220,11 @@ def _contents_of(folder: Path) -> dict[str, str | None]:
     return found
 
 
-def _contents(dataset: Dataset, choice: Choice) -> dict[str, str | None]:
+def _contents(dataset: Dataset, choice: Choice) -> dict[str, str]:
     """Return the index files of a split: path in its folder -> content."""
     trained = [*choice.labeled, *choice.unlabeled]
     sides = {side: set(names) for side, names in (*choice.sides().items(), ("all", trained))}
-    contents: dict[str, str | None] = {}
+    contents: dict[str, str] = {}
     for subset in TRAINED:
         if subset not in dataset.subsets:
             continue

@@ -186,7 +186,7 @@ def share_of_cores() -> set[int]:
     ranks, rank = _of_launcher("LOCAL_WORLD_SIZE", 1), _of_launcher("LOCAL_RANK", 0)
     if not 0 <= rank < max(ranks, 1):
         raise ValueError(
-            f"LOCAL_RANK is {rank} and LOCAL_WORLD_SIZE {ranks}, which is no rank: start by torchrun"
+            f"LOCAL_RANK is {rank} and LOCAL_WORLD_SIZE {ranks}, which is no rank: use torchrun"
         )
     cores = sorted(os.sched_getaffinity(0))
     return set(cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks] or cores)

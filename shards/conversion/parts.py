@@ -154,8 +154,7 @@ def _find_parts(root: Path, there: Manifest | None) -> list[Path]:
         for folder in root.glob("part-*-of-*")
         if (name := _FOLDER.fullmatch(folder.name))
     }
-    joined = there is not None and there.complete
-    if joined and _all_joined(there, list(found.values())):
+    if there is not None and there.complete and _all_joined(there, list(found.values())):
         return [found[name] for name in sorted(found)]
     if not found:
         raise FileNotFoundError(

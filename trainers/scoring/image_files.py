@@ -111,8 +111,9 @@ def read_ahead(
         except (ValueError, OSError) as error:
             failed(str(error))
             continue
-        for remark in told if remarks is not None else ():
-            remarks.add(remark, str(source.path))
+        if remarks is not None:
+            for remark in told:
+                remarks.add(remark, str(source.path))
         yield source, image
 
 
