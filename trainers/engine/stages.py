@@ -64,6 +64,11 @@ class Method:
     def __init__(self, settings: Any, runtime: Runtime, num_classes: int) -> None:
         """Build all of these; each method has its own."""
 
+    def concerns(self, means: Mapping[str, float]) -> dict[str, str]:
+        """Say what the mean logged terms (by their names in the log) should worry the user about,
+        a sentence by a short name; each is said once in a run."""
+        return {}
+
     def find_network(self, name: str) -> nn.Module:
         """Return a network, or an ensemble of them, without distributed wrappers."""
         if name in self.ensembles:

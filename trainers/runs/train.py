@@ -116,6 +116,7 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
+        self.warned: set[str] = set()
         self.terminated = False
         signal.signal(signal.SIGTERM, self._terminate)
 
@@ -193,6 +194,7 @@ class Run:
             return
         self.journal.training(engine.step, means, lr, self._skipped())
         gc.collect()
+        self._warn(means)
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise ValueError(
@@ -200,6 +202,13 @@ class Run:
                 "with a lower --optimizer.lr or --precision fp32; the last good checkpoint is "
                 f"still in {self.out}"
             )
+
+    def _warn(self, means: dict[str, float]) -> None:
+        """Say what the method finds worrying in its terms, each thing once."""
+        for name, words in self.method.concerns(means).items():
+            if name not in self.warned and self.runtime.rank == 0:
+                log.warning(f"step {self.engine.step}: {words}")
+            self.warned.add(name)
 
     def _skipped(self) -> dict[str, int] | None:
         """Return the corrupt samples skipped so far on all ranks, by stream; None where one would
