@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_run import assert_same_state
+from running import assert_same_state
 from tiny import METHOD_RECIPES, tiny_recipe
 from tiny_rounds import ROUND_RECIPES
 from warpseg.__main__ import main

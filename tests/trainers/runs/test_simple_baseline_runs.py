@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_run import assert_same_state
+from running import assert_same_state
 from tiny import TINY_NETWORKS, tiny_recipe
 from warpseg.models import NETWORKS, plain_state_dict
 from warpseg.models.norm import DomainBatchNorm
