@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from warpseg.__main__ import VERBS, main
-from warpseg.trainers.recipes.registry import METHODS, RECIPES, ROUNDS
+from warpseg.trainers.methods.registry import METHODS, ROUNDS
+from warpseg.trainers.recipes.registry import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("shards", "pipelines", "kernels", "models", "trainers", "benchmarks")
@@ -103,7 +104,7 @@ def options(kind, prefix=""):
 
 def test_no_option_comes_or_goes_unseen():
     """Users' files name options; tests/options.txt lists them, and changes with them."""
-    kinds = {name: kind for name, (kind, _) in METHODS.items()} | ROUNDS
+    kinds = {name: kind for name, (kind, _) in METHODS.items()} | dict(ROUNDS)
     found = sorted(f"{name} {option}" for name, kind in kinds.items() for option in options(kind))
     listed = (ROOT / "tests" / "options.txt").read_text().splitlines()
     assert found == listed

@@ -11,10 +11,12 @@ from ...pipelines.settings import LoaderSettings
 from ...shards import Dataset
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
-from ..engine.runtime import Precision, close_runtime, open_runtime
+from ..engine.runtime import close_runtime, open_runtime
+from ..engine.speed import Precision
 from ..engine.stopping import Stopped, terminating
 from ..engine.streams import open_subset
-from ..labels.labeling import LabelingSettings, label_subset
+from ..labels.labeling import label_subset
+from ..labels.settings import LabelingSettings
 from ..labels.statistics import label_table
 from ..runs.folder import open_trained, score
 from ..scoring.export import Graph, TrainedNetwork, export_network

@@ -1,5 +1,6 @@
 """The verbs train and report."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ...plugins import load_plugins, require_plugins
 from ..engine.journal import start_logging
 from ..engine.settings import RunSettings, from_plain
 from ..methods.rounds import RoundsSettings
@@ -23,6 +25,7 @@ def train(arguments: list[str]) -> int:
         return 0 if arguments else 2
     if arguments[0] == "--only":
         return _train_part(arguments)
+    _load_recorded(arguments)
     recipe, settings, rest = _read_recipe(arguments)
     run = _rounds_command if isinstance(settings, RoundsSettings) else _run_command
     tyro.cli(run(recipe, settings), args=rest, prog=f"warpseg train {recipe}")
@@ -128,6 +131,16 @@ def _train_part(arguments: list[str]) -> int:
     return 0
 
 
+def _load_recorded(arguments: list[str]) -> None:
+    """Load the plugins of the run that `--resume` goes on with: they may hold its recipe."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    if "--resume" not in words or "--out" not in words[:-1]:
+        return
+    file = Path(words[words.index("--out") + 1]) / "settings.json"
+    if file.is_file():
+        require_plugins(json.loads(file.read_text()).get("plugins", ()), file.parent)
+
+
 def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSettings, list[str]]:
     """Take the recipe's name, or the file that changes one, off the words."""
     if not arguments[0].startswith("-"):
@@ -145,8 +158,16 @@ def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSetting
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(changes, dict) or "recipe" not in changes:
         raise ValueError(f"{path} needs a line 'recipe: NAME', the recipe that it changes")
+    _load_named(changes.pop("plugins", []), path)
     base = find_recipe(changes.pop("recipe"))
     return path.stem, from_plain(type(base), changes, base), arguments[2:]
+
+
+def _load_named(plugins: Any, path: Path) -> None:
+    """Load the plugins that a file of settings names, by paths from its own folder."""
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        raise ValueError(f"{path}: plugins is a list of files of Python; got {plugins!r}")
+    load_plugins(path.parent / name for name in plugins)
 
 
 def _recipe_list() -> str:

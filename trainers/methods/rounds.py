@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
+from ..labels.settings import LabelingSettings
 
 PART = "part.json"
 """File in a part's folder that is there when the part is finished."""

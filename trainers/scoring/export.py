@@ -27,6 +27,7 @@ from ... import __version__
 from ...kernels import upsample
 from ...models import Ensemble, build_network
 from ...pipelines.settings import NormalizationSettings
+from ...plugins import require_plugins
 from ..drawing import Colour
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
@@ -52,6 +53,8 @@ class TrainedNetwork:
     normalization: NormalizationSettings
     evaluation: EvaluationSettings
     task: Literal["segmentation", "classification"] = "segmentation"
+    plugins: tuple[Mapping[str, str], ...] = ()
+    """Records of the plugins that parts of the network came with."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Where it comes from (recipe, split, step, score): plain values, for the reader."""
 
@@ -109,16 +112,23 @@ def export_network(
 def load_exported(folder: Path) -> TrainedNetwork:
     """Read a folder of released weights; the network is float32, on the CPU, in evaluation mode.
 
-    Raises FileNotFoundError for a missing file and ValueError for a damaged one.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged one, and as
+    `require_plugins`.
     """
     config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     for file in (config_file, weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist: {folder} is no exported network")
+    damaged = (ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
     try:
         config = json.loads(config_file.read_text())
         if config["warpseg_format"] != FORMAT:
             raise ValueError(f"format {config['warpseg_format']}, this program reads {FORMAT}")
+        plugins = tuple(config.get("plugins", ()))
+    except damaged as error:
+        raise _damaged(folder, error) from error
+    require_plugins(plugins, folder)
+    try:
         classes = tuple(config["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in config["palette"])
         network = build_network(
@@ -134,13 +144,16 @@ def load_exported(folder: Path) -> TrainedNetwork:
             normalization=from_plain(NormalizationSettings, config["normalization"]),
             evaluation=from_plain(EvaluationSettings, config["evaluation"]),
             task=config["task"],
+            plugins=plugins,
             origin=config["origin"],
         )
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{folder} is a damaged export ({reason}); export the run again"
-        ) from error
+    except damaged as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    reason = str(error).splitlines()[0]
+    return ValueError(f"{folder} is a damaged export ({reason}); export the run again")
 
 
 class DeployedNetwork(nn.Module):
@@ -178,6 +191,7 @@ def _write_weights(trained: TrainedNetwork, folder: Path, half: bool) -> None:
         "network": trained.name,
         "options": dict(trained.options),
         "task": trained.task,
+        "plugins": list(trained.plugins),
         "num_classes": len(trained.classes),
         "classes": trained.classes,
         "palette": trained.palette,
