@@ -34,7 +34,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "dsbn": {"correction": "ce"},
     "scl": {},
     # Table 2.
-    "fixed-bn": {"batch_norm": "fixed", "correction": "ce"},
+    "fixed-bn": {"batch_norm": "fixed", "fixed_statistics": "pretrained", "correction": "ce"},
 }
 """What the recipes of one round change of the student, by the word in their name."""
 RELEASED: dict[str, Any] = {
