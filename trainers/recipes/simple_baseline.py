@@ -57,6 +57,7 @@ CITYSCAPES: dict[str, Any] = {
     "schedule": ScheduleSettings(name="poly", power=0.9),
     "evaluation": EvaluationSettings(pad_to=(1025, 2049)),
     "batch_size": 2,
+    "ranks": 8,
     "num_steps": 20_000,
 }
 VOC: dict[str, Any] = {

@@ -26,6 +26,7 @@ from ..engine.stages import Engine
 from ..engine.streams import next_batches, open_streams
 from ..methods.registry import build_method
 from ..scoring.evaluate import Score
+from .batch import batch_advice, batch_words
 from .folder import claim_folder, describe_run, score
 
 log = logging.getLogger("warpseg")
@@ -96,6 +97,9 @@ class Run:
             name: size * runtime.world_size * settings.accumulate
             for name, size in batch_sizes.items()
         }
+        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
+            log.info(advice)
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
         self.engine = Engine(

@@ -33,6 +33,7 @@ from warpseg.kernels import cutmix_boxes
 from warpseg.pipelines.settings import GeometrySettings
 from warpseg.trainers.methods.gta import Gta, kept_shares
 from warpseg.trainers.methods.settings.gta import BACKBONE
+from warpseg.trainers.recipes.registry import RECIPES
 
 RECIPE = "gta-synthetic-swiftnet18-tiny"
 EVERYTHING = (*BACKBONE, "decoder", "classifier")
@@ -435,3 +436,24 @@ def test_losses_fall_on_few_images(learner):
 def test_settings_are_checked(changes, said):
     with pytest.raises(ValueError, match=said):
         small(RECIPE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "epochs"),
+    [
+        ("voc", 866, 80),
+        ("voc-183", 866, 80),
+        ("voc-92", 874, 80),
+        ("voc-1464", 759, 80),
+        ("voc-5291", 440, 80),
+        ("cityscapes", 174, 200),
+        ("cityscapes-100", 179, 200),
+        ("cityscapes-744", 139, 200),
+    ],
+)
+def test_an_epoch_is_a_pass_over_the_unlabeled_images(name, epoch, epochs):
+    settings = RECIPES[f"gta-{name}-deeplabv3plus-rn101"]()
+    assert (settings.warmup_steps, settings.num_steps) == (epoch, epochs * epoch)
+    data, _, labels = name.partition("-")
+    baseline = "-".join(filter(None, ("supervised", data, "gta", labels)))
+    assert RECIPES[f"{baseline}-deeplabv3plus-rn101"]().num_steps == epochs * epoch
