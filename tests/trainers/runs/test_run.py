@@ -62,7 +62,9 @@ def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(name, scenes,
     assert results(tmp_path / "halves") == results(tmp_path / "whole")
     assert_same_state(tmp_path / "halves", tmp_path / "whole")
     losses = rows(tmp_path / "whole")[0]["losses"]
-    assert all(0 < value < 20 for value in losses.values()), losses
+    # Shares and shifts may be 0, the loss of a stage may not.
+    assert all(value > 0 for name, value in losses.items() if "/" not in name), losses
+    assert all(0 <= value < 20 for value in losses.values()), losses
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
