@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..conversion.convert import convert as convert_source
+from ..conversion.named import pack
 from ..conversion.packing import PackSettings
 from ..dataset import Dataset
 from ..registry import SOURCES, Loader, loader_arguments
@@ -48,11 +48,10 @@ def _words(loader: Loader) -> type:
     if takes_root:
         fields.insert(0, ("root", _positional("ROOT", "Folder of the images.")))
     if settings is not None:
-        fields.append(("settings", settings, dataclasses.field(default_factory=settings)))
-    fields.append(("packing", PackSettings, dataclasses.field(default_factory=PackSettings)))
+        fields.append(("settings", settings))
     overwrite = tyro.conf.arg(help="Overwrite another conversion in DATA.")
-    fields.append(("replace", Annotated[bool, overwrite], False))
-    return dataclasses.make_dataclass("Words", fields)
+    fields += [("packing", PackSettings), ("replace", Annotated[bool, overwrite], False)]
+    return dataclasses.make_dataclass("Words", fields, kw_only=True)
 
 
 def _positional(metavar: str, text: str) -> Any:
@@ -72,13 +71,7 @@ def _convert_usage() -> str:
 
 
 def _convert(source: Source, data: Path, packing: PackSettings, replace: bool) -> int:
-    if source.size is not None:
-        if packing.size is not None:
-            raise ValueError(
-                "the source brings its images to a size by itself: say --size or that, not both"
-            )
-        packing = dataclasses.replace(packing, size=source.size)
-    report = convert_source(source, data, packing, replace_other=replace)
+    report = pack(source, data, packing, replace=replace)
     counts = ", ".join(f"{count} {name}" for name, count in report.samples.items())
     kept = f", {report.kept} were finished before" if report.kept else ""
     if packing.part is not None:

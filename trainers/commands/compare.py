@@ -26,10 +26,8 @@ from ...plugins import plugin_words, require_plugins
 from ...shards import Dataset
 from ..engine.journal import start_logging
 from ..engine.settings import first_difference, to_plain
-from ..recipes.registry import change_recipe
+from ..recipes.changes import change_recipe
 from ..reports.comparison import Comparison
-from ..reports.comparison_page import page, pictures
-from ..runs.folder import completed_settings
 from ..runs.record import Run, load_run
 
 PROGRAM = (sys.executable, "-m", "warpseg")
@@ -85,6 +83,8 @@ class Candidate:
         path = self.folder / "settings.json"
         if not path.is_file():
             return None
+        from ..runs.folder import completed_settings
+
         held = json.loads(path.read_text())
         require_plugins(held.get("plugins", ()), self.folder)
         asked = {"split": self.split, "settings": to_plain(self.settings)}
@@ -131,6 +131,8 @@ def run_comparison(
     changes: words such as `--num-steps 400`, for all recipes. Raises ValueError for a data set that
     cannot be scored, and RuntimeError, once the others are done, when a training failed.
     """
+    from ..reports.comparison_page import page, pictures
+
     dataset = Dataset.open(settings.data)
     if "val" not in dataset.subsets:
         raise ValueError(

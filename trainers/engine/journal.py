@@ -11,8 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..tables import decimal
 from .loggers import Logger
 
@@ -133,6 +131,8 @@ class Journal:
 def peak_memory_mib() -> float:
     """Return the most memory held so far, in MiB: of the GPU's allocator, or of this process on a
     CPU."""
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

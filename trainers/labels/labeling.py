@@ -43,8 +43,8 @@ from ...shards.pseudo import (
 )
 from ..engine.runtime import Runtime
 from ..engine.stopping import Stop, Stopped, never
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import evaluating
+from ..scoring.trained import TrainedNetwork
 from .predicted import Predicted, predict_subset, read_scratch, write_scratch
 from .ranking import Chunk, rank_classes
 from .request import claim_labels, describe_labels

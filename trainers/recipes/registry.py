@@ -5,9 +5,7 @@ reads METHOD-DATASET-NETWORK, with -tiny for what a CPU finishes in minutes. A r
 that returns settings; every one of them can be changed on the command line.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-
-import tyro
+from collections.abc import Callable, Mapping
 
 from ...registry import Registry
 from ..engine.settings import RunSettings
@@ -31,12 +29,3 @@ def find_recipe(name: str) -> RunSettings | RoundsSettings:
     """Return a recipe's settings. Raise ValueError with the names that come close when it does not
     exist."""
     return RECIPES.find(name)()
-
-
-def change_recipe(name: str, words: Sequence[str]) -> RunSettings | RoundsSettings:
-    """Return a recipe's settings changed by words of the command line, `--any.setting value`.
-
-    Raises as `find_recipe`; exits with status 2 and a message for a word that is no setting of it.
-    """
-    settings = find_recipe(name)
-    return tyro.cli(type(settings), args=words, default=settings, prog=f"warpseg train {name}")

@@ -28,7 +28,8 @@ from ..methods.registry import ROUNDS, ensembles_of, method_name, settings_kind
 from ..methods.rounds import RoundsSettings
 from ..scoring.evaluate import Score, Task, evaluate_network
 from ..scoring.export import CONFIG as EXPORT_CONFIG
-from ..scoring.export import TrainedNetwork, load_exported
+from ..scoring.export import load_exported
+from ..scoring.trained import TrainedNetwork
 
 _IMAGES_AT_ONCE = 250
 """Images that are classified together; segmented ones go one by one."""

@@ -13,10 +13,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -28,41 +25,15 @@ from ...kernels import upsample
 from ...models import Ensemble, build_network
 from ...pipelines.settings import NormalizationSettings
 from ...plugins import require_plugins
-from ..drawing import Colour
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
 from .inference import Size, evaluating
+from .settings import Graph
+from .trained import TrainedNetwork
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GRAPHS = {"pt2": "model.pt2", "onnx": "model.onnx"}
-Graph = Literal["none", "pt2", "onnx"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedNetwork:
-    """A network with what it takes to use it."""
-
-    network: nn.Module
-    name: str
-    """Its name for `build_network`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The options that it was built with."""
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    normalization: NormalizationSettings
-    evaluation: EvaluationSettings
-    task: Literal["segmentation", "classification"] = "segmentation"
-    plugins: tuple[Mapping[str, str], ...] = ()
-    """Records of the plugins that parts of the network came with."""
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from (recipe, split, step, score): plain values, for the reader."""
-
-    def __post_init__(self) -> None:
-        if len(self.palette) != len(self.classes):
-            raise ValueError(
-                f"the palette has {len(self.palette)} colours for {len(self.classes)} classes"
-            )
 
 
 def export_network(

@@ -109,6 +109,19 @@ def test_a_finished_run_has_nothing_left_to_do(scenes, tmp_path):
     assert results(tmp_path / "run") == before
 
 
+def test_a_run_older_than_a_setting_goes_on(scenes, tmp_path):
+    run("supervised", scenes, tmp_path / "run")
+    file = tmp_path / "run" / "settings.json"
+    held = json.loads(file.read_text())
+    del held["settings"]["logger"], held["settings"]["augmentation"]["options"], held["plugins"]
+    file.write_text(json.dumps(held))
+    run("supervised", scenes, tmp_path / "run", resume=True)
+    held["settings"]["num_steps"] = 7
+    file.write_text(json.dumps(held))
+    with pytest.raises(ValueError, match=r"with other settings: settings.num_steps: 7 before, 8"):
+        run("supervised", scenes, tmp_path / "run", resume=True)
+
+
 def test_a_run_scores_with_the_padding_of_its_protocol(scenes, tmp_path):
     for name, fill in {"mean": None, "black": (0, 0, 0)}.items():
         protocol = EvaluationSettings(pad_to=(60, 60), fill=fill)
