@@ -25,6 +25,9 @@ from .speed import Precision, SpeedSettings
 
 T = TypeVar("T")
 
+TOLD_ALONE = ("ranks",)
+"""Settings that change what a run says, not what it computes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
@@ -77,6 +80,12 @@ class RunSettings:
     def loggers(self) -> tuple[str, ...]:
         """Names of the loggers, that of the older flag among them."""
         return ("tensorboard",) * self.tensorboard + self.logger
+
+    @classmethod
+    def of_older(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Return the plain settings of a file that may be older than some of them, with what the
+        file meant by not having them where that is not the default."""
+        return plain
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation that the method trains with, for drawing it."""
@@ -152,9 +161,11 @@ def _levels(name: str, value: Any) -> Any:
 
 def first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Name the first setting in which two plain forms differ, with both values; None when they
-    agree."""
+    agree, but for what nothing that is computed depends on."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
+            if name in TOLD_ALONE:
+                continue
             found = first_difference(
                 _levels(name, old.get(name)), new.get(name), f"{where}.{name}" if where else name
             )

@@ -122,6 +122,24 @@ def test_a_run_older_than_a_setting_goes_on(scenes, tmp_path):
         run("supervised", scenes, tmp_path / "run", resume=True)
 
 
+def test_a_run_older_than_a_choice_keeps_what_it_did(scenes, tmp_path):
+    """Variants of consistency had the text's direction; the number of ranks changes nothing."""
+    for name, agrees in (("consistency", True), ("1w-cs", False)):
+        out = tmp_path / name
+        run(name, scenes, out, num_steps=3)
+        file = out / "settings.json"
+        held = json.loads(file.read_text())
+        assert held["settings"].pop("direction") == "code"
+        held["settings"]["ranks"] = 4
+        file.write_text(json.dumps(held))
+        if agrees:
+            run(name, scenes, out, num_steps=3, resume=True)
+            continue
+        with pytest.raises(ValueError, match=r"settings.direction: 'text' before, 'code' now"):
+            run(name, scenes, out, num_steps=3, resume=True)
+        run(name, scenes, out, num_steps=3, resume=True, direction="text")
+
+
 def test_a_run_scores_with_the_padding_of_its_protocol(scenes, tmp_path):
     for name, fill in {"mean": None, "black": (0, 0, 0)}.items():
         protocol = EvaluationSettings(pad_to=(60, 60), fill=fill)

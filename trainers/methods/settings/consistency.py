@@ -1,7 +1,7 @@
 """Settings of consistency with PhTPS; what they mean stands in methods/consistency.py."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ....pipelines.settings import StrongSettings
 from ...engine.settings import RunSettings
@@ -71,6 +71,13 @@ class ConsistencySettings(RunSettings):
                 "--cutmix mixes images of one batch: it needs --unlabeled-batch-size 2 or more and "
                 "--kl-mean pooled"
             )
+
+    @classmethod
+    def of_older(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Runs older than `direction` had that of the text."""
+        if plain.get("variant") in ("1w-cs", "2w-c1"):
+            return {"direction": "text", **plain}
+        return plain
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the unlabeled images."""
