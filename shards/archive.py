@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .text import read_text, shown
+from ..plain import shown
+from .text import read_text
 
 BLOCK = 512
 LARGEST = 2**40
@@ -52,6 +53,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 f"{reason}: {path} could not be written; free some space and run the same "
                 "command again, what is finished is kept"
             ) from error
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

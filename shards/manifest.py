@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..plain import shown
 from .archive import LARGEST, write_text
 from .masks import MAX_CLASSES
 from .text import (
@@ -19,7 +20,6 @@ from .text import (
     one_of,
     plain_object,
     read_json,
-    shown,
     text,
 )
 

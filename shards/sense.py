@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import IGNORE
-from ..terminal import printable
+from ..plain import one_line
 from .dataset import Dataset
 from .manifest import Manifest, SubsetRecord
 from .sample import Sample
@@ -27,7 +27,7 @@ def findings(manifest: Manifest) -> list[str]:
             found.append(f"the masks of {name} hold no labeled pixel: all of them are ignored")
         elif missing:
             ignored = counts[-1] / max(1, counts.sum())
-            named = printable(", ".join(missing[:NAMED])) + (
+            named = one_line(", ".join(missing[:NAMED])) + (
                 f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
             )
             hint = (

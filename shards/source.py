@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..terminal import steers
+from ..plain import steers
 from .files import LeftOut, normal, read_file, walk_images
 from .images import IMAGE_SUFFIXES
 from .masks import MAX_CLASSES, MaskValues
@@ -38,8 +38,9 @@ class Source:
 
     Subsets are `train`, `val`, and `unlabeled` for images that have no masks. `settings` are
     recorded in the manifest; `groups` are named sets of entry names (see Manifest); `left_out` says
-    what below the root is not taken. A source whose pixels are not files of their own overrides
-    `read` and `files`.
+    what below the root is not taken. `size`, height and width in pixels, is what images and masks
+    are brought to when they are packed, None their own. A source whose pixels are not files of
+    their own overrides `read` and `files`.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Source:
     task: str = "segmentation"
     settings: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..files import LeftOut
 from ..masks import id_values
+from ..registry import SOURCES
 from ..source import Source, list_images, pair_with_masks, unread
 
 VOID = 11
@@ -25,8 +26,12 @@ CLASSES = {
 }
 
 
+@SOURCES.register("camvid")
 def load_camvid(root: Path) -> Source:
-    """List CamVid's images and masks; subsets train, val and, where there is one, test."""
+    """List CamVid as the SegNet tutorial ships it: train/, trainannot/, val/, valannot/.
+
+    Subsets are train, val and, where there is one, test.
+    """
     subsets, left_out = {}, LeftOut()
     for subset in ("train", "val", "test"):
         if subset == "test" and not (root / "test").is_dir():

@@ -19,12 +19,14 @@ from typing import Literal
 import numpy as np
 
 from ... import IGNORE
+from ...plain import shown
 from ..files import LeftOut, normal, read_file
 from ..images import IMAGE_SUFFIXES, first_line
 from ..lists import plain_id
 from ..masks import MaskValues, default_palette, id_values
+from ..registry import SOURCES
 from ..source import Entry, Source
-from ..text import read_text, shown
+from ..text import read_text
 
 CLASSES = (
     "background",
@@ -82,8 +84,11 @@ class VocSource(Source):
         return read_file(self.root / entry.image), self.values.map(read_sbd(path), str(path))
 
 
+@SOURCES.register("voc")
 def load_voc(root: Path, settings: VocSettings) -> Source:
-    """List VOC's images and masks; subsets train, val and, where asked for, unlabeled.
+    """List PASCAL VOC 2012, with SBD's masks where they are; VOCdevkit/VOC2012 lies in ROOT.
+
+    Subsets are train, val and, where asked for, unlabeled.
 
     Raises FileNotFoundError or ValueError for a missing folder, list, image or mask.
     """
