@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..plain import shown
-from .text import read_text
+from .outside.text import read_text
 
 BLOCK = 512
 LARGEST = 2**40

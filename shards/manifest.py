@@ -9,7 +9,7 @@ from typing import Any
 from ..plain import shown
 from .archive import LARGEST, write_text
 from .masks import MAX_CLASSES
-from .text import (
+from .outside.text import (
     checked,
     fields,
     flag,

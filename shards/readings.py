@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from .. import IGNORE
-from .encoded import grey_bits, is_lossy
 from .images import has_more_pages
+from .outside.encoded import grey_bits, is_lossy
 
 Colour = tuple[int, int, int]
 _ADVICE = "say --mask-values palette to take the colours, or save the mask as 8-bit grey class ids"

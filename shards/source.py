@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..plain import steers
-from .files import LeftOut, normal, read_file, walk_images
-from .images import IMAGE_SUFFIXES
 from .masks import MAX_CLASSES, MaskValues
+from .outside.encoded import IMAGE_SUFFIXES
+from .outside.files import LeftOut, normal, read_file, walk_images
 
 Palette = tuple[tuple[int, int, int], ...]
 

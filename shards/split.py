@@ -22,9 +22,9 @@ import numpy as np
 from .archive import index_text, read_index, sha256_of, write_text
 from .dataset import SPLIT_FILE, SPLITS, Dataset, check_split_name
 from .lists import NameTable, quoted, read_list, short_ids
+from .outside.text import read_json, read_text
 from .sample import parts_of_image
 from .source import shuffling_hash
-from .text import read_json, read_text
 
 TRAINED = ("train", "unlabeled")
 """Subsets that a split is made from."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..archive import write_text
 from ..manifest import FILE, Manifest, ShardRecord, load_manifest
-from ..text import Wrong, checked, list_of, read_json, text
+from ..outside.text import Wrong, checked, list_of, read_json, text
 from .made_of import FILE as NOTES
 from .made_of import fault_of_shard, load_notes, save_notes
 

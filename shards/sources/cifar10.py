@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from ...plain import shown
-from ..files import LeftOut, check_name, read_file, walk
-from ..images import IMAGE_SUFFIXES, first_line
+from ..images import first_line
+from ..outside.encoded import IMAGE_SUFFIXES
+from ..outside.files import LeftOut, check_name, read_file, walk
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source, shuffling_hash

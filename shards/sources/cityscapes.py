@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from ... import IGNORE
-from ..files import LeftOut, read_file
 from ..images import open_image
 from ..masks import MaskValues, id_values
+from ..outside.files import LeftOut, read_file
 from ..registry import SOURCES
 from ..source import Entry, Source, list_images, unread
 

@@ -14,7 +14,6 @@ from typing import Literal
 
 from ... import IGNORE
 from ...plain import shown, steers
-from ..files import LeftOut
 from ..masks import (
     MaskValues,
     binary_values,
@@ -22,10 +21,11 @@ from ..masks import (
     grey_values,
     id_values,
 )
+from ..outside.files import LeftOut
+from ..outside.text import read_text
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Palette, Source, list_images, pair_with_masks, unread
-from ..text import read_text
 
 ValueKind = Literal["ids", "palette", "binary"]
 _NUMBER = re.compile(r"[0-9]{1,9}")

@@ -20,13 +20,14 @@ import numpy as np
 
 from ... import IGNORE
 from ...plain import shown
-from ..files import LeftOut, normal, read_file
-from ..images import IMAGE_SUFFIXES, first_line
+from ..images import first_line
 from ..lists import plain_id
 from ..masks import MaskValues, default_palette, id_values
+from ..outside.encoded import IMAGE_SUFFIXES
+from ..outside.files import LeftOut, normal, read_file
+from ..outside.text import read_text
 from ..registry import SOURCES
 from ..source import Entry, Source
-from ..text import read_text
 
 CLASSES = (
     "background",

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...shards.files import LeftOut, check_name, normal, read_file, walk_images
-from ...shards.images import IMAGE_SUFFIXES, losses, open_image, to_rgb, upright
+from ...shards.images import losses, open_image, to_rgb, upright
+from ...shards.outside.encoded import IMAGE_SUFFIXES
+from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
 
 
 @dataclass(frozen=True)

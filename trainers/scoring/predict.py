@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from ...plain import one_line, read_json
 from ...shards.archive import write_text
-from ...shards.files import LeftOut
+from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.locking import LOCK, alone
 from ..engine.settings import to_plain

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..plain import one_line, steers
-from .images import IMAGE_SUFFIXES
+from ...plain import one_line, steers
+from .encoded import IMAGE_SUFFIXES
 
 _MADE_BY_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "lost+found", "Thumbs.db", "desktop.ini"})
 

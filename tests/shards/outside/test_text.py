@@ -2,7 +2,7 @@
 
 import pytest
 from warpseg.plain import one_line, steers
-from warpseg.shards.text import (
+from warpseg.shards.outside.text import (
     Wrong,
     checked,
     fields,

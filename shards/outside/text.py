@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..plain import shown, steers
+from ...plain import shown, steers
 from .files import read_file
 
 Reader = Callable[[Any], Any]
