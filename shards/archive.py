@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .text import read_text, shown
+from ..plain import shown
+from .outside.text import read_text
 
 BLOCK = 512
 LARGEST = 2**40

@@ -7,12 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..plain import shown
 from .archive import count_rows, read_index
 from .images import IMAGE_EXTENSIONS
 from .manifest import Manifest, ShardRecord, load_manifest
 from .masks import CLASS_EXTENSION, MASK_EXTENSION
+from .outside.text import checked, fields, hexadecimal, mapping, number, read_json, text
 from .sample import Sample
-from .text import checked, fields, hexadecimal, mapping, number, read_json, shown, text
 
 SPLITS = "splits"
 SPLIT_FILE = "split.json"

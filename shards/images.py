@@ -6,28 +6,15 @@ import zlib
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageOps
 
-from .encoded import fault_of
+from .outside.encoded import FORMATS, fault_of
 
 Encoding = Literal["keep", "jpeg", "png", "npy"]
 Exif = Literal["auto", "upright", "raw"]
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "npy")
 """Extensions of the image member of a sample."""
-_AVIF = "avif" in features.modules and features.check("avif")
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".tga"),
-    *((".avif",) if _AVIF else ()),
-)
-"""Suffixes of files that are taken for images in a source's folders."""
-FORMATS = (
-    *("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF"),
-    *(("AVIF",) if _AVIF else ()),
-)
-"""What Pillow may take a file for, whatever its suffix: its other readers start other programs, or
-are hardly ever looked at."""
 _PACKED = ("JPEG", "PNG", "WEBP")
 JPEG_QUALITY = 95
 _EXTENSION = {"jpeg": "jpg", "png": "png", "npy": "npy"}

@@ -10,9 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from .files import normal
-from .images import IMAGE_SUFFIXES
-from .text import read_text, shown
+from ..plain import shown
+from .outside.encoded import IMAGE_SUFFIXES
+from .outside.files import normal
+from .outside.text import read_text
 
 _ENDINGS = ("_leftImg8bit", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_gtFine")
 _SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".mat")

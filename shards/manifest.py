@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..plain import shown
 from .archive import LARGEST, write_text
 from .masks import MAX_CLASSES
-from .text import (
+from .outside.text import (
     checked,
     fields,
     flag,
@@ -19,7 +20,6 @@ from .text import (
     one_of,
     plain_object,
     read_json,
-    shown,
     text,
 )
 

@@ -23,8 +23,7 @@ from PIL import Image
 from .archive import LARGEST, TarWriter, index_text, read_index, replacing, write_text
 from .manifest import FILE
 from .masks import read_mask
-from .sample import Sample
-from .text import (
+from .outside.text import (
     Wrong,
     checked,
     fields,
@@ -36,6 +35,7 @@ from .text import (
     read_json,
     text,
 )
+from .sample import Sample
 
 VERSION = 1
 LABEL_EXTENSION = "label.png"

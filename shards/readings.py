@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from .. import IGNORE
-from .encoded import grey_bits, is_lossy
 from .images import has_more_pages
+from .outside.encoded import grey_bits, is_lossy
 
 Colour = tuple[int, int, int]
 _ADVICE = "say --mask-values palette to take the colours, or save the mask as 8-bit grey class ids"
@@ -137,7 +137,7 @@ def _check_levels(levels: Mapping[int, int], ids: Mapping[int, int], file: str) 
 
 
 def _used(image: Image.Image) -> list[int]:
-    return sorted(index for _, index in image.getcolors(256) or [])
+    return np.flatnonzero(np.bincount(np.asarray(image).ravel(), minlength=256)).tolist()
 
 
 def _nearest(colour: Colour, colours: Mapping[Colour, int]) -> int | None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from .. import IGNORE
+from ..plain import shown
 from .archive import BLOCK, Parts
 from .images import IMAGE_EXTENSIONS, read_rgb
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
-from .text import shown
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import IGNORE
-from ..terminal import printable
+from ..plain import one_line
 from .dataset import Dataset
 from .manifest import Manifest, SubsetRecord
 from .sample import Sample
@@ -27,7 +27,7 @@ def findings(manifest: Manifest) -> list[str]:
             found.append(f"the masks of {name} hold no labeled pixel: all of them are ignored")
         elif missing:
             ignored = counts[-1] / max(1, counts.sum())
-            named = printable(", ".join(missing[:NAMED])) + (
+            named = one_line(", ".join(missing[:NAMED])) + (
                 f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
             )
             hint = (
@@ -51,7 +51,7 @@ def refuse_senseless(dataset: Dataset, split: str | None) -> None:
     score. Masks are read only until one holds a label."""
     if dataset.task == "classification":
         return
-    sides = [("val", None)] if "val" in dataset.subsets else []
+    sides: list[tuple[str, str | None]] = [("val", None)] if "val" in dataset.subsets else []
     sides.append(("train", None) if split is None else ("labeled", split))
     if split is not None and dataset.split_record(split)["counts"].get("held_out"):
         sides.append(("held_out", split))

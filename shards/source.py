@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..terminal import steers
-from .files import LeftOut, normal, read_file, walk_images
-from .images import IMAGE_SUFFIXES
+from ..plain import steers
 from .masks import MAX_CLASSES, MaskValues
+from .outside.encoded import IMAGE_SUFFIXES
+from .outside.files import LeftOut, normal, read_file, walk_images
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -37,10 +37,10 @@ class Source:
     """A data set in its original form: files below a root, listed by subset.
 
     Subsets are `train`, `val`, and `unlabeled` for images that have no masks. `settings` are
-    recorded in the manifest; `groups` are named sets of entry names (see Manifest). `size`,
-    height and width in pixels, is what images and masks are brought to when they are packed, None
-    their own; `left_out` says what below the root is not taken. A source whose pixels are not files
-    of their own overrides `read` and `files`.
+    recorded in the manifest; `groups` are named sets of entry names (see Manifest); `left_out` says
+    what below the root is not taken. `size`, height and width in pixels, is what images and masks
+    are brought to when they are packed, None their own. A source whose pixels are not files of
+    their own overrides `read` and `files`.
     """
 
     kind: str

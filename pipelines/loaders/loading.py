@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...plain import environment_number
 from ...shards import Sample
 from ...shards.images import DAMAGED
 from ..settings import LoaderSettings
@@ -183,20 +184,6 @@ class Loader(ABC):
 
 def share_of_cores() -> set[int]:
     """Return the cores of this rank: an equal share of the machine's, neighbours together."""
-    ranks, rank = _of_launcher("LOCAL_WORLD_SIZE", 1), _of_launcher("LOCAL_RANK", 0)
-    if not 0 <= rank < max(ranks, 1):
-        raise ValueError(
-            f"LOCAL_RANK is {rank} and LOCAL_WORLD_SIZE {ranks}, which is no rank: use torchrun"
-        )
+    ranks, rank = (environment_number(f"LOCAL_{n}", d) for n, d in (("WORLD_SIZE", 1), ("RANK", 0)))
     cores = sorted(os.sched_getaffinity(0))
     return set(cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks] or cores)
-
-
-def _of_launcher(name: str, otherwise: int) -> int:
-    word = os.environ.get(name, str(otherwise))
-    lowest = 1 if otherwise else 0
-    if not word.isascii() or not word.isdigit() or int(word[:9]) < lowest:
-        raise ValueError(
-            f"{name} is {word[:20]!r}, not a count of ranks: unset it, or use torchrun"
-        )
-    return int(word[:9])

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ...terminal import printable
+from ...plain import one_line
 from ..dataset import Dataset
 
 Data = Annotated[Path, tyro.conf.arg(metavar="DATA")]
@@ -29,6 +29,7 @@ def _split(
     overlap: Literal["error", "drop"] = "error",
     held_out: int = 0,
     pair: float | None = None,
+    order: Literal["hash", "permutation"] = "hash",
     balanced: Literal["auto", "yes", "no"] = "auto",
     with_unlabeled: bool = True,
     replace: bool = False,
@@ -47,6 +48,9 @@ def _split(
             networks by (`train --select held_out`).
         pair: Also make NAME-a and NAME-b, each with this share of the labeled images and as
             different as can be (DMT: 0.8).
+        order: How --seed orders the images of which the first are labeled: by a hash of their
+            names, or as NumPy's RandomState permutes their sorted names (the one-way paper's
+            splits: seeds 53 to 57).
         balanced: Take equally many images of each class; auto does for classification.
         with_unlabeled: Let images converted without masks join the unlabeled side.
         replace: Overwrite another split of this name.
@@ -58,10 +62,17 @@ def _split(
         raise ValueError("say either --labeled or --labeled-list")
     if unlabeled_list is not None and labeled_list is None:
         raise ValueError("--unlabeled-list goes with --labeled-list")
+    if labeled is None and order != "hash":
+        raise ValueError("--order goes with --labeled: a list says itself which images it means")
     if labeled is not None:
         equal = balanced == "yes" or (balanced == "auto" and dataset.task == "classification")
         choice = choose_fraction(
-            dataset, labeled, seed, balanced=equal, with_unlabeled=with_unlabeled
+            dataset,
+            labeled,
+            seed,
+            balanced=equal,
+            with_unlabeled=with_unlabeled,
+            order_by=order,
         )
     else:
         assert labeled_list is not None
@@ -108,7 +119,7 @@ def _check(data: Data, /, *, workers: int = 0) -> int:
     print(class_table(dataset, results))
     useless, warned = senseless(dataset), same_images(results)
     for problem in (*problems, *useless, *warned):
-        print(f"warpseg check: {printable(problem)}", file=sys.stderr)
+        print(f"warpseg check: {one_line(problem)}", file=sys.stderr)
     counts = ", ".join(f"{result.samples} {name}" for name, result in results.items())
     splits = f", {counted(len(dataset.splits), 'split')}" if dataset.splits else ""
     warnings = len(useless) + len(warned)
@@ -116,7 +127,7 @@ def _check(data: Data, /, *, workers: int = 0) -> int:
         *([counted(len(problems), "problem")] if problems else []),
         *([counted(warnings, "warning")] if warnings else []),
     ]
-    print(printable(f"{data}: {counts}{splits}: {' and '.join(states) or 'all is well'}"))
+    print(one_line(f"{data}: {counts}{splits}: {' and '.join(states) or 'all is well'}"))
     return 1 if problems or useless else 0
 
 

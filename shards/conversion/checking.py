@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ... import IGNORE
-from ...terminal import printable
+from ...plain import one_line
 from ..archive import read_index
 from ..dataset import SPLIT_SIDES, Dataset, Subset
 from ..manifest import ShardRecord
@@ -128,7 +128,7 @@ def class_table(dataset: Dataset, results: dict[str, Check]) -> str:
             images = result.images[row] if row < dataset.num_classes else ""
             cells += f"{share:>11.2%}  {images:>7}"
         number = row if row < dataset.num_classes else IGNORE
-        lines.append(f"{number:>3} {printable(name):<{width}}{cells}")
+        lines.append(f"{number:>3} {one_line(name):<{width}}{cells}")
     return "\n".join(lines)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..archive import TarWriter, index_text, replacing, verify_index, write_text
-from ..files import LeftOut
 from ..manifest import FILE, Manifest, ShardRecord, SubsetRecord, load_manifest
+from ..outside.files import LeftOut
 from ..sample import parts_of_image
 from ..sense import findings
 from ..source import Entry, Source, shuffling_hash

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..archive import read_index, rows_of, sha256_of, write_text
-from ..files import LeftOut
 from ..manifest import ShardRecord
+from ..outside.files import LeftOut
+from ..outside.text import fields, hexadecimal, list_of, mapping, number, read_json, text
 from ..sample import parts_of_image
 from ..source import Entry, Source
-from ..text import fields, hexadecimal, list_of, mapping, number, read_json, text
 
 FILE = "sources.json"
 _NOTES = mapping(fields({"stamp": hexadecimal, "remarks": mapping(list_of(lambda v: v, (2,)))}))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..archive import write_text
 from ..manifest import FILE, Manifest, ShardRecord, load_manifest
-from ..text import Wrong, checked, list_of, read_json, text
+from ..outside.text import Wrong, checked, list_of, read_json, text
 from .made_of import FILE as NOTES
 from .made_of import fault_of_shard, load_notes, save_notes
 
@@ -154,8 +154,7 @@ def _find_parts(root: Path, there: Manifest | None) -> list[Path]:
         for folder in root.glob("part-*-of-*")
         if (name := _FOLDER.fullmatch(folder.name))
     }
-    joined = there is not None and there.complete
-    if joined and _all_joined(there, list(found.values())):
+    if there is not None and there.complete and _all_joined(there, list(found.values())):
         return [found[name] for name in sorted(found)]
     if not found:
         raise FileNotFoundError(

@@ -4,7 +4,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from ..files import read_file
+from ..outside.files import read_file
 
 _DEEPEST = 64
 

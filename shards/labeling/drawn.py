@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 
 from ... import IGNORE
-from ..files import LeftOut, read_file
 from ..images import open_image, upright
 from ..masks import id_values
+from ..outside.files import LeftOut, read_file
 from ..palette import palette_of
 from ..source import Entry, Palette, Source, shuffling_hash
 from .regions import Drawing, labels_of

@@ -4,9 +4,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from ...terminal import steers
-from ..files import LeftOut, normal, walk_images
-from ..text import shown
+from ...plain import shown, steers
+from ..outside.files import LeftOut, normal, walk_images
 
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val"} | {
     "validation": "val",

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ... import IGNORE
-from ..files import normal
+from ...plain import shown
 from ..masks import MaskValues
-from ..text import read_json, read_text, shown
+from ..outside.files import normal
+from ..outside.text import read_json, read_text
 from .drawn import HeldOut
 
 CLASS_FILES = ("classes.txt", "labels.txt", "class_names.txt", "id2label.json", "objectInfo150.txt")

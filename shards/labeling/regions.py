@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...plain import shown
 from ..images import open_image
-from ..text import Wrong, shown
+from ..outside.text import Wrong
 from .brush import decode_brush
 from .fill import Patch, fill
 from .runs import decode_coco, decode_runs

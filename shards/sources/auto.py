@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import LeftOut, walk
 from ..labeling.drawn import DrawnSettings
+from ..outside.files import LeftOut, walk
 from ..registry import SOURCES, loader_arguments
 from ..source import Source
 from .coco import find_coco

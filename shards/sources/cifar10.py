@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ..files import LeftOut, check_name, read_file, walk
-from ..images import IMAGE_SUFFIXES, first_line
+from ...plain import shown
+from ..images import first_line
+from ..outside.encoded import IMAGE_SUFFIXES
+from ..outside.files import LeftOut, check_name, read_file, walk
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source, shuffling_hash
-from ..text import shown
 
 CLASSES = (
     "airplane",

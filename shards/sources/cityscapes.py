@@ -1,7 +1,8 @@
-"""Cityscapes: leftImg8bit/ and gtFine/, perhaps train_extra as unlabeled images.
+"""Cityscapes: leftImg8bit/ and gtFine/, perhaps train_extra, unlabeled or with coarse masks.
 
     leftImg8bit/{train,val,train_extra}/CITY/CITY_000000_000019_leftImg8bit.png
     gtFine/{train,val}/CITY/CITY_000000_000019_gtFine_labelIds.png      or _labelTrainIds.png
+    gtCoarse/train_extra/CITY/CITY_000000_000019_gtCoarse_labelIds.png  or _labelTrainIds.png
 
 Raw label ids become the 19 train ids; all other labels become IGNORE.
 """
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from ... import IGNORE
-from ..files import LeftOut, read_file
 from ..images import open_image
 from ..masks import MaskValues, id_values
+from ..outside.files import LeftOut, read_file
 from ..registry import SOURCES
 from ..source import Entry, Source, list_images, unread
 
@@ -49,8 +50,9 @@ class CityscapesSettings:
 
     labels: Labels = "auto"
     """Mask files: raw labelIds or labelTrainIds; auto takes labelIds where they are."""
-    coarse: bool = False
-    """Convert the images of train_extra without masks, as unlabeled."""
+    coarse: Literal["no", "images", "labels"] = "no"
+    """What becomes of train_extra. images: unlabeled images, without masks; labels: more training
+    images, with their coarse masks."""
     half: bool = False
     """Halve height and width, as the half-resolution experiments do."""
 
@@ -64,10 +66,12 @@ def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
     labels = _find_labels(root) if settings.labels == "auto" else settings.labels
     left_out = LeftOut()
     subsets = {subset: _pairs(root, subset, labels, left_out) for subset in ("train", "val")}
-    if settings.coarse:
+    if settings.coarse == "labels":
+        subsets["train"] += _pairs(root, "train_extra", labels, left_out, "gtCoarse")
+    if settings.coarse == "images":
         images = list_images(root, "leftImg8bit/train_extra", left_out)
         subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
-    read = {"train", "val", *(("train_extra",) if settings.coarse else ())}
+    read = {"train", "val"} if settings.coarse == "no" else {"train", "val", "train_extra"}
     left_out.join(unread(root, read, "leftImg8bit/"))
     source = Source(
         kind="cityscapes",
@@ -102,15 +106,17 @@ def _find_labels(root: Path) -> Labels:
     return "labelTrainIds" if found is None else "labelIds"
 
 
-def _pairs(root: Path, subset: str, labels: Labels, left_out: LeftOut) -> list[Entry]:
-    entries, ending = [], f"_gtFine_{labels}.png"
+def _pairs(
+    root: Path, subset: str, labels: Labels, left_out: LeftOut, kind: str = "gtFine"
+) -> list[Entry]:
+    entries, ending = [], f"_{kind}_{labels}.png"
     for image in list_images(root, f"leftImg8bit/{subset}", left_out):
         stem = Path(image).stem.removesuffix("_leftImg8bit")
         city = Path(image).parent.name
-        mask = f"gtFine/{subset}/{city}/{stem}{ending}"
+        mask = f"{kind}/{subset}/{city}/{stem}{ending}"
         if not (root / mask).is_file():
             raise FileNotFoundError(
-                f"{root / image} has no mask {root / mask}: fetch gtFine, or make the masks with "
+                f"{root / image} has no mask {root / mask}: fetch {kind}, or make the masks with "
                 "cityscapesscripts"
             )
         entries.append(Entry(name=image, image=image, mask=mask))
@@ -119,7 +125,7 @@ def _pairs(root: Path, subset: str, labels: Labels, left_out: LeftOut) -> list[E
         raise ValueError(
             f"{root}/leftImg8bit/{subset} holds two images for one mask: remove one of them"
         )
-    for path in sorted((root / "gtFine" / subset).glob(f"*/*{ending}")):
+    for path in sorted((root / kind / subset).glob(f"*/*{ending}")):
         if path.relative_to(root).as_posix() not in used:
             left_out.add("masks without an image", path.relative_to(root).as_posix())
     return entries

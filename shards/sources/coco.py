@@ -14,14 +14,15 @@ from typing import Any, Literal
 import numpy as np
 
 from ... import IGNORE
-from ..files import LeftOut, read_file, walk
+from ...plain import shown
 from ..images import open_image
 from ..labeling.drawn import NOBODY, DrawnSettings, DrawnSource, Subsets, drawn_source
 from ..labeling.finding import Images, clean, part_of, subset_named
 from ..labeling.regions import Drawing, Part, Polygon, Region, Runs, flat_ring
+from ..outside.files import LeftOut, read_file, walk
+from ..outside.text import Wrong, anything, checked, fields, list_of, number, read_json, text
 from ..registry import SOURCES
 from ..source import Entry
-from ..text import Wrong, anything, checked, fields, list_of, number, read_json, shown, text
 
 Kind = Literal["instances", "stuff", "panoptic"]
 _ADVICE = "export it from the tool again"

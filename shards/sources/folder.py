@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ... import IGNORE
-from ...terminal import steers
-from ..files import LeftOut
+from ...plain import shown, steers
 from ..masks import (
     MaskValues,
     binary_values,
@@ -22,10 +21,11 @@ from ..masks import (
     grey_values,
     id_values,
 )
+from ..outside.files import LeftOut
+from ..outside.text import read_text
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Palette, Source, list_images, pair_with_masks, unread
-from ..text import read_text, shown
 
 ValueKind = Literal["ids", "palette", "binary"]
 _NUMBER = re.compile(r"[0-9]{1,9}")

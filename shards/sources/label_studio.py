@@ -12,13 +12,23 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from ..files import LeftOut, walk
+from ...plain import shown
 from ..labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
 from ..labeling.fill import box, ellipse, turned
 from ..labeling.finding import Images, head_of, part_of
 from ..labeling.regions import Drawing, Part, Polygon, Region, Runs, real, ring
+from ..outside.files import LeftOut, walk
+from ..outside.text import (
+    Wrong,
+    anything,
+    checked,
+    fields,
+    list_of,
+    number,
+    plain_object,
+    read_json,
+)
 from ..registry import SOURCES
-from ..text import Wrong, anything, checked, fields, list_of, number, plain_object, read_json, shown
 
 _ADVICE = "export it from Label Studio again as JSON"
 _SIDE = number(1, 1 << 20)

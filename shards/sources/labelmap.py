@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ... import IGNORE
-from ..files import normal, walk_images
+from ...plain import shown
 from ..labeling.drawn import IGNORED, HeldOut, held_out
 from ..labeling.finding import subset_named
 from ..masks import MaskValues
+from ..outside.files import normal, walk_images
+from ..outside.text import read_text
 from ..registry import SOURCES
 from ..source import Entry, Source, unread
-from ..text import read_text, shown
 
 _IMAGES, _MASKS, _LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
 _ALL = ("trainval", "default", "all")

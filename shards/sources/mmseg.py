@@ -7,10 +7,10 @@ ROOT/classes.txt                 one class a line, or --names
 
 from pathlib import Path
 
-from ..files import walk_images
 from ..labeling.drawn import held_out
 from ..labeling.finding import PARTS
 from ..labeling.mask_files import CLASS_FILES, MaskFileSettings, classes_of, paired
+from ..outside.files import walk_images
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source, unread

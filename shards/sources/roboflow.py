@@ -7,14 +7,15 @@ import csv
 from pathlib import Path
 
 from ... import IGNORE
-from ..files import LeftOut, walk_images
+from ...plain import shown
 from ..labeling.drawn import HeldOut, held_out
 from ..labeling.finding import PARTS
 from ..masks import MaskValues
+from ..outside.files import LeftOut, walk_images
+from ..outside.text import read_text
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source
-from ..text import read_text, shown
 
 _MASK = "_mask.png"
 

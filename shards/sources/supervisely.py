@@ -9,13 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from ..files import LeftOut, walk
 from ..labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
 from ..labeling.fill import box
 from ..labeling.finding import PARTS, Images, part_of
 from ..labeling.regions import Bitmap, Drawing, Part, Polygon, Region, ring
+from ..outside.files import LeftOut, walk
+from ..outside.text import (
+    Wrong,
+    anything,
+    checked,
+    fields,
+    list_of,
+    number,
+    plain_object,
+    read_json,
+    text,
+)
 from ..registry import SOURCES
-from ..text import Wrong, anything, checked, fields, list_of, number, plain_object, read_json, text
 
 _ADVICE = "export it from Supervisely again"
 _SIDE = number(1, 1 << 20)

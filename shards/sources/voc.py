@@ -19,13 +19,15 @@ from typing import Literal
 import numpy as np
 
 from ... import IGNORE
-from ..files import LeftOut, normal, read_file
-from ..images import IMAGE_SUFFIXES, first_line
+from ...plain import shown
+from ..images import first_line
 from ..lists import plain_id
 from ..masks import MaskValues, default_palette, id_values
+from ..outside.encoded import IMAGE_SUFFIXES
+from ..outside.files import LeftOut, normal, read_file
+from ..outside.text import read_text
 from ..registry import SOURCES
 from ..source import Entry, Source
-from ..text import read_text, shown
 
 CLASSES = (
     "background",

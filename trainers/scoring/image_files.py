@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...shards.files import LeftOut, check_name, normal, read_file, walk_images
-from ...shards.images import IMAGE_SUFFIXES, losses, open_image, to_rgb, upright
+from ...shards.images import losses, open_image, to_rgb, upright
+from ...shards.outside.encoded import IMAGE_SUFFIXES
+from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,9 @@ def read_ahead(
         except (ValueError, OSError) as error:
             failed(str(error))
             continue
-        for remark in told if remarks is not None else ():
-            remarks.add(remark, str(source.path))
+        if remarks is not None:
+            for remark in told:
+                remarks.add(remark, str(source.path))
         yield source, image
 
 

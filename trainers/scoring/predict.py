@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from ...plain import one_line, read_json
 from ...shards.archive import write_text
-from ...shards.files import LeftOut
+from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.locking import LOCK, alone
 from ..engine.settings import to_plain
@@ -87,17 +87,17 @@ def predict_images(
     sources = find_images(paths, out, left_out)
     with alone(out):
         _check_target(out, settings.overwrite)
-        return _predict(trained, sources, out, settings, device, dtype, left_out)
+        return _predict(trained, sources, left_out, out, settings, device, dtype)
 
 
 def _predict(
     trained: TrainedNetwork,
     sources: list[Source],
+    left_out: LeftOut,
     out: Path,
     settings: PredictSettings,
     device: torch.device,
     dtype: torch.dtype,
-    left_out: LeftOut,
 ) -> PredictReport:
     remarks = LeftOut()
     started = time.perf_counter()

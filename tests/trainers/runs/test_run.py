@@ -62,7 +62,9 @@ def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(name, scenes,
     assert results(tmp_path / "halves") == results(tmp_path / "whole")
     assert_same_state(tmp_path / "halves", tmp_path / "whole")
     losses = rows(tmp_path / "whole")[0]["losses"]
-    assert all(0 < value < 20 for value in losses.values()), losses
+    # Shares and shifts may be 0, the loss of a stage may not.
+    assert all(value > 0 for name, value in losses.items() if "/" not in name), losses
+    assert all(0 <= value < 20 for value in losses.values()), losses
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -122,6 +124,25 @@ def test_a_run_older_than_a_setting_goes_on(scenes, tmp_path):
         run("supervised", scenes, tmp_path / "run", resume=True)
 
 
+def test_a_run_older_than_a_choice_keeps_what_it_did(scenes, tmp_path):
+    """Variants of consistency had the text's direction; the number of ranks changes nothing."""
+    for name, agrees in (("consistency", True), ("1w-cs", False)):
+        out = tmp_path / name
+        run(name, scenes, out, num_steps=3)
+        held, state = json.loads((out / "settings.json").read_text()), load_checkpoint(out)
+        for content in (held, state["run"]):
+            assert content["settings"].pop("direction") == "code"
+            content["settings"]["ranks"] = 4
+        (out / "settings.json").write_text(json.dumps(held))
+        save_checkpoint(out, {name: value for name, value in state.items() if name != "format"})
+        if agrees:
+            run(name, scenes, out, num_steps=3, resume=True)
+            continue
+        with pytest.raises(ValueError, match=r"settings.direction: 'text' before, 'code' now"):
+            run(name, scenes, out, num_steps=3, resume=True)
+        run(name, scenes, out, num_steps=3, resume=True, direction="text")
+
+
 def test_a_run_scores_with_the_padding_of_its_protocol(scenes, tmp_path):
     for name, fill in {"mean": None, "black": (0, 0, 0)}.items():
         protocol = EvaluationSettings(pad_to=(60, 60), fill=fill)
@@ -163,7 +184,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(scenes, tmp_path):
     from warpseg.trainers.engine.optimization import OptimizerSettings
 
-    diverging = OptimizerSettings(name="sgd", lr=1e30)
+    diverging = OptimizerSettings(name="sgd", lr=1e15)
     with pytest.raises(ValueError, match=r"loss supervised became (nan|inf) before step"):
         run(
             "supervised",

@@ -6,6 +6,21 @@ is encoded anew when it is packed. Only headers are looked at here: the pixels w
 
 import re
 
+from PIL import features
+
+_AVIF = "avif" in features.modules and features.check("avif")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".tga"),
+    *((".avif",) if _AVIF else ()),
+)
+"""Suffixes of files that are taken for images in a source's folders."""
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF"),
+    *(("AVIF",) if _AVIF else ()),
+)
+"""What Pillow may take a file for, whatever its suffix: its other readers start other programs, or
+are hardly ever looked at."""
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive Huffman coding; the others are hardly known."""
 _CODINGS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})

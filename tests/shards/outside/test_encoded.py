@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from warpseg.shards.encoded import fault_of
 from warpseg.shards.images import open_image, pack_image, read_rgb
+from warpseg.shards.outside.encoded import fault_of
 
 Y, X = np.mgrid[:24, :32]
 PIXELS = np.stack([X * 8, Y * 10, (X + Y) * 4], 2).astype(np.uint8)

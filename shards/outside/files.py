@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..terminal import printable, steers
-from .images import IMAGE_SUFFIXES
+from ...plain import one_line, steers
+from .encoded import IMAGE_SUFFIXES
 
 _MADE_BY_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "lost+found", "Thumbs.db", "desktop.ini"})
 
@@ -35,7 +35,7 @@ class LeftOut:
     def lines(self, before: str) -> list[str]:
         """Return a line for each reason: `before`, how many, the reason, which first."""
         return [
-            printable(f"{before}: {count} {reason} (first: {first})")
+            one_line(f"{before}: {count} {reason} (first: {first})")
             for reason, (count, first) in self.reasons.items()
         ]
 
@@ -107,9 +107,9 @@ def check_name(path: Path) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{printable(name)} has a name that is not UTF-8: rename it") from None
+        raise ValueError(f"{one_line(name)} has a name that is not UTF-8: rename it") from None
     if steers(path.name):
-        raise ValueError(f"{printable(name)} has control characters in its name: rename it")
+        raise ValueError(f"{one_line(name)} has control characters in its name: rename it")
 
 
 def normal(name: str) -> str:

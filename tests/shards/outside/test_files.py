@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from warpseg.shards.files import LeftOut, read_file, walk_images
+from warpseg.shards.outside.files import LeftOut, read_file, walk_images
 from warpseg.shards.source import Entry, list_images, pair_with_masks
 
 

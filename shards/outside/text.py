@@ -8,12 +8,11 @@ A JSON value is checked by readers, functions that return a value as it should b
 
 import codecs
 import json
-import reprlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..terminal import steers
+from ...plain import shown, steers
 from .files import read_file
 
 Reader = Callable[[Any], Any]
@@ -188,11 +187,6 @@ def anything(value: Any) -> Any:
 def plain_object(value: Any) -> dict[str, Any]:
     """Read a JSON object of any content."""
     return dict(_object(value))
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, cut short."""
-    return reprlib.repr(value)
 
 
 def _object(value: Any) -> Any:
