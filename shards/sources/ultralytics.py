@@ -52,6 +52,9 @@ def load_ultralytics(root: Path, settings: DrawnSettings) -> DrawnSource:
     subsets: Subsets = {}
     taken: set[str] = set()
     for part in _PARTS:
+        if part != "train" and content.get(part) == content.get("train"):
+            left_out.add("parts that are the training images again", part)
+            continue
         for image in _images_of(root, path, content, part, images):
             if image in taken:
                 raise ValueError(f"{path} has {image} in two parts: name it in one")
