@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ... import IGNORE
+from ...plain import shown, steers
 from ..images import open_image, upright
 from ..masks import id_values
 from ..outside.files import LeftOut, read_file
@@ -103,6 +104,9 @@ def drawn_source(
     """
     drawings = [d for images in subsets.values() for d in images.values() if d is not None]
     told = [n for n in classes or labels_of(drawings) if n != NOBODY]
+    strange = next((name for name in told if steers(name)), None)
+    if strange is not None:
+        raise ValueError(f"{root} has a class named {shown(strange)}, with control characters")
     names, ids, rest = _classes(root, told, settings, whole)
     _count_others(drawings, ids, left_out)
     smallest = smallest_on_top if settings.overlap == "auto" else settings.overlap == "smallest"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ... import IGNORE
-from ...plain import shown
+from ...plain import shown, steers
 from ..masks import MaskValues
 from ..outside.files import normal
 from ..outside.text import read_json, read_text
@@ -45,6 +45,9 @@ def classes_of(root: Path, settings: MaskFileSettings) -> tuple[tuple[str, ...],
         )
     else:
         names = _read_names(file)
+    strange = next((name for name in names if steers(name)), None)
+    if strange is not None:
+        raise ValueError(f"{file or '--names'} names {shown(strange)}, with control characters")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"{file or '--names'} names {twice!r} twice: give each its own name")

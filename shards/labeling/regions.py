@@ -53,6 +53,8 @@ class Runs:
     def patch(self, size: tuple[int, int]) -> Patch:
         """Return its pixels in an image of (height, width). Raises ValueError for damaged runs."""
         top, left, *own = (0, 0, *size) if self.window is None else self.window
+        if own[0] > size[0] or own[1] > size[1]:
+            raise ValueError(f"it is {own[1]} x {own[0]} pixels, larger than its image")
         decode = {"coco": decode_coco, "brush": decode_brush, "rows": decode_runs}[self.kind]
         return Patch(top, left, decode(self.counts, (own[0], own[1]))).within(size)
 

@@ -177,8 +177,8 @@ def _categories(
     colours: dict[str, tuple[int, int, int]] = {}
     for file in files:
         categories = file.content["categories"]
-        parents = {c.get("supercategory") for c in categories}
-        used = {a.get("category_id") for a in file.content["annotations"] if isinstance(a, dict)}
+        parents = [c.get("supercategory") for c in categories]
+        used = {a["category_id"] for a in file.content["annotations"] if _is_of_category(a)}
         for category in categories:
             name, id_ = category["name"], category["id"]
             # Roboflow puts the project's name first, as the parent of all; nothing is drawn of it.
@@ -199,6 +199,10 @@ def _categories(
         if list(names.values()).count(name) > 1:
             raise ValueError(f"{root} has two categories called {name!r}: rename one")
     return ordered, colours
+
+
+def _is_of_category(annotation: Any) -> bool:
+    return isinstance(annotation, dict) and isinstance(annotation.get("category_id"), int)
 
 
 def _drawings(
@@ -270,7 +274,7 @@ def _parts(value: Any, row: Mapping[str, Any]) -> tuple[Part, ...]:
     """Read a segmentation: polygons, or runs as numbers or text."""
     if isinstance(value, dict):
         rle = fields({"counts": anything, "size": list_of(_SIDE, (2,))}, open=True)(value)
-        if "height" in row and rle["size"] != (row["height"], row["width"]):
+        if "height" in row and "width" in row and rle["size"] != (row["height"], row["width"]):
             raise Wrong(f"has runs of the size {rle['size']}, unlike its image")
         counts = rle["counts"]
         if not isinstance(counts, str):

@@ -100,7 +100,8 @@ def _images_of(
     below the root counts.
     """
     given = content.get(part) or ()
-    for word in [given] if isinstance(given, str) else given:
+    words = list(given) if isinstance(given, list | tuple) else [given]
+    for word in words:
         if not isinstance(word, str):
             raise ValueError(f"{path} has {shown(word)} in {part}, which is no folder: correct it")
         below = _below(root, word, path)
