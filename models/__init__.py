@@ -1,8 +1,10 @@
 """Networks that return logits at their own output stride."""
 
 from .build import NETWORKS, build_network
+from .encoders.registry import ENCODERS
 from .ensemble import Ensemble
-from .network import SegmentationNetwork, count_parameters
+from .heads.head import HEADS, Head
+from .network import Encoder, SegmentationNetwork, count_parameters
 from .norm import (
     batch_norm_policy,
     convert_dsbn,
@@ -11,11 +13,15 @@ from .norm import (
     remove_dsbn,
     set_batch_norm_momentum,
 )
-from .weights import WeightsReport, load_weights
+from .weights.load import WeightsReport, load_weights
 
 __all__ = [
+    "ENCODERS",
+    "HEADS",
     "NETWORKS",
+    "Encoder",
     "Ensemble",
+    "Head",
     "SegmentationNetwork",
     "WeightsReport",
     "batch_norm_policy",

