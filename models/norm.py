@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .low_rank import merge_low_rank
 from .network import SegmentationNetwork
 
 POLICIES = {"batch": (True, True), "batch_frozen": (True, False), "running": (False, True)}
@@ -222,10 +223,11 @@ def plain_name(name: str) -> str:
 
 
 def plain_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state of the plain network inside a DSBN network's: the main branch only."""
+    """Return the state of the plain network inside an adapted one: of DSBN the main branch only,
+    of low-rank adaptation the sum."""
     return {
         plain_name(name): value
-        for name, value in state.items()
+        for name, value in merge_low_rank(state).items()
         if not re.search(r"(^|\.)aux\.[^.]+$", name)
     }
 

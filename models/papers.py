@@ -26,14 +26,14 @@ def join(encoder: Encoder, head: Head, num_classes: int) -> SegmentationNetwork:
     )
 
 
-def swiftnet(depth: int, num_classes: int, *, taps: str = "sum") -> SegmentationNetwork:
+def swiftnet(depth: int, num_classes: int, *, taps: str = "relu") -> SegmentationNetwork:
     """Return SwiftNet on ResNet-18 or -34.
 
     Args:
         depth: 18 or 34.
         num_classes: number of classes.
-        taps: features for skips and pooling: "sum", before the last ReLU of a stage (the paper), or
-            "relu", after it (the released code's default).
+        taps: features for skips and pooling: "relu", after the last ReLU of a stage (both released
+            codes), or "sum", before it (the one-way paper's words).
     """
     if taps not in ("sum", "relu"):
         raise ValueError(f"taps must be 'sum' or 'relu'; got {taps!r}")

@@ -76,8 +76,9 @@ class ResNet(Encoder):
 
     imagenet_hint = "pass a file with the deep stem (of U2PL, OpenMMLab's v1c or timm's resnet101s)"
     licence = "BSD-3-Clause"
-    form_given = True
-    """Whether the form was chosen, so that weights of Caffe do not choose another."""
+    form_given: bool | None = None
+    """Whether the form was chosen by name (True), or is left to the weights (False); None: it is
+    neither one's to choose."""
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 
     def __init__(
@@ -226,12 +227,17 @@ STEMS = {"torchvision": 0, "deep32": 32, "deep64": 64}
 
 
 def resnet(
-    depth: int, *, output_stride: int = 32, stem: str = "torchvision", form: Form = "torchvision"
+    depth: int, *, output_stride: int = 32, stem: str = "torchvision", form: Form | None = None
 ) -> ResNet:
-    """Return a ResNet with a stem of a name; arguments as those of `ResNet`."""
+    """Return a ResNet with a stem of a name; arguments as those of `ResNet`, but form None, which
+    leaves it to the weights."""
     if stem not in STEMS:
         raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {stem!r}")
-    return ResNet(depth, stride=output_stride, stem_width=STEMS[stem], form=form)
+    encoder = ResNet(
+        depth, stride=output_stride, stem_width=STEMS[stem], form=form or "torchvision"
+    )
+    encoder.form_given = form is not None if depth >= 50 else None
+    return encoder
 
 
 for _depth in BLOCKS:

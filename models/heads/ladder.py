@@ -1,7 +1,7 @@
 """SwiftNet (single scale): an ImageNet ResNet, spatial pyramid pooling and a light ladder.
 
-Orsic and Segvic, as section 4 of the one-way consistency paper uses it: taps before the last ReLU
-of each stage, 128 decoder channels, logits at stride 4.
+Orsic and Segvic, as section 4 of the one-way consistency paper uses it: 128 decoder channels,
+logits at stride 4. The paper taps stages before their last ReLU, the released codes behind it.
 """
 
 import torch

@@ -41,6 +41,9 @@ class EvaluationSettings:
     """Label the mirrored image, too, and average."""
     average: Literal["softmax", "logits"] = "softmax"
     """What is averaged over windows, scales and flips."""
+    align_corners: bool = False
+    """Enlarge logits with their corners on the image's corners, as the codes of UniMatch, U2PL,
+    GTA-Seg and DST-CBC do: for networks that were trained there; exports do alike."""
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "size", "bound", "pad_to"):
@@ -102,6 +105,8 @@ class EvaluationSettings:
             words.append("flip")
         if self.mode == "sliding" or self.flip or len(self.scales) > 1:
             words.append(f"mean {self.average}")
+        if self.align_corners:
+            words.append("corners aligned")
         return ", ".join(words)
 
 

@@ -14,9 +14,11 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ...models import SegmentationNetwork
 from .networks import NetworkSettings
 from .speed import SpeedSettings
 
@@ -81,11 +83,13 @@ class Runtime:
     ) -> nn.Module:
         """Build a network as the settings say and make it ready for training; `change` comes
         before it is placed and wrapped."""
-        network: nn.Module = settings.build(num_classes)
+        network = settings.build(num_classes)
         if settings.sync_batch_norm and self.world_size > 1:
             if self.speed.compile != "none":
                 log.warning("torch.compile cuts the network at each synchronised batch norm")
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            # timm's, as torch's loses the activations inside timm's batch norms.
+            network = cast(SegmentationNetwork, convert_sync_batchnorm(network))
+        settings.prepare(network)
         return self.distribute(change(network) if change else network)
 
     def distribute(self, network: nn.Module) -> nn.Module:
@@ -139,8 +143,10 @@ class Runtime:
             return
         kinds: dict[torch.dtype, list[Tensor]] = {}
         for network in networks:
-            for buffer in network.buffers():
-                kinds.setdefault(buffer.dtype, []).append(buffer)
+            for module in network.modules():
+                # Frozen statistics are one on all ranks, and a mean would round them.
+                for buffer in () if getattr(module, "frozen", False) else module.buffers(False):
+                    kinds.setdefault(buffer.dtype, []).append(buffer)
         for dtype, buffers in kinds.items():
             joined = torch.cat([buffer.flatten() for buffer in buffers])
             dist.all_reduce(joined)
