@@ -184,7 +184,7 @@ class SegmentationNetwork(nn.Module):
         """
         size = (image.shape[-2], image.shape[-1])
         feature = self.decode(self.encode(image), size)
-        logits = self.classify(feature)
+        logits = _cut(self.classify(feature), size, self.output_stride)
         return (logits, feature) if return_feature else logits
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

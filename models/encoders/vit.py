@@ -125,7 +125,8 @@ class VitEncoder(Encoder):
 def prefixed(encoder: Encoder, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a state with timm's names under the encoder's, `model.` before them."""
     own = set(encoder.state_dict())
-    roots = {name.split(".")[1] for name in own}
+    # Tokens that this one does not have, too: a file with other tokens must not pass.
+    roots = {name.split(".")[1] for name in own} | {"cls_token", "reg_token", "pos_embed"}
     return {
         f"model.{key}" if key not in own and key.split(".")[0] in roots else key: value
         for key, value in state.items()
