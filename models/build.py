@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 
-from .encoders import builtin as _encoders
 from .encoders.registry import ENCODERS
 from .encoders.timm_encoder import timm_encoder
-from .heads import builtin as _heads
 from .heads.head import HEADS
 from .network import SegmentationNetwork
 from .papers import (
@@ -27,8 +25,6 @@ from .papers import (
     wide_resnet,
 )
 from .weights.load import load_weights
-
-del _encoders, _heads
 
 NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
     "swiftnet-rn18": partial(swiftnet, 18),

@@ -8,5 +8,5 @@ from typing import Any
 
 from ...registry import Registry
 
-ENCODERS: Registry[Callable[..., Any]] = Registry("encoder")
+ENCODERS: Registry[Callable[..., Any]] = Registry("encoder", modules=str(__package__))
 """Name -> builder(**options)."""

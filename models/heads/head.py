@@ -29,5 +29,5 @@ class Head:
     """Heights and widths of images that the head needs; others are padded."""
 
 
-HEADS: Registry[Callable[..., Head]] = Registry("head")
+HEADS: Registry[Callable[..., Head]] = Registry("head", modules=str(__package__))
 """Name -> builder(encoder, num_classes, **options)."""

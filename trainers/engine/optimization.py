@@ -1,14 +1,17 @@
 """Optimizers and learning-rate schedules of the papers, as settings."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,8 @@ def build_optimizer(
 
     Raises RuntimeError where apex is asked for and cannot serve.
     """
+    import torch
+
     groups = parameter_groups(networks, settings)
     implementation = "fused" if settings.implementation == "auto" else settings.implementation
     if implementation == "apex":

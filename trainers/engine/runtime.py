@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...models import SegmentationNetwork
 from .networks import NetworkSettings
-from .speed import SpeedSettings
+from .speed import Precision, SpeedSettings
 
 # Each rank keeps its own batch-norm statistics; PyTorch 2.15 gave the flag another name.
 KEEP_BUFFERS = (
@@ -30,8 +30,6 @@ KEEP_BUFFERS = (
 )
 
 log = logging.getLogger("warpseg")
-
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 @dataclass(kw_only=True)
