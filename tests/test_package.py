@@ -117,7 +117,8 @@ def test_wings_import_one_way(folder):
         parts = path.relative_to(ROOT).parts
         if parts[1:] == ("__init__.py",):
             continue
-        wing = parts[1] if len(parts) > 2 else ""
+        beside = path.stem if path.stem in order else ""
+        wing = parts[1] if len(parts) > 2 else beside
         assert wing in order, f"{path}: say in WINGS where {wing} stands"
         for name in relative_imports(path):
             if name[0] == folder:
