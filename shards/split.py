@@ -62,7 +62,12 @@ def labeled_count(text: str, total: int) -> int:
 
 
 def choose_fraction(
-    dataset: Dataset, labeled: str, seed: int, *, balanced: bool, with_unlabeled: bool
+    dataset: Dataset,
+    labeled: str,
+    seed: int,
+    *,
+    balanced: bool = False,
+    with_unlabeled: bool = True,
 ) -> Choice:
     """Choose labeled images at random; a smaller fraction of one seed is a part of a larger one.
 
