@@ -138,14 +138,15 @@ def hugging_face_v3(state):
     )
 
 
+SLOW = pytest.mark.slow
 FILES = [
-    ("dinov2-s14", dict, ()),
-    ("dinov2-s14", meta_v2, ("mask_token",)),
+    pytest.param("dinov2-s14", dict, (), marks=SLOW),
+    pytest.param("dinov2-s14", meta_v2, ("mask_token",), marks=SLOW),
     ("dinov2-s14", hugging_face_v2, ("mask_token",)),
-    ("dinov3-s16", dict, ()),
+    pytest.param("dinov3-s16", dict, (), marks=SLOW),
     ("dinov3-s16", meta_v3, None),
-    ("dinov3-s16", hugging_face_v3, None),
-    ("dinov3-s16plus", meta_v3, None),
+    pytest.param("dinov3-s16", hugging_face_v3, None, marks=SLOW),
+    pytest.param("dinov3-s16plus", meta_v3, None, marks=SLOW),
     ("dinov3-s16plus", hugging_face_v3, None),
 ]
 
