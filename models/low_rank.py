@@ -65,7 +65,8 @@ def adapt_attention(network: SegmentationNetwork, rank: int, alpha: float) -> No
     network.frozen = False
     network.backbone.train(network.training)
     for layer in found:
-        part = LowRank(*layer.weight.shape, rank, alpha)
+        outputs, inputs = layer.weight.shape
+        part = LowRank(outputs, inputs, rank, alpha)
         parametrize.register_parametrization(layer, "weight", part)
 
 

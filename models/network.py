@@ -8,7 +8,7 @@ before the classifier, learning-rate groups, transfer cuts) is written once, her
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +123,7 @@ class SegmentationNetwork(nn.Module):
         self.backbone.requires_grad_(False)
         for module in self.backbone.modules():
             if isinstance(module, _BatchNorm):
-                module.frozen = True  # pyright: ignore[reportAttributeAccessIssue]
+                cast(Any, module).frozen = True
         self.backbone.eval()
 
     def train(self, mode: bool = True) -> "SegmentationNetwork":

@@ -173,7 +173,7 @@ def describe(encoder: Encoder, name: str) -> None:
 
 def name_of(mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
     """Return the name of a normalisation, or its mean and standard deviation."""
-    known = {
+    known: dict[Any, str] = {
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "imagenet",
         ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "half",
         ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)): "none",

@@ -29,14 +29,15 @@ class MetaPositions(VisionTransformer):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         images, height, width, channels = x.shape
-        patches = self.pos_embed[:, 1:]
+        token, positions = cast(Tensor, self.cls_token), cast(Tensor, self.pos_embed)
+        patches = positions[:, 1:]
         side = round(patches.shape[1] ** 0.5)
         if (height, width) != (side, side):
             table = patches.float().reshape(1, side, side, channels).permute(0, 3, 1, 2)
             scale = [(height + OFFSET) / side, (width + OFFSET) / side]
             table = F.interpolate(table, scale_factor=scale, mode="bicubic")
             patches = table.permute(0, 2, 3, 1).reshape(1, height * width, channels).to(x.dtype)
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(images, -1, -1)
+        first = (token + positions[:, :1]).expand(images, -1, -1)
         tokens = x.reshape(images, height * width, channels) + patches
         return self.pos_drop(torch.cat((first.to(tokens.dtype), tokens), dim=1))
 

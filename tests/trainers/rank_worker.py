@@ -14,6 +14,7 @@ from warpseg import IGNORE, pipelines
 from warpseg.kernels import sample_tps, valid_mask
 from warpseg.models.build import NETWORKS
 from warpseg.shards import Dataset
+from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
 from warpseg.trainers.engine.speed import SpeedSettings
@@ -22,11 +23,20 @@ from warpseg.trainers.engine.streams import next_batches, open_streams
 from warpseg.trainers.methods.registry import build_method
 from warpseg.trainers.runs import train
 
+KINDS = {
+    "whole": {},
+    "frozen": {"network": NetworkSettings(name="light-timm:test_efficientnet", freeze="backbone")},
+    "adapted": {"network": NetworkSettings(name="light-timm:test_vit", lora_rank=2)},
+}
+"""What learns, by a word."""
 
-def gradients(folder):
+
+def gradients(folder, kind="whole"):
     """Save the weights after one SGD step of rate 1 of consistency on this rank's share."""
     runtime = open_runtime("cpu", "fp32")
-    settings = tiny_recipe(METHOD_RECIPES["consistency"], student_batch_norm="running", alpha=0.7)
+    settings = tiny_recipe(
+        METHOD_RECIPES["consistency"], student_batch_norm="running", alpha=0.7, **KINDS[kind]
+    )
     torch.manual_seed(0)
     method = build_method(settings, runtime, 5)
     generator = torch.Generator().manual_seed(1)

@@ -23,6 +23,18 @@ def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("kind", ["frozen", "adapted"])
+def test_where_a_part_learns_two_ranks_are_one(kind, tmp_path):
+    launch(WORKER, "gradients", tmp_path, kind)
+    launch(WORKER, "gradients", tmp_path, kind, ranks=1)
+    two, one = (torch.load(tmp_path / f"ranks-{ranks}.pt") for ranks in (2, 1))
+    assert two.keys() == one.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
+        if name.startswith("backbone.") and not name.endswith((".up", ".down")):
+            assert torch.equal(two[name], one[name]), name
+
+
 def test_gradients_are_reduced_once_per_optimizer_step(scenes, tmp_path):
     """Stages and accumulated batches add up on each rank first; networks may be compiled."""
     launch(WORKER, "reductions", tmp_path, scenes)
