@@ -119,7 +119,8 @@ class VitEncoder(Encoder):
         )
         rows, columns = (side // self.multiple for side in image.shape[-2:])
         return tuple(
-            tokens.reshape(len(tokens), rows, columns, -1).permute(0, 3, 1, 2) for tokens in found
+            tokens.reshape(tokens.shape[0], rows, columns, -1).permute(0, 3, 1, 2)
+            for tokens in found
         )
 
 

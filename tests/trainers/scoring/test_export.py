@@ -200,3 +200,16 @@ def test_a_graph_aligns_corners_as_the_protocol_does(trained, tmp_path):
         expected = F.interpolate(logits, SIZE, mode="bilinear", align_corners=True)
         found = torch.export.load(folder / "model.pt2").module()(image)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dpt-timm:test_vit", "swiftnet-timm:test_efficientnet"])
+def test_graphs_of_encoders_of_timm_take_any_number_of_images(trained, name, tmp_path):
+    torch.manual_seed(0)
+    network = build_network(name, 3).eval()
+    asked = dataclasses.replace(trained, network=network, name=name, options={})
+    folder = export_network(asked, tmp_path / "net", graph="pt2", graph_size=(33, 47))
+    image = torch.rand(3, 3, 33, 47)
+    with torch.no_grad():
+        expected = DeployedNetwork(network, trained.normalization)(image)
+        found = torch.export.load(folder / "model.pt2").module()(image)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
