@@ -39,7 +39,7 @@ def test_pretrained_parts_learn_slowly_or_not_at_all(name):
 
 def test_a_missing_file_is_named():
     network = RECIPES["supervised-voc-dpt-dinov2-s14"]().network
-    with pytest.raises(FileNotFoundError, match="dinov2_vits14_pretrain.pth does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"dinov2_vits14_pretrain.pth does not exist"):
         network.build(21)
-    with pytest.raises(ValueError, match="fetch dinov2_vits14_pretrain.pth"):
+    with pytest.raises(ValueError, match=r"fetch dinov2_vits14_pretrain.pth"):
         network.build(21, weights="imagenet")
