@@ -15,7 +15,7 @@ from forked import command, sentence
 from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.trainers.recipes.registry import RECIPES
 
-SEEDS = range(25)
+SEEDS = range(100)
 LOADER = ("--loader.loader", "portable", "--loader.threads", "1")
 STRANGE = (
     *(None, True, -1, 0, 5, 10**30, 1e308, float("nan"), "", "x", "\x1b[2J\n", "../../etc"),
