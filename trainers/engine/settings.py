@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 LARGEST = 2**53
 """Numbers of settings lie below it in size, so that they are exact wherever they go."""
+TOLD_ALONE = ("ranks",)
+"""Settings that change what a run says, not what it computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,8 @@ class RunSettings:
     """optimizer steps of the run"""
     accumulate: int = 1
     """batches whose mean gradient makes one step"""
+    ranks: int = 1
+    """ranks that the batch sizes are made for: a run on others says what differs"""
     precision: Precision = "auto"
     """auto is bf16 or fp16 on a GPU and fp32 on a CPU"""
     seed: int = 0
@@ -66,7 +70,8 @@ class RunSettings:
     """further records of the run: tensorboard (extra: tensorboard), or those of plugins"""
 
     def __post_init__(self) -> None:
-        positive = ("batch_size", "num_steps", "accumulate", "log_every", "checkpoint_every")
+        positive = ("batch_size", "num_steps", "accumulate", "ranks", "log_every")
+        positive += ("checkpoint_every",)
         for name in positive:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
@@ -82,6 +87,12 @@ class RunSettings:
     def loggers(self) -> tuple[str, ...]:
         """Names of the loggers, that of the older flag among them."""
         return ("tensorboard",) * self.tensorboard + self.logger
+
+    @classmethod
+    def of_older(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Return the plain settings of a file that may be older than some of them, with what the
+        file meant by not having them where that is not the default."""
+        return plain
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation that the method trains with, for drawing it."""
@@ -174,9 +185,11 @@ def _levels(name: str, value: Any) -> Any:
 
 def first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Name the first setting in which two plain forms differ, with both values; None when they
-    agree."""
+    agree, but for what nothing that is computed depends on."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
+            if name in TOLD_ALONE:
+                continue
             found = first_difference(
                 _levels(name, old.get(name)), new.get(name), f"{where}.{name}" if where else name
             )

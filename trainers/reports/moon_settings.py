@@ -1,6 +1,7 @@
 """Settings of the two moons, importable without torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 LABELS_PER_CLASS = 3
 
@@ -15,6 +16,9 @@ class MoonSettings:
     """standard deviation of the points around their arc (its radius is 1)"""
     noise: float = 0.2
     """standard deviation of the perturbation"""
+    direction: Literal["code", "text"] = "code"
+    """the divergence of (b) and (d): code, from the perturbed prediction to the clean one; text,
+    from the clean one to the perturbed one"""
     steps: int = 2500
     """steps of Adam with its default settings, each on all points"""
     seed: int = 0

@@ -156,10 +156,14 @@ def release_folder(out: Path) -> None:
 
 
 def completed_settings(run: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run's file, those that are newer than the file as by default."""
+    """Return the settings of a run's file, those that are newer than the file as by default, or
+    as they were before there was a choice."""
+    held = run["settings"]
     kind = ROUNDS[run["method"]] if run["method"] in ROUNDS else settings_kind(run["method"])
+    if issubclass(kind, RunSettings):
+        held = kind.of_older(held)
     try:
-        return to_plain(from_plain(kind, run["settings"]))
+        return to_plain(from_plain(kind, held))
     except ValueError:  # a setting that is gone since: the comparison names it
         return run["settings"]
 

@@ -36,6 +36,7 @@ from ..engine.stopping import Stop, Stopped, never, terminating
 from ..engine.streams import next_batches, open_streams
 from ..methods.registry import build_method
 from ..scoring.evaluate import Score
+from .batch import batch_advice, batch_words
 from .folder import (
     RunFile,
     check_same,
@@ -159,6 +160,9 @@ class Run:
             name: size * runtime.world_size * settings.accumulate
             for name, size in batch_sizes.items()
         }
+        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
+            log.info(advice)
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
         self.engine = Engine(
@@ -178,6 +182,7 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
+        self.warned: set[str] = set()
 
     def _let_go(self) -> None:
         """Give back a folder that was new and in which nothing was done."""
@@ -293,6 +298,7 @@ class Run:
             return
         self.journal.training(engine.step, means, lr, self._skipped())
         gc.collect()
+        self._warn(means)
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             self._diverge(f"loss {bad[0]} became {means[bad[0]]} before step {engine.step}")
@@ -306,6 +312,13 @@ class Run:
         raise ValueError(
             f"{what}; start anew with a lower --optimizer.lr or --precision fp32; {kept}"
         )
+
+    def _warn(self, means: dict[str, float]) -> None:
+        """Say what the method finds worrying in its terms, each thing once."""
+        for name, words in self.method.concerns(means).items():
+            if name not in self.warned and self.runtime.rank == 0:
+                log.warning(f"step {self.engine.step}: {words}")
+            self.warned.add(name)
 
     def _skipped(self) -> dict[str, int] | None:
         """Return the corrupt samples skipped so far on all ranks, by stream; None where one would

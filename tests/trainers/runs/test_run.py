@@ -62,7 +62,9 @@ def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(name, scenes,
     assert results(tmp_path / "halves") == results(tmp_path / "whole")
     assert_same_state(tmp_path / "halves", tmp_path / "whole")
     losses = rows(tmp_path / "whole")[0]["losses"]
-    assert all(0 < value < 20 for value in losses.values()), losses
+    # Shares and shifts may be 0, the loss of a stage may not.
+    assert all(value > 0 for name, value in losses.items() if "/" not in name), losses
+    assert all(0 <= value < 20 for value in losses.values()), losses
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -120,6 +122,24 @@ def test_a_run_older_than_a_setting_goes_on(scenes, tmp_path):
     file.write_text(json.dumps(held))
     with pytest.raises(ValueError, match=r"with other settings: settings.num_steps: 7 before, 8"):
         run("supervised", scenes, tmp_path / "run", resume=True)
+
+
+def test_a_run_older_than_a_choice_keeps_what_it_did(scenes, tmp_path):
+    """Variants of consistency had the text's direction; the number of ranks changes nothing."""
+    for name, agrees in (("consistency", True), ("1w-cs", False)):
+        out = tmp_path / name
+        run(name, scenes, out, num_steps=3)
+        file = out / "settings.json"
+        held = json.loads(file.read_text())
+        assert held["settings"].pop("direction") == "code"
+        held["settings"]["ranks"] = 4
+        file.write_text(json.dumps(held))
+        if agrees:
+            run(name, scenes, out, num_steps=3, resume=True)
+            continue
+        with pytest.raises(ValueError, match=r"settings.direction: 'text' before, 'code' now"):
+            run(name, scenes, out, num_steps=3, resume=True)
+        run(name, scenes, out, num_steps=3, resume=True, direction="text")
 
 
 def test_a_run_scores_with_the_padding_of_its_protocol(scenes, tmp_path):
