@@ -109,6 +109,8 @@ def predict(arguments: list[str]) -> int:
         )
         for sentence in done.skipped:
             print(f"skipped: {printable(sentence)}")
+        for line in done.said:
+            print(line)
         print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
