@@ -1,7 +1,7 @@
 """Every verb of a run's life, killed at each of its file operations, or with a full disk from there
 on: the same command again ends as if nothing had been.
 
-The counts in docs/reliability.md are those of one whole run.
+Each is killed a second time amid the next try.
 """
 
 import hashlib
