@@ -137,10 +137,10 @@ def from_plain(kind: type[T], plain: dict[str, Any], base: T | None = None, wher
         default = None if base is None else getattr(base, name)
         held = _levels(name, value) if base is None else value
         values[name] = _convert(hints[name], held, default, f"{where}{name}")
-    made = kind(**values) if base is None else dataclasses.replace(cast(Any, base), **values)
+    made: Any = kind(**values) if base is None else dataclasses.replace(cast(Any, base), **values)
     if isinstance(made, NetworkSettings):
         made.parsed_options()  # on the command line, the network's builder asks for them
-    return made
+    return cast(T, made)
 
 
 def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class Method:
     also_evaluated: networks and ensembles that are scored beside it at the end of the run.
     ensembles:  name -> the networks whose mean probabilities answer to it.
     stages:     in the order of the paper.
+    joins_batches: whether images of all its streams pass the networks together.
     """
 
     networks: dict[str, nn.Module]
@@ -61,6 +62,7 @@ class Method:
     also_evaluated: tuple[str, ...] = ()
     ensembles: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     stages: Sequence[Stage]
+    joins_batches: ClassVar[bool] = False
 
     def __init__(self, settings: Any, runtime: Runtime, num_classes: int) -> None:
         """Build all of these; each method has its own."""

@@ -37,6 +37,8 @@ from .settings.dmt import DmtSettings
 class Dmt(Method):
     """The dynamic loss on pseudo-labels and cross-entropy on masks, in one pass."""
 
+    joins_batches = True
+
     def __init__(self, settings: DmtSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.runtime = runtime

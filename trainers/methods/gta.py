@@ -54,6 +54,8 @@ _ONE_CLASS = 0.99
 class Gta(Method):
     """The assistant's step, then the student's, then the teacher's."""
 
+    joins_batches = True
+
     def __init__(self, settings: GtaSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.runtime = runtime

@@ -46,6 +46,8 @@ CONSTANT_WEIGHTS = {"sce": 0.5, "ce": 1.0}
 class SimpleBaseline(Method):
     """Cross-entropy on masks and self-correction on pseudo-labels, in one pass."""
 
+    joins_batches = True
+
     def __init__(
         self, settings: SimpleBaselineSettings, runtime: Runtime, num_classes: int
     ) -> None:

@@ -14,6 +14,8 @@ import torch
 
 from ...models import SegmentationNetwork
 from ...shards import Dataset
+from ...shards.sense import refuse_senseless
+from ..engine.batch_norm import check_batch_norms
 from ..engine.checkpoint import (
     DIVERGED,
     check_state,
@@ -145,6 +147,8 @@ class Run:
         self.saved, self.stop = 0, cast(Stop, never)
         self._signal, self._next_look, self._looked = 0, 0, (0, time.perf_counter())
         # What is wrong with the data is said before the folder is taken.
+        refuse_senseless(self.dataset, split)
+        check_batch_norms(self.method, settings.geometry.crop_size, runtime.world_size)
         self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
         with ExitStack() as undo:
             undo.callback(self._close_streams)
