@@ -31,17 +31,12 @@ WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
     "pipelines": "views loaders streams",
-<<<<<<< HEAD
-    "shards": "sources conversion commands",
-    "models": "weights encoders heads papers build cost commands",
-=======
     "shards": "outside . sources conversion commands",
-    "models": "",
->>>>>>> main
+    "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures",
 }
 """The wings of each folder: one imports those before it, and what lies beside them in the folder
-(a module beside them that stands above some is named among them);
+(a module beside them that stands above them is named, too);
 the folder's front, `__init__.py`, names what it likes."""
 ONLY = {
     "shards": {"numpy", "PIL", "webdataset", "tqdm", "tyro", "scipy", "nvidia", "fsspec"},
