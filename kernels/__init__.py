@@ -19,6 +19,7 @@ from .losses.feature_shift import (
     feature_shift_reference,
     shift_table,
 )
+from .losses.ohem import hard_pixels, target_prob, target_prob_reference
 from .losses.reweight import reweight, reweight_reference
 from .losses.self_correction import self_correction, self_correction_reference
 from .nearest import at_centres
@@ -61,6 +62,7 @@ __all__ = [
     "ema_update_reference",
     "feature_shift",
     "feature_shift_reference",
+    "hard_pixels",
     "inverse_splat",
     "inverse_splat_reference",
     "normalize",
@@ -83,6 +85,8 @@ __all__ = [
     "stride_of",
     "strong_view",
     "strong_view_reference",
+    "target_prob",
+    "target_prob_reference",
     "tps_displacement",
     "upsample",
     "valid_mask",

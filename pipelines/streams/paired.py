@@ -48,6 +48,10 @@ class PairedStream(Stream[PairedBatch]):
             shown = window if self.strong.view == "mkd" else None
             weak, strong = colour_views(pixels, colours, self.normalization, self.dtype, shown)
             valid, tps = window_mask(window, self.geometry.crop_size), None
+            if self._second:
+                colours = self._second_colours(crops, self.strong)
+                _, more = colour_views(pixels, colours, self.normalization, self.dtype, shown)
+                second = SecondView(strong=more, valid=valid, tps=None)
         else:
             views, tps = self._view(pixels, window, 0)
             assert views.weak is not None
@@ -117,12 +121,14 @@ def paired(
     Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows. second: add
     a second strong view, perturbed independently of the first. Strong views are not made from a
     distorted weak one, but from the crop.
-    Raises ValueError for a subset without samples, or a second view of colours alone.
+    Raises ValueError for a subset without samples, or a second view of one that changes whole images
+    or is for classification.
     """
     strong = strong or StrongSettings()
-    if second and strong.view not in ("phtps", "ph", "tps", "none"):
+    if second and strong.view in ("sda", "randaugment"):
         raise ValueError(
-            f"a second strong view is photometric or warped; its view cannot be {strong.view!r}"
+            "a second strong view changes colours, warps the crop or both; its view cannot be "
+            f"{strong.view!r}"
         )
     return PairedStream(
         subset,

@@ -40,7 +40,7 @@ from ..views.sda import augment
 
 Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 
-_PHOTOMETRIC, _TPS, _DISTORTION, _RANDAUGMENT, _SDA = 0, 1, 4, 5, 6
+_PHOTOMETRIC, _TPS, _DISTORTION, _RANDAUGMENT, _SDA, _SECOND_COLOUR = 0, 1, 4, 5, 6, 7
 """What is drawn at a position; a second view takes the numbers 2 and 3."""
 _log = logging.getLogger(__name__)
 
@@ -240,6 +240,16 @@ class Stream(ABC, Generic[Batch]):
 
     def _colours(self, crops: Crops, settings: StrongSettings) -> list[Colour]:
         return [draw_colour(settings, row[COLOUR]) for row in crops.request.draws]
+
+    def _second_colours(self, crops: Crops, settings: StrongSettings) -> list[Colour]:
+        """Draw the colours of a second view, independent of the first one's: the draws of a sample
+        are used up by its first view."""
+        first = crops.request.position
+        draws = [
+            np.random.default_rng(self._sampler.seed_at(first + row, _SECOND_COLOUR)).random(8)
+            for row in range(self.batch_size)
+        ]
+        return [draw_colour(settings, row) for row in draws]
 
     def _to_device(self, values: Tensor) -> Tensor:
         if self.device.type == "cuda" and not values.is_cuda:
