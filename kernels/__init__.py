@@ -24,6 +24,7 @@ from .losses.reweight import reweight, reweight_reference
 from .losses.self_correction import self_correction, self_correction_reference
 from .nearest import at_centres
 from .upsample import stride_of, upsample
+from .views.classmix import ClassMasks, Mixing, class_masks, mix
 from .views.cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
 from .views.photometric import Photometric, photometric, sample_photometric
 from .views.random_crop import random_crop, random_crop_reference
@@ -35,15 +36,18 @@ from .views.warp import inverse_splat, inverse_splat_reference, warp, warp_refer
 __all__ = [
     "TPS",
     "Cases",
+    "ClassMasks",
     "ClassStatistics",
     "CropPlan",
     "Crops",
     "CutMixBoxes",
+    "Mixing",
     "Photometric",
     "PseudoLabel",
     "ResidentImages",
     "StrongView",
     "at_centres",
+    "class_masks",
     "class_thresholds",
     "confusion",
     "confusion_reference",
@@ -65,6 +69,7 @@ __all__ = [
     "hard_pixels",
     "inverse_splat",
     "inverse_splat_reference",
+    "mix",
     "normalize",
     "photometric",
     "pseudo_label",

@@ -187,9 +187,7 @@ def _half_area_boxes(
     return torch.stack([top, left, top + tall, left + wide], -1).long()[:, None]
 
 
-def _boxes_inside(
-    batch: int, size: tuple[int, int], generator: torch.Generator | None
-) -> Tensor:
+def _boxes_inside(batch: int, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
     """Return boxes (N, 1, 4) of U(.02, .4) of the area: aspect (relative to the crop's) and place
     are drawn again, for each image by itself, until the box lies inside the crop; its area stays.
     """

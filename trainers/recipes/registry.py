@@ -22,25 +22,34 @@ from ..methods.consistency import Consistency, ConsistencySettings
 from ..methods.dmt import Dmt, DmtSettings
 from ..methods.dmt_chain import DmtLink, DmtLinkSettings
 from ..methods.dmt_rounds import DmtChain, DmtRounds
+from ..methods.fixmatch import FixMatch, FixMatchSettings
 from ..methods.gta import Gta, GtaSettings
 from ..methods.mkd import Mkd, MkdSettings
+from ..methods.prevmatch import PrevMatch, PrevMatchSettings
 from ..methods.rounds import RoundsSettings
 from ..methods.simple_baseline import SimpleBaseline, SimpleBaselineRounds, SimpleBaselineSettings
 from ..methods.supervised import Supervised, SupervisedSettings
+from ..methods.unimatch import UniMatch, UniMatchSettings
+from ..methods.unimatch_v2 import UniMatchV2, UniMatchV2Settings
 from ..methods.vat import Vat, VatSettings
 from .dmt import DMT, scratch_recipes
 from .one_way import ONE_WAY, VARIANTS, segmentation_recipes
 from .online import ONLINE
 from .simple_baseline import SIMPLE_BASELINE, halved_recipes
+from .weak_to_strong import WEAK_TO_STRONG, weak_to_strong_recipes
 
 METHODS: dict[str, tuple[type[RunSettings], type[Method]]] = {
     "supervised": (SupervisedSettings, Supervised),
     "consistency": (ConsistencySettings, Consistency),
     "dmt": (DmtSettings, Dmt),
     "dmt-link": (DmtLinkSettings, DmtLink),
+    "fixmatch": (FixMatchSettings, FixMatch),
     "gta": (GtaSettings, Gta),
     "mkd": (MkdSettings, Mkd),
+    "prevmatch": (PrevMatchSettings, PrevMatch),
     "simple-baseline": (SimpleBaselineSettings, SimpleBaseline),
+    "unimatch": (UniMatchSettings, UniMatch),
+    "unimatch-v2": (UniMatchV2Settings, UniMatchV2),
     "vat": (VatSettings, Vat),
 }
 """Settings and method by name."""
@@ -168,6 +177,7 @@ def _add(
         MkdSettings, network=chosen, rampup_steps=first, **MKD_SCRATCH, **shared, **unlabeled
     )
     RECIPES.update(halved_recipes(family, shared, network))
+    RECIPES.update(weak_to_strong_recipes(family, shared, network))
     RECIPES.update(scratch_recipes(family, shared, network))
 
 
@@ -175,6 +185,7 @@ RECIPES.update(ONE_WAY)
 RECIPES.update(ONLINE)
 RECIPES.update(SIMPLE_BASELINE)
 RECIPES.update(DMT)
+RECIPES.update(WEAK_TO_STRONG)
 _add("camvid-swiftnet18", CAMVID, "swiftnet-rn18")
 _add("camvid-swiftnet18-tiny", CAMVID_TINY, "swiftnet-rn18", VARIANTS)
 _add("synthetic-swiftnet18-tiny", SYNTHETIC_TINY, "swiftnet-rn18", VARIANTS)

@@ -146,9 +146,7 @@ def test_gta_box_is_wider_than_half_the_image():
 def test_unimatch_boxes_are_drawn_for_each_image():
     """Published shares: half of the images, a fifth of the crop, more tall than wide."""
     size, count = (96, 96), 20_000
-    drawn = cutmix_boxes(
-        count, size, preset="unimatch", generator=torch.Generator().manual_seed(0)
-    )
+    drawn = cutmix_boxes(count, size, preset="unimatch", generator=torch.Generator().manual_seed(0))
     top, left, bottom, right = drawn.boxes[:, 0].double().unbind(-1)
     assert ((top >= 0) & (left >= 0) & (bottom <= 96) & (right <= 96)).all()
     height, width = bottom - top, right - left
@@ -160,7 +158,9 @@ def test_unimatch_boxes_are_drawn_for_each_image():
     assert share.max() <= 0.4
     # Sides are rounded down, by half a pixel of 96 on the mean.
     torch.testing.assert_close(share.mean().item(), 0.205, atol=0.005, rtol=0)
-    torch.testing.assert_close((height > width)[boxed].double().mean().item(), 0.72, atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        (height > width)[boxed].double().mean().item(), 0.72, atol=0.02, rtol=0
+    )
     always = cutmix_boxes(count, (321, 321), preset="unimatch", probability=1.0)
     top, left, bottom, right = always.boxes[:, 0].double().unbind(-1)
     share = (bottom - top) * (right - left) / 321**2

@@ -1,0 +1,228 @@
+"""What FixMatch, UniMatch and PrevMatch share: labels of weak views that teach strong ones.
+
+    y, c <- argmax and max of the softmax of some network on the weak view          no gradient
+    L(z) = sum_i CE(z_i, y_i) [c_i >= tau] / #{i: the crop shows an image at i}
+
+Unsure pixels count in the denominator, padding does not; the mixing moves labels, their certainty
+and the padding alike. Counts are means over all ranks, so that ranks together have the gradient of
+the joined batch.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from .... import IGNORE
+from ....kernels import (
+    Mixing,
+    class_masks,
+    cross_entropy,
+    cutmix_boxes,
+    hard_pixels,
+    mix,
+    pseudo_label,
+    window_mask,
+)
+from ....models import SegmentationNetwork, batch_norm_policy
+from ....pipelines.batches import PairedBatch
+from ....pipelines.settings import StrongSettings
+from ...engine.runtime import Runtime, unwrap
+from ...engine.settings import RunSettings
+from ...engine.streams import StreamSpec
+from ..losses import mean_cross_entropy
+from ..teaching import teaching
+
+Labels = Literal["teacher", "student", "running"]
+"""Who labels weak views."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeakToStrongSettings(RunSettings):
+    """A network whose labels of weak views teach it strong ones."""
+
+    strong: StrongSettings = field(default_factory=lambda: StrongSettings(view="colour"))
+    """the strong views, before they are mixed"""
+    unlabeled_batch_size: int = 4
+    """unlabeled images of a step on each rank; mixing needs at least 2"""
+    threshold: float = 0.95
+    """least confidence of a label that teaches (tau); above 1 none does"""
+    mixing: Literal["boxes", "classes", "none"] = "boxes"
+    """boxes: one box from the batch reversed; classes: half of the classes on top of the next image
+    (ClassMix)"""
+    mix_probability: float = 0.5
+    """share of the images, of each view by itself, that get a box"""
+    labeled_loss: Literal["mean", "hard"] = "mean"
+    """hard: the mean over hard pixels alone (OHEM), as on Cityscapes"""
+    hard_threshold: float = 0.7
+    """greatest probability of the true class at a hard pixel"""
+    hard_least: int = 200_000
+    """hard pixels of a batch on each rank at least; where fewer are labeled, all count"""
+    strong_batch_norm: Literal["batch", "batch_frozen"] = "batch"
+    """statistics of the passes on strong views; batch_frozen keeps them out of the running ones,
+    which then know weak and labeled images alone"""
+    frozen_backbone: bool = False
+    """train decoder and classifier alone; the backbone keeps its weights and statistics"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = 1 if self.mixing == "none" else 2
+        if self.unlabeled_batch_size < least:
+            raise ValueError(
+                f"--unlabeled-batch-size must be at least {least} with --mixing {self.mixing}; "
+                f"got {self.unlabeled_batch_size}"
+            )
+        for name in ("mix_probability", "hard_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must lie in [0, 1]; got {getattr(self, name)}")
+        if self.threshold < 0:
+            raise ValueError(f"--threshold must be >= 0; got {self.threshold}")
+        if self.hard_least < 1:
+            raise ValueError(f"--hard-least must be at least 1; got {self.hard_least}")
+        if self.strong.warped:
+            raise ValueError(
+                f"--strong.view {self.strong.view} warps the image, but not its labels; choose "
+                "colour, mkd, ph or none"
+            )
+
+    def strong_view(self) -> StrongSettings:
+        """Return the perturbation of the strong views."""
+        return self.strong
+
+    def streams(self, *, second: bool) -> dict[str, StreamSpec]:
+        """Return the streams: labeled images, and weak and strong views of unlabeled ones."""
+        return {
+            "labeled": StreamSpec(kind="labeled", subset="labeled", batch_size=self.batch_size),
+            "unlabeled": StreamSpec(
+                kind="paired",
+                subset="unlabeled",
+                batch_size=self.unlabeled_batch_size,
+                strong=self.strong,
+                second_view=second,
+            ),
+        }
+
+
+class Target(NamedTuple):
+    """What is taught of a view.
+
+    label: (N, H, W) uint8, IGNORE where nothing is taught. shown: (N, H, W) bool, no padding.
+    """
+
+    label: Tensor
+    shown: Tensor
+
+    def mixed(self, mixing: Mixing | None) -> "Target":
+        """Return the target of the view that is mixed alike."""
+        return self if mixing is None else Target(mix(self.label, mixing), mix(self.shown, mixing))
+
+    @property
+    def share(self) -> Tensor:
+        """The share of the shown pixels that are taught, 0-d; for the log."""
+        return (self.label != IGNORE).sum() / self.shown.sum().clamp(min=1)
+
+
+class WeakLabel(NamedTuple):
+    """What a network says of weak views: label (N, H, W) uint8, confidence, and what they show."""
+
+    label: Tensor
+    confidence: Tensor
+    shown: Tensor
+
+    def target(self, threshold: float) -> Target:
+        """Return what is taught: sure labels where the crop shows an image."""
+        taught = self.shown & (self.confidence >= threshold)
+        return Target(self.label.masked_fill(~taught, IGNORE), self.shown)
+
+
+def weak_label(logits: Tensor, views: PairedBatch) -> WeakLabel:
+    """Label weak views by logits (N, C, h, w) at stride s; no gradient."""
+    size = (views.weak.shape[-2], views.weak.shape[-1])
+    made = pseudo_label(logits.detach(), size)
+    return WeakLabel(made.label, made.confidence, window_mask(views.window, size))
+
+
+def label_views(network: nn.Module, views: PairedBatch) -> WeakLabel:
+    """Have a network label weak views in evaluation mode, without gradient or distributed wrapper."""
+    network = unwrap(network)
+    with teaching(network, "running"):
+        return weak_label(network(views.weak), views)
+
+
+def draw_mixing(settings: WeakToStrongSettings, weak: WeakLabel, num_classes: int) -> Mixing | None:
+    """Draw how one strong view is mixed; None for not at all."""
+    if settings.mixing == "none":
+        return None
+    if settings.mixing == "classes":
+        return class_masks(weak.label.masked_fill(~weak.shown, IGNORE), num_classes)
+    batch, height, width = weak.label.shape
+    boxes = cutmix_boxes(
+        batch, (height, width), preset="unimatch", probability=settings.mix_probability
+    )
+    return boxes.to(weak.label.device, non_blocking=True)
+
+
+def strong_views(views: PairedBatch) -> list[Tensor]:
+    """Return the one or two strong views of a batch."""
+    return [views.strong] if views.second is None else [views.strong, views.second.strong]
+
+
+def mixed_images(images: list[Tensor], mixings: list[Mixing | None]) -> Tensor:
+    """Return the mixed views, (K N, 3, H, W), one after the other."""
+    pairs = zip(images, mixings, strict=True)
+    return torch.cat([image if mixing is None else mix(image, mixing) for image, mixing in pairs])
+
+
+def taught_loss(logits: Tensor, target: Target, runtime: Runtime) -> Tensor:
+    """Return the cross-entropy of the taught pixels over the number of shown ones, 0-d.
+
+    logits (N, C, h, w) at stride s.
+    """
+    count = runtime.average(target.shown.sum())
+    return cross_entropy(logits, target.label, denominator=count)
+
+
+def labeled_loss(
+    logits: Tensor, mask: Tensor, settings: WeakToStrongSettings, runtime: Runtime
+) -> Tensor:
+    """Return the mean cross-entropy over labeled pixels of all ranks, or over the hard ones; which
+    those are is each rank's own affair, as in the published codes."""
+    if settings.labeled_loss == "hard":
+        mask = hard_pixels(
+            logits, mask, threshold=settings.hard_threshold, least=settings.hard_least
+        )
+    return mean_cross_entropy(logits, mask, runtime)
+
+
+def train_student(settings: WeakToStrongSettings, runtime: Runtime, num_classes: int) -> nn.Module:
+    """Build the network that is trained, its backbone frozen if the settings say so."""
+    change = freeze_backbone if settings.frozen_backbone else None
+    return runtime.train_network(settings.network, num_classes, change=change)
+
+
+def freeze_backbone(network: nn.Module) -> nn.Module:
+    """Keep the backbone's weights, and its statistics and dropout as in evaluation."""
+    backbone = cast(SegmentationNetwork, network).backbone
+    backbone.requires_grad_(False).eval()
+    return network
+
+
+def strong_pass(
+    settings: WeakToStrongSettings, student: nn.Module
+) -> AbstractContextManager[object]:
+    """Return the context of a pass on strong views: the policy of its batch norms."""
+    if settings.strong_batch_norm == "batch":
+        return nullcontext()
+    network = cast(SegmentationNetwork, unwrap(student))
+    parts: list[nn.Module] = [network.decoder, network.classifier]
+    if not settings.frozen_backbone:
+        parts.append(network.backbone)
+    return batch_norm_policy(nn.ModuleList(parts), settings.strong_batch_norm)
+
+
+def ema_share(step: int, decay: float) -> float:
+    """Return the share of the teacher that a step (from 0) keeps; the first copies the student."""
+    return min(1 - 1 / (step + 1), decay)
