@@ -4,8 +4,8 @@
     t   = max(threshold, the least-th smallest p of the pixels that are not IGNORE)
     hard pixels: p_i <= t; all of them where there are fewer than `least`
 
-(Shrivastava et al. 2016; as PSPNet's heirs have it: UniMatch, U2PL, TorchSemiSeg on Cityscapes, with
-.7 and 100 000 or 200 000.) One kernel writes p, five passes of `select` find t exactly and without
+(Shrivastava et al. 2016, in the form of UniMatch, U2PL and TorchSemiSeg on Cityscapes, with .7 and
+100 000 or 200 000.) One kernel writes p, five passes of `select` find t exactly and without
 a host sync, and the loss is `cross_entropy` of the mask that is left: a map of all classes at full
 resolution never exists. Bytes per pixel: 1 read and 4 written for p, 20 for t, 6 for the mask;
 3bC/s^2 for logits of b bytes (turned to class rows once). Floor: 5 + bC/s^2 and one read of p.

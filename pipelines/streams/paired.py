@@ -121,8 +121,8 @@ def paired(
     Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows. second: add
     a second strong view, perturbed independently of the first. Strong views are not made from a
     distorted weak one, but from the crop.
-    Raises ValueError for a subset without samples, or a second view of one that changes whole images
-    or is for classification.
+    Raises ValueError for a subset without samples, or a second view where views change whole
+    images or are for classification.
     """
     strong = strong or StrongSettings()
     if second and strong.view in ("sda", "randaugment"):

@@ -2,12 +2,12 @@
 
     each step:  x, y <- labeled batch       u_w, u_s <- weak and strong views of unlabeled crops
                 form of UniMatch V2 (--labels teacher, the default):
-                    y_u, c <- teacher(u_w)                                         no gradient
+                    y_u, c <- teacher(u_w)                                     no gradient
                     u_s, y_s, c_s <- boxes from the batch reversed, in half of the images
                     z_x, z_s <- student(cat(x, u_s))
                 form of UniMatch V1 (--labels student):
-                    z_x, z_w <- student(cat(x, u_w));  y_u, c <- z_w               no gradient
-                    u_s, y_s, c_s <- boxes;  z_s <- student(u_s)                   a batch of its own
+                    z_x, z_w <- student(cat(x, u_w));  y_u, c <- z_w           no gradient
+                    u_s, y_s, c_s <- boxes;  z_s <- student(u_s)               its own batch
                 L <- (CE(z_x, y) + sum CE(z_s, y_s) [c_s >= tau] / #shown) / 2
                 step of the optimizer on L
                 teacher <- moving average of the student, share min(1 - 1/(t+1), decay) kept

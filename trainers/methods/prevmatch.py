@@ -3,7 +3,7 @@
     each step:  the passes of UniMatch V1:  L_x;  L_1, L_2 of strong views and L_fp of dropped
                 features, all taught by labels y, c of the student
                 L_std  <- (L_1 + L_2) / 4 + L_fp / 2
-                y', c' <- sum w_j snapshot_j(u_w), of 1 to 3 snapshots, w ~ Dirichlet(1)   no gradient
+                y', c' <- sum w_j snapshot_j(u_w), 1 to 3 of them, w ~ Dirichlet(1)    no gradient
                 L_prev <- the same three losses, taught by y' where c' >= tau'
                 step of the optimizer on (L_x + L_std + lambda L_prev) / (2 + lambda)
     each n-th epoch:  the student enters the snapshots, the oldest of 8 leaves
@@ -16,6 +16,7 @@ chooses its teachers by validation masks; here time alone does.
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -75,6 +76,7 @@ class PrevMatch(Method):
     def __init__(self, settings: PrevMatchSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings, self.runtime, self.num_classes = settings, runtime, num_classes
         self.student = train_student(settings, runtime, num_classes)
+        self.drop = partial(with_dropped, rate=settings.feature_dropout)
         # All from the start, so that a checkpoint holds them: which are filled, the step tells.
         self.snapshots = [runtime.frozen_copy(self.student) for _ in range(settings.max_snapshots)]
         self.networks: dict[str, nn.Module] = {"student": self.student}
@@ -89,8 +91,7 @@ class PrevMatch(Method):
     def weak(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """(L_x + (L_fp + lambda L_fp') / 2) / (2 + lambda); targets go on to the strong views."""
         settings, labeled, views = self.settings, batches["labeled"], batches["unlabeled"]
-        change = partial(with_dropped, rate=settings.feature_dropout)
-        logits = self.student(torch.cat((labeled.image, views.weak)), change=change)
+        logits = self.student(torch.cat((labeled.image, views.weak)), change=self.drop)
         (clean, dropped), count = logits.chunk(2), len(labeled.image)
         weak, trust = weak_label(clean[count:], views), self.trust(step)
         targets = [(1.0, weak.target(settings.threshold))]
@@ -137,13 +138,11 @@ class PrevMatch(Method):
     @torch.no_grad()
     def ask_snapshots(self, image: Tensor, step: int) -> Tensor:
         """Return the logits of some snapshots, weighted by a draw from Dirichlet(1, ..., 1)."""
-        wanted = int(torch.randint(1, self.settings.max_asked + 1, ()))
-        chosen = torch.randperm(self.snapshots_at(step))[:wanted].tolist()
-        # Exponential numbers over their sum are that draw.
-        drawn = -torch.rand(len(chosen)).clamp(min=1e-12).log()
-        shares = (drawn / drawn.sum()).tolist()
-        pairs = zip(shares, chosen, strict=True)
-        return torch.stack([share * self.snapshots[n](image) for share, n in pairs]).sum(0)
+        draw = np.random.default_rng((self.settings.seed, step, self.runtime.rank))
+        wanted = draw.integers(1, self.settings.max_asked, endpoint=True)
+        chosen = draw.permutation(self.snapshots_at(step))[:wanted]
+        pairs = zip(draw.dirichlet(np.ones(len(chosen))), chosen, strict=True)
+        return torch.stack([float(share) * self.snapshots[n](image) for share, n in pairs]).sum(0)
 
     def _taught(
         self, logits: Tensor, targets: list[tuple[float, Target]], mixing: Mixing | None

@@ -1,9 +1,9 @@
 """UniMatch, weak-to-strong consistency revisited (Yang, Qi, Feng, Zhang, Shi, CVPR 2023).
 
-    each step:  x, y <- labeled batch       u_w, s1, s2 <- weak and two strong views of unlabeled crops
+    each step:  x, y <- labeled batch        u_w, s1, s2 <- weak and two strong views of a crop
                 f <- encoder(cat(x, u_w))
-                z, z_fp <- decoder(cat(f, channel dropout of f))              one batch, twice as long
-                y_u, c <- z of u_w                                                   no gradient
+                z, z_fp <- decoder(cat(f, channel dropout of f))           one batch, twice as long
+                y_u, c <- z of u_w                                                      no gradient
                 L_x <- CE(z of x, y);   L_fp <- sum CE(z_fp of u_w, y_u) [c >= tau] / #shown
                 s1, s2 and the labels of each <- boxes from the batch reversed, by view and image
                 z1, z2 <- student(cat(s1, s2));   L_1, L_2 <- as L_fp, with the mixed labels
@@ -68,6 +68,7 @@ class UniMatch(Method):
     def __init__(self, settings: UniMatchSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings, self.runtime, self.num_classes = settings, runtime, num_classes
         self.student = train_student(settings, runtime, num_classes)
+        self.drop = partial(with_dropped, rate=settings.feature_dropout)
         self.networks: dict[str, nn.Module] = {"student": self.student}
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
@@ -85,8 +86,7 @@ class UniMatch(Method):
     def weak(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """L_x / 2 + L_fp / 4; labels of the weak views go on to the strong ones."""
         settings, labeled, views = self.settings, batches["labeled"], batches["unlabeled"]
-        change = partial(with_dropped, rate=settings.feature_dropout)
-        logits = self.student(torch.cat((labeled.image, views.weak)), change=change)
+        logits = self.student(torch.cat((labeled.image, views.weak)), change=self.drop)
         (clean, dropped), count = logits.chunk(2), len(labeled.image)
         if settings.labels == "student":
             weak = weak_label(clean[count:], views)

@@ -1,7 +1,7 @@
-"""UniMatch V2, pushing the limit of semi-supervised semantic segmentation (Yang et al., TPAMI 2025).
+"""UniMatch V2, pushing the limit of semi-supervised semantic segmentation (Yang et al. 2025).
 
-    each step:  x, y <- labeled batch       u_w, s1, s2 <- weak and two strong views of unlabeled crops
-                y_u, c <- teacher(u_w)                                                no gradient
+    each step:  x, y <- labeled batch        u_w, s1, s2 <- weak and two strong views of a crop
+                y_u, c <- teacher(u_w)                                                  no gradient
                 s1, s2 and the labels of each <- boxes from the batch reversed, by view and image
                 L_x <- CE(student(x), y)
                 f1, f2 <- M1 encoder(s1), M2 encoder(s2)         M1 + M2 = 2: complementary dropout
@@ -9,8 +9,8 @@
                 step of the optimizer on (L_x + (L_1 + L_2) / 2) / 2
                 teacher <- moving average of the student, share min(1 - 1/(t+1), .996) kept
 
-A random half of the images keeps all its channels in both views. `--frozen-backbone` trains the head
-alone; `--dropout none` and `independent` are rows of the paper's ablation.
+A random half of the images keeps all its channels in both views. `--frozen-backbone` trains the
+head alone; `--dropout none` and `independent` are rows of the paper's ablation.
 """
 
 from dataclasses import dataclass

@@ -12,10 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ...pipelines.settings import GeometrySettings
 from ..engine.networks import NetworkSettings
-from ..engine.optimization import OptimizerSettings, ScheduleSettings
-from ..engine.protocol import EvaluationSettings
+from ..engine.optimization import ScheduleSettings
 from ..engine.settings import RunSettings
 from ..methods.fixmatch import FixMatchSettings
 from ..methods.prevmatch import PrevMatchSettings

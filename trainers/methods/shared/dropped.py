@@ -20,7 +20,7 @@ def with_dropped(features: Features, rate: float) -> Features:
 
 
 def complementary(features: Features) -> Features:
-    """Let the two views of an image, i and i + N/2 of the batch, see the two halves of the channels.
+    """Let the two views of an image, i and i + N/2 of the batch, see two halves of the channels.
 
     M1 = 2 Bernoulli(1/2) per image and channel, M2 = 2 - M1, for all places of a level; levels of
     one width (a ViT's) share the masks. floor(N/4) of the N/2 pairs, at random, keep everything in

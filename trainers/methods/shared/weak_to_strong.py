@@ -146,7 +146,7 @@ def weak_label(logits: Tensor, views: PairedBatch) -> WeakLabel:
 
 
 def label_views(network: nn.Module, views: PairedBatch) -> WeakLabel:
-    """Have a network label weak views in evaluation mode, without gradient or distributed wrapper."""
+    """Have a network label weak views in evaluation mode; no gradient, no distributed wrapper."""
     network = unwrap(network)
     with teaching(network, "running"):
         return weak_label(network(views.weak), views)
