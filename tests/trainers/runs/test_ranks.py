@@ -39,6 +39,17 @@ def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
+def test_strong_views_of_two_ranks_teach_as_those_of_the_joined_batch(tmp_path):
+    """Labeled pixels and padding are spread unevenly; the pixels that are sure, by chance."""
+    for ranks in (2, 1):
+        launch(WORKER, "strong_gradients", tmp_path, ranks=ranks)
+    for name in ("fixmatch", "unimatch", "unimatch-v2", "prevmatch"):
+        two, one = (torch.load(tmp_path / f"{name}-{ranks}.pt") for ranks in (2, 1))
+        assert two.keys() == one.keys()
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=2e-6, msg=key)
+
+
 def test_gradients_are_reduced_once_per_optimizer_step(scenes, tmp_path):
     """Stages and accumulated batches add up on each rank first; networks may be compiled."""
     launch(WORKER, "reductions", tmp_path, scenes)
