@@ -48,12 +48,14 @@ class Lesson:
     """What students and teachers say of some images.
 
     `known` (N, H, W) uint8 holds IGNORE where nothing is taught, and with `labeled` true classes.
+    `clean`: logits by which students label, where these are not those they learn.
     """
 
     students: list[View]
     teachers: list[View]
     known: Tensor
     labeled: bool
+    clean: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,10 @@ class MkdSettings(RunSettings):
     student_batch_norm: Literal["batch", "batch_frozen"] = "batch"
     """statistics of the students' passes on strong views; batch_frozen keeps them out of the
     running ones, which then know clean images alone, as those that are scored"""
+    student_labels: Literal["mixed", "clean"] = "mixed"
+    """what students label for each other: the mixed strong view that they learn; clean: the weak
+    views, in passes of their own without gradient that move the statistics, mixed afterwards (CPS
+    with CutMix)"""
     loss_stride: int = 8
     """pixels between the logits at which networks teach each other"""
     count_padding: bool = False
@@ -231,15 +237,20 @@ class Mkd(Method):
         known = torch.where(taught, 0, IGNORE).to(torch.uint8)
         with self._teaching():
             guides = self._ask(self.teachers, unlabeled.weak)
+        clean = []
+        if self.settings.student_labels == "clean":
+            with torch.no_grad():
+                clean = [logits for logits, _ in self._ask(self.students, unlabeled.weak)]
         if self.settings.cutmix:
             boxes = cutmix_boxes(len(strong), size, preset="mkd").to(
                 strong.device, non_blocking=True
             )
             strong, known = cutmix(strong, boxes), cutmix(known, boxes)
             guides = [(cutmix(logits, boxes), cutmix(feature, boxes)) for logits, feature in guides]
+            clean = [cutmix(logits, boxes) for logits in clean]
         with batch_norm_policy(nn.ModuleList(self.students), self.settings.student_batch_norm):
             students = self._ask(self.students, strong)
-        return Lesson(students=students, teachers=guides, known=known, labeled=False)
+        return Lesson(students=students, teachers=guides, known=known, labeled=False, clean=clean)
 
     def _teach(self, lessons: list[Lesson], step: int) -> dict[str, Tensor]:
         """Return alpha L_st + beta L_ss, each term a mean over the pixels of all lessons."""
@@ -271,7 +282,10 @@ class Mkd(Method):
                 weight = self.classifiers[number].weight
                 logits = augmentation(logits, feature, label, weight, progress)
             logits = at_stride(logits, size, self.settings.loss_stride)
-            label = own_labels(logits, lesson.known)
+            said = logits
+            if number < len(lesson.clean):
+                said = at_stride(lesson.clean[number], size, self.settings.loss_stride)
+            label = own_labels(said, lesson.known)
             if number >= 2 and self.settings.threshold is not None:
                 plain = at_stride(view[0], size, self.settings.loss_stride).float()
                 label = label.masked_fill(
