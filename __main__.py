@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 
+from .plugins import load_plugins, take_plugins
+
 VERBS = {
     "convert": ("shards.commands.convert", "turn a data set on disk into tar shards"),
     "split": ("shards.commands.splits", "choose the labeled images of a data set"),
@@ -41,6 +43,11 @@ VERBS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return the exit status."""
     words = sys.argv[1:] if arguments is None else arguments
+    try:
+        words, files = take_plugins(words)
+    except ValueError as error:
+        print(f"warpseg: {error}", file=sys.stderr)
+        return 2
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
@@ -52,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         importlib.import_module(f".{module}", __package__), words[0].replace("-", "_")
     )
     try:
+        load_plugins(files)
         return command(words[1:]) or 0
     except KeyboardInterrupt:
         return 130

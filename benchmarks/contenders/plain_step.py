@@ -23,7 +23,7 @@ from ...pipelines.batches import LabeledBatch, PairedBatch
 from ...trainers.engine.optimization import OptimizerSettings
 from ...trainers.engine.runtime import unwrap
 from ...trainers.engine.settings import RunSettings
-from ...trainers.methods.consistency import ConsistencySettings
+from ...trainers.methods.settings.consistency import ConsistencySettings
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 Arithmetic = Literal["fp32", "amp", "bf16"]

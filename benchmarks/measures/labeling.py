@@ -24,11 +24,12 @@ from ...pipelines.settings import LoaderSettings
 from ...shards import Dataset, Subset
 from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.streams import open_subset
-from ...trainers.labels.labeling import LabelingSettings, label_subset
+from ...trainers.labels.labeling import label_subset
 from ...trainers.labels.request import state_sum
+from ...trainers.labels.settings import LabelingSettings
 from ...trainers.runs.folder import open_trained
-from ...trainers.scoring.export import TrainedNetwork
 from ...trainers.scoring.inference import evaluating, predict_logits
+from ...trainers.scoring.trained import TrainedNetwork
 from ..tables import result_of, write
 
 NPY_BYTES = 8

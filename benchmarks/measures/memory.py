@@ -24,8 +24,8 @@ from torch import Tensor
 from ...kernels.dispatch import kernels
 from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
-from ...trainers.methods.consistency import ConsistencySettings
-from ...trainers.methods.gta import GtaSettings
+from ...trainers.methods.settings.consistency import ConsistencySettings
+from ...trainers.methods.settings.gta import GtaSettings
 from ..allocations import Phase, PhaseMemory, Step, clean_level, on_cuda, profiled
 from ..contenders.plain import has_plain, plain_step
 from ..contenders.plain_step import Arithmetic, plain_batches

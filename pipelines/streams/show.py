@@ -13,6 +13,7 @@ from ... import IGNORE
 from ...shards import Subset
 from ..batches import PairedBatch
 from ..loaders.plan import Pseudo
+from ..paper import GAP, INK, PAPER, TITLE
 from ..settings import (
     GeometrySettings,
     LoaderSettings,
@@ -26,9 +27,6 @@ from .paired import paired
 Weigh = Callable[[PairedBatch], Tensor]
 """Says how much each pseudo-labeled pixel of a batch weighs, in [0, 1]: (N, H, W)."""
 
-GAP = 8
-TITLE = 22
-PAPER, INK = (250, 250, 250), (32, 32, 32)
 INVALID = (230, 30, 140)
 UNLABELED = (176, 176, 176)
 MASK_SHARE = 0.55

@@ -7,8 +7,8 @@ import tyro
 from PIL import Image, ImageDraw, ImageFont
 
 from ...shards import Dataset
+from ..paper import GAP, INK, PAPER, TITLE
 from ..settings import StrongSettings
-from ..streams.show import GAP, INK, PAPER, TITLE
 from .sda import OPERATIONS, Draws, augment
 
 COLUMNS = 6

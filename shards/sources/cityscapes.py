@@ -13,6 +13,7 @@ from typing import Literal
 from ... import IGNORE
 from ..images import open_image
 from ..masks import MaskValues, id_values
+from ..registry import SOURCES
 from ..source import Entry, Source, list_images
 
 CLASSES = {
@@ -53,14 +54,18 @@ class CityscapesSettings:
     """Halve height and width, as the half-resolution experiments do."""
 
 
+@SOURCES.register("cityscapes")
 def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
-    """List Cityscapes' images and masks; subsets train, val and, where asked for, unlabeled."""
+    """List Cityscapes (leftImg8bit/, gtFine/), raw label ids as the 19 train ids.
+
+    Subsets are train, val and, where asked for, unlabeled.
+    """
     labels = _find_labels(root) if settings.labels == "auto" else settings.labels
     subsets = {subset: _pairs(root, subset, labels) for subset in ("train", "val")}
     if settings.coarse:
         images = list_images(root, "leftImg8bit/train_extra")
         subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
-    return Source(
+    source = Source(
         kind="cityscapes",
         root=root,
         classes=tuple(CLASSES),
@@ -69,6 +74,9 @@ def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
         values=raw_id_values() if labels == "labelIds" else id_values(len(CLASSES)),
         settings={"labels": labels},
     )
+    if settings.half:
+        source.size = half_size(source)
+    return source
 
 
 def raw_id_values() -> MaskValues:

@@ -20,6 +20,7 @@ from ..masks import (
     grey_values,
     id_values,
 )
+from ..registry import SOURCES
 from ..source import Entry, Palette, Source, list_images, pair_with_masks
 
 ValueKind = Literal["ids", "palette", "binary"]
@@ -54,8 +55,9 @@ class MaskSettings:
             )
 
 
+@SOURCES.register("folder")
 def load_folder(root: Path, settings: MaskSettings) -> Source:
-    """List the images and masks of a folder; subsets train, perhaps val and unlabeled."""
+    """List one's own images: images/, masks/, classes.txt, perhaps val/ and unlabeled/."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder, or does not exist")
     classes, colours, ignored = _read_classes(root, settings)

@@ -19,7 +19,7 @@ from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
 from warpseg.trainers.engine.speed import SpeedSettings
 from warpseg.trainers.engine.stages import Engine
 from warpseg.trainers.engine.streams import next_batches, open_streams
-from warpseg.trainers.recipes.registry import build_method
+from warpseg.trainers.methods.registry import build_method
 from warpseg.trainers.runs import train
 
 

@@ -12,12 +12,12 @@ from torch import nn
 from warpseg.models.build import NETWORKS
 from warpseg.models.network import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
-from warpseg.trainers.methods.fixmatch import FixMatchSettings
-from warpseg.trainers.methods.gta import GtaSettings
-from warpseg.trainers.methods.mkd import MkdSettings
-from warpseg.trainers.methods.prevmatch import PrevMatchSettings
-from warpseg.trainers.methods.unimatch import UniMatchSettings
-from warpseg.trainers.methods.unimatch_v2 import UniMatchV2Settings
+from warpseg.trainers.methods.settings.fixmatch import FixMatchSettings
+from warpseg.trainers.methods.settings.gta import GtaSettings
+from warpseg.trainers.methods.settings.mkd import MkdSettings
+from warpseg.trainers.methods.settings.prevmatch import PrevMatchSettings
+from warpseg.trainers.methods.settings.unimatch import UniMatchSettings
+from warpseg.trainers.methods.settings.unimatch_v2 import UniMatchV2Settings
 from warpseg.trainers.recipes.registry import RECIPES
 
 

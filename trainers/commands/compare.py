@@ -22,12 +22,12 @@ from typing import Any
 
 import tyro
 
+from ...plugins import plugin_words, require_plugins
 from ...shards import Dataset
 from ..engine.journal import start_logging
 from ..engine.settings import first_difference, to_plain
-from ..recipes.registry import change_recipe
+from ..recipes.changes import change_recipe
 from ..reports.comparison import Comparison
-from ..reports.comparison_page import page, pictures
 from ..runs.record import Run, load_run
 
 PROGRAM = (sys.executable, "-m", "warpseg")
@@ -83,9 +83,13 @@ class Candidate:
         path = self.folder / "settings.json"
         if not path.is_file():
             return None
+        from ..runs.folder import completed_settings
+
         held = json.loads(path.read_text())
+        require_plugins(held.get("plugins", ()), self.folder)
         asked = {"split": self.split, "settings": to_plain(self.settings)}
-        different = first_difference({key: held.get(key) for key in asked}, asked)
+        before = {"split": held.get("split"), "settings": completed_settings(held)}
+        different = first_difference(before, asked)
         if different:
             raise ValueError(
                 f"{self.folder} holds a run of other settings ({different}); "
@@ -127,6 +131,8 @@ def run_comparison(
     changes: words such as `--num-steps 400`, for all recipes. Raises ValueError for a data set that
     cannot be scored, and RuntimeError, once the others are done, when a training failed.
     """
+    from ..reports.comparison_page import page, pictures
+
     dataset = Dataset.open(settings.data)
     if "val" not in dataset.subsets:
         raise ValueError(
@@ -219,7 +225,7 @@ def _train(candidate: Candidate, device: str, jobs: int) -> str | None:
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     with record.open("a") as file:
         status = subprocess.run(
-            [*PROGRAM, "train", *candidate.words, "--device", device],
+            [*PROGRAM, "train", *candidate.words, "--device", device, *plugin_words()],
             env={"OMP_NUM_THREADS": threads, **os.environ},
             stdout=file,
             stderr=subprocess.STDOUT,

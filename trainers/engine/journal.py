@@ -1,5 +1,4 @@
-"""What a run says while it works: metrics.jsonl, a progress line, and TensorBoard where it is
-installed."""
+"""What a run says while it works: metrics.jsonl, a progress line, and the loggers it names."""
 
 import json
 import logging
@@ -7,14 +6,13 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..tables import decimal
+from .loggers import Logger
 
 log = logging.getLogger("warpseg")
 
@@ -27,15 +25,15 @@ def start_logging(rank: int = 0) -> None:
 
 
 class Journal:
-    """The record of one run: rows of metrics.jsonl and their progress lines.
+    """The record of one run: rows of metrics.jsonl and their progress lines, and loggers.
 
     With `run` None, on ranks that only take part, nothing is written.
     """
 
-    def __init__(self, run: Path | None, num_steps: int, *, tensorboard: bool = False) -> None:
+    def __init__(self, run: Path | None, num_steps: int, *, loggers: Sequence[Logger] = ()) -> None:
         self.path = run and run / "metrics.jsonl"
         self.num_steps = num_steps
-        self.board = open_tensorboard(run) if run and tensorboard else None
+        self.loggers = loggers
         self.restart(0)
 
     def restart(self, step: int) -> None:
@@ -48,6 +46,8 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Drop the rows of steps after `step`, which a resumed run writes again."""
         self.restart(step)
+        for logger in self.loggers:
+            logger.rewind(step)
         if self.path is None or not self.path.exists():
             return
         rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
@@ -108,8 +108,8 @@ class Journal:
 
     def close(self) -> None:
         """Flush what is still in memory."""
-        if self.board is not None:
-            self.board.close()
+        for logger in self.loggers:
+            logger.close()
 
     def _write(self, row: dict[str, Any]) -> None:
         if self.path is None:
@@ -122,43 +122,23 @@ class Journal:
                 f"{self.path} could not be written ({error}); see that its folder is there and has "
                 "room, and use --resume"
             ) from error
-        if self.board is not None:
-            for name, value in _scalars(row):
-                self.board.add_scalar(name, value, row["step"])
+        for logger in self.loggers:
+            logger.row(row)
 
 
 def peak_memory_mib() -> float:
     """Return the most memory held so far, in MiB: of the GPU's allocator, or of this process on a
     CPU."""
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def open_tensorboard(run: Path) -> Any:
-    """Return a TensorBoard writer into the run's folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise RuntimeError(
-            'TensorBoard is not installed; run: pip install "warpseg[tensorboard]"'
-        ) from error
-    return SummaryWriter(run / "tensorboard")
-
-
 def _told(skipped: Mapping[str, int] | None) -> str:
     counts = [f"{count} {stream}" for stream, count in (skipped or {}).items() if count]
     return f"  skipped as corrupt: {', '.join(counts)}" if counts else ""
-
-
-def _scalars(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    scalars: list[tuple[str, float]] = []
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            scalars += _scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name != "step":
-            scalars.append((prefix + name, value))
-    return scalars
 
 
 def _step_of(line: str) -> float:

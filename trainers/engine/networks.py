@@ -1,11 +1,12 @@
 """The network of a run, as settings."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from ...models import SegmentationNetwork, build_network, set_batch_norm_momentum
+if TYPE_CHECKING:
+    from ...models import SegmentationNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,15 @@ class NetworkSettings:
 
     def parsed_options(self) -> dict[str, Any]:
         """Return the options as keyword arguments of the builder."""
+        import yaml
+
         words = (word.split("=", 1) for word in self.options)
         return {name: yaml.safe_load(value) for name, value in words}
 
     def build(self, num_classes: int, *, weights: str | None = None) -> SegmentationNetwork:
         """Build the network on the CPU, with other weights than the settings' if given."""
+        from ...models import build_network, set_batch_norm_momentum
+
         network = build_network(
             self.name, num_classes, weights or self.weights, **self.parsed_options()
         )

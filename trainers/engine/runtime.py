@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .networks import NetworkSettings
-from .speed import SpeedSettings
+from .speed import Precision, SpeedSettings
 
 # Each rank keeps its own batch-norm statistics; PyTorch 2.15 gave the flag another name.
 KEEP_BUFFERS = (
@@ -28,8 +28,6 @@ KEEP_BUFFERS = (
 )
 
 log = logging.getLogger("warpseg")
-
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 @dataclass(kw_only=True)

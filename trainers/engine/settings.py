@@ -17,11 +17,11 @@ from ...pipelines.settings import (
     NormalizationSettings,
     StrongSettings,
 )
+from .loggers import LOGGERS
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .protocol import EvaluationSettings
-from .runtime import Precision
-from .speed import SpeedSettings
+from .speed import Precision, SpeedSettings
 
 T = TypeVar("T")
 
@@ -57,7 +57,9 @@ class RunSettings:
     keep_checkpoints: bool = False
     """keep each checkpoint under RUN/checkpoints, not only the last"""
     tensorboard: bool = False
-    """write TensorBoard events into the run's folder (extra: tensorboard)"""
+    """the same as --logger tensorboard"""
+    logger: tuple[str, ...] = ()
+    """further records of the run: tensorboard (extra: tensorboard), or those of plugins"""
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "num_steps", "accumulate", "log_every", "checkpoint_every")
@@ -65,6 +67,13 @@ class RunSettings:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
+        for name in self.logger:
+            LOGGERS.find(name)
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Names of the loggers, that of the older flag among them."""
+        return ("tensorboard",) * self.tensorboard + self.logger
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation that the method trains with, for drawing it."""

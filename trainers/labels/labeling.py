@@ -17,11 +17,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,14 +41,14 @@ from ...shards.pseudo import (
     write_label_manifest,
     write_label_shard,
 )
-from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import Runtime
 from ..engine.stopping import Stop, Stopped, never
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import evaluating
+from ..scoring.trained import TrainedNetwork
 from .predicted import Predicted, predict_subset, read_scratch, write_scratch
 from .ranking import Chunk, rank_classes
 from .request import claim_labels, describe_labels
+from .settings import LabelingSettings
 from .statistics import summarize
 
 log = logging.getLogger("warpseg")
@@ -59,40 +59,6 @@ THRESHOLDS = f"{SCRATCH}/thresholds.json"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelingSettings:
-    """How a network labels images, and which of its labels are kept."""
-
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    """the protocol: mode, scales, flip; labels have the size of the image in any mode"""
-    threshold: Literal["none", "fixed", "global", "class"] = "none"
-    """none keeps all labels; fixed those of a confidence of `value`; global the share `ratio` of
-    all pixels, and class that of each predicted class, by exact ranking over the whole set"""
-    ratio: float = 1.0
-    """share that is kept of all pixels or of each class, above 0; 1 keeps all"""
-    value: float = 0.9
-    """least confidence that threshold fixed keeps"""
-    sample_every: int = 1
-    """rank every so many-th pixel of each image (DMT: 16)"""
-    batch_size: int = 0
-    """most images of one size in a pass; 0 is 1, or 250 where whole images have classes"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio <= 1:
-            raise ValueError(f"--ratio must lie in (0, 1]; got {self.ratio}")
-        if not 0 <= self.value <= 1:
-            raise ValueError(f"--value must lie in [0, 1]; got {self.value}")
-        if self.sample_every < 1:
-            raise ValueError(f"--sample-every must be at least 1; got {self.sample_every}")
-        if self.batch_size < 0:
-            raise ValueError(f"--batch-size must be 0 or more; got {self.batch_size}")
-
-    @property
-    def ranked(self) -> bool:
-        """Whether thresholds follow from the confidences of all images."""
-        return self.threshold in ("global", "class") and self.ratio < 1
 
 
 def label_subset(

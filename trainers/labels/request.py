@@ -13,7 +13,7 @@ from ...shards.manifest import FILE as MANIFEST
 from ...shards.pseudo import load_label_manifest, write_label_manifest
 from ..engine.runtime import Runtime
 from ..engine.settings import first_difference, to_plain
-from ..scoring.export import TrainedNetwork
+from ..scoring.trained import TrainedNetwork
 
 
 def describe_labels(

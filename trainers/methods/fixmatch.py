@@ -16,7 +16,6 @@ Where the passes on x and u_s do not share batch statistics, each is a stage of 
 gradient, and the peak memory of the larger one.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,15 +27,16 @@ from ...models.norm import find
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
+from .registry import method
+from .settings.fixmatch import FixMatchSettings
 from .shared.weak_to_strong import (
-    Labels,
     Target,
-    WeakToStrongSettings,
     draw_mixing,
     ema_share,
     label_views,
     labeled_loss,
     mixed_images,
+    stream_specs,
     strong_pass,
     taught_loss,
     train_student,
@@ -44,23 +44,7 @@ from .shared.weak_to_strong import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FixMatchSettings(WeakToStrongSettings):
-    """One strong view, taught by sure labels of the weak one."""
-
-    labels: Labels = "teacher"
-    """who labels the weak views: teacher, a moving average of the student, as in UniMatch V2; the
-    student in its pass on labeled images, in training mode, as in V1; running: the student in
-    evaluation mode"""
-    ema_decay: float = 0.996
-    """share of the teacher that a step keeps"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.ema_decay <= 1:
-            raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
-
-
+@method("fixmatch", FixMatchSettings)
 class FixMatch(Method):
     """Labels, then the strong view that they teach."""
 
@@ -76,7 +60,7 @@ class FixMatch(Method):
             self.evaluated, self.also_evaluated = "teacher", ("student",)
             last["after"] = self.update_teacher
         self.optimized = {"student": ("student",)}
-        self.streams = settings.streams(second=False)
+        self.streams = stream_specs(settings, second=False)
         joint = settings.labels != "student" and bool(find(unwrap(self.student), _BatchNorm))
         self.stages = (
             Stage(name="labeled", loss=self.labeled),

@@ -13,7 +13,6 @@ UniMatch V1's. The released code keeps a snapshot where the validation score is 
 chooses its teachers by validation masks; here time alone does.
 """
 
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -24,13 +23,15 @@ from ...kernels import Mixing
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
+from .registry import method
+from .settings.prevmatch import PrevMatchSettings
 from .shared.dropped import with_dropped
 from .shared.weak_to_strong import (
     Target,
-    WeakToStrongSettings,
     draw_mixing,
     labeled_loss,
     mixed_images,
+    stream_specs,
     strong_pass,
     strong_views,
     taught_loss,
@@ -39,35 +40,7 @@ from .shared.weak_to_strong import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrevMatchSettings(WeakToStrongSettings):
-    """UniMatch V1 that is also taught by what it was before."""
-
-    feature_dropout: float = 0.5
-    """share of the channels that the third stream drops between encoder and decoder"""
-    previous_threshold: float = 0.9
-    """least confidence of a label of the snapshots (tau')"""
-    epoch_steps: int = 1000
-    """steps of an epoch, within which lambda is constant"""
-    snapshot_epochs: int = 4
-    """epochs between snapshots"""
-    max_snapshots: int = 8
-    """snapshots that are kept, each a copy of the network"""
-    max_asked: int = 3
-    """snapshots that label a batch, at most"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.feature_dropout < 1:
-            raise ValueError(f"--feature-dropout must lie in [0, 1); got {self.feature_dropout}")
-        if self.previous_threshold < 0:
-            raise ValueError(f"--previous-threshold must be >= 0; got {self.previous_threshold}")
-        for name in ("epoch_steps", "snapshot_epochs", "max_snapshots", "max_asked"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
-
-
+@method("prevmatch", PrevMatchSettings)
 class PrevMatch(Method):
     """UniMatch V1's two passes, each with one more loss."""
 
@@ -82,7 +55,7 @@ class PrevMatch(Method):
         self.networks: dict[str, nn.Module] = {"student": self.student}
         self.networks |= {f"snapshot{n}": net for n, net in enumerate(self.snapshots, start=1)}
         self.optimized = {"student": ("student",)}
-        self.streams = settings.streams(second=True)
+        self.streams = stream_specs(settings, second=True)
         self.stages = (
             Stage(name="weak", loss=self.weak),
             Stage(name="strong", loss=self.strong, optimizer="student", after=self.keep_snapshot),

@@ -14,7 +14,6 @@ The released code labels what it pastes by one more pass, in evaluation mode, on
 same image; here it is the batch reversed, as in UniMatch V2, which its author found to do as well.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,15 +24,16 @@ from ...kernels import ema_update
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
+from .registry import method
+from .settings.unimatch import UniMatchSettings
 from .shared.dropped import with_dropped
 from .shared.weak_to_strong import (
-    Labels,
-    WeakToStrongSettings,
     draw_mixing,
     ema_share,
     label_views,
     labeled_loss,
     mixed_images,
+    stream_specs,
     strong_pass,
     strong_views,
     taught_loss,
@@ -42,26 +42,7 @@ from .shared.weak_to_strong import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class UniMatchSettings(WeakToStrongSettings):
-    """Two strong views and dropped features, taught by sure labels of the weak view."""
-
-    feature_dropout: float = 0.5
-    """share of the channels that the third stream drops between encoder and decoder"""
-    labels: Labels = "student"
-    """who labels the weak views: the student in its pass on labeled images, in training mode;
-    running: the student in evaluation mode; teacher: a moving average of the student"""
-    ema_decay: float = 0.996
-    """share of a teacher that a step keeps"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.feature_dropout < 1:
-            raise ValueError(f"--feature-dropout must lie in [0, 1); got {self.feature_dropout}")
-        if not 0 <= self.ema_decay <= 1:
-            raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
-
-
+@method("unimatch", UniMatchSettings)
 class UniMatch(Method):
     """Labels and dropped features in one pass, then both strong views in another."""
 
@@ -77,7 +58,7 @@ class UniMatch(Method):
             self.networks["teacher"] = runtime.frozen_copy(self.student)
             self.also_evaluated = ("teacher",)
             last["after"] = self.update_teacher
-        self.streams = settings.streams(second=True)
+        self.streams = stream_specs(settings, second=True)
         self.stages = (
             Stage(name="weak", loss=self.weak),
             Stage(name="strong", loss=self.strong, **last),

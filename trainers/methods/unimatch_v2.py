@@ -13,23 +13,22 @@ A random half of the images keeps all its channels in both views. `--frozen-back
 head alone; `--dropout none` and `independent` are rows of the paper's ablation.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from torch import Tensor, nn
 
 from ...kernels import ema_update
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
+from .registry import method
+from .settings.unimatch_v2 import UniMatchV2Settings
 from .shared.dropped import complementary, independent
 from .shared.weak_to_strong import (
-    WeakToStrongSettings,
     draw_mixing,
     ema_share,
     label_views,
     labeled_loss,
     mixed_images,
+    stream_specs,
     strong_pass,
     strong_views,
     taught_loss,
@@ -37,21 +36,7 @@ from .shared.weak_to_strong import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class UniMatchV2Settings(WeakToStrongSettings):
-    """Two strong views that see the two halves of the channels, taught by a moving average."""
-
-    dropout: Literal["complementary", "independent", "none"] = "complementary"
-    """which channels of the backbone's features each strong view sees"""
-    ema_decay: float = 0.996
-    """share of the teacher that a step keeps"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.ema_decay <= 1:
-            raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
-
-
+@method("unimatch-v2", UniMatchV2Settings)
 class UniMatchV2(Method):
     """The labeled pass, then both strong views in another."""
 
@@ -64,7 +49,7 @@ class UniMatchV2(Method):
         self.teacher = runtime.frozen_copy(self.student)
         self.networks: dict[str, nn.Module] = {"student": self.student, "teacher": self.teacher}
         self.optimized = {"student": ("student",)}
-        self.streams = settings.streams(second=True)
+        self.streams = stream_specs(settings, second=True)
         self.stages = (
             Stage(name="labeled", loss=self.labeled),
             Stage(name="strong", loss=self.strong, optimizer="student", after=self.update_teacher),

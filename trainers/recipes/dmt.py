@@ -21,12 +21,13 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
-from ..methods.dmt import DmtSettings
-from ..methods.dmt_chain import DmtLinkSettings
+from ..labels.settings import LabelingSettings
 from ..methods.dmt_rounds import RATIOS, DmtChain, DmtRounds
 from ..methods.rounds import RoundsSettings
-from ..methods.supervised import SupervisedSettings
+from ..methods.settings.dmt import DmtSettings
+from ..methods.settings.dmt_chain import DmtLinkSettings
+from ..methods.settings.supervised import SupervisedSettings
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings | RoundsSettings]]
 
@@ -267,3 +268,5 @@ DMT: Recipes = {
     ),
 }
 """The recipes of the paper by name, and the smallest chain."""
+
+add_recipes(DMT)

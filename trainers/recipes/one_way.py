@@ -15,9 +15,10 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..methods.consistency import ConsistencySettings
-from ..methods.supervised import SupervisedSettings
-from ..methods.vat import VatSettings
+from ..methods.settings.consistency import ConsistencySettings
+from ..methods.settings.supervised import SupervisedSettings
+from ..methods.settings.vat import VatSettings
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings]]
 
@@ -225,3 +226,5 @@ ONE_WAY: Recipes = {
     ),
 }
 """The recipes of the paper by name."""
+
+add_recipes(ONE_WAY)

@@ -21,9 +21,10 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..methods.gta import GtaSettings
-from ..methods.mkd import MkdSettings
-from ..methods.supervised import SupervisedSettings
+from ..methods.settings.gta import GtaSettings
+from ..methods.settings.mkd import MkdSettings
+from ..methods.settings.supervised import SupervisedSettings
+from .registry import add_recipes
 
 Recipe = Callable[[], RunSettings]
 
@@ -122,3 +123,5 @@ ONLINE: dict[str, Recipe] = {
     **{f"mkd-cityscapes-deeplabv3plus-rn{d}": _mkd(d, **MKD_CITYSCAPES) for d in (50, 101)},
 }
 """Recipes by name."""
+
+add_recipes(ONLINE)

@@ -17,10 +17,12 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
+from ..labels.settings import LabelingSettings
 from ..methods.rounds import RoundsSettings
-from ..methods.simple_baseline import SCALES, SimpleBaselineRounds, SimpleBaselineSettings
-from ..methods.supervised import SupervisedSettings
+from ..methods.settings.simple_baseline import SimpleBaselineSettings
+from ..methods.settings.supervised import SupervisedSettings
+from ..methods.simple_baseline_rounds import SCALES, SimpleBaselineRounds
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings | RoundsSettings]]
 
@@ -140,3 +142,5 @@ SIMPLE_BASELINE: Recipes = {
     **_paper("voc", VOC, "deeplabv2-rn101"),
 }
 """The recipes of the paper by name."""
+
+add_recipes(SIMPLE_BASELINE)

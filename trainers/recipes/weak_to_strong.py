@@ -15,18 +15,15 @@ from typing import Any
 from ..engine.networks import NetworkSettings
 from ..engine.optimization import ScheduleSettings
 from ..engine.settings import RunSettings
-from ..methods.fixmatch import FixMatchSettings
-from ..methods.prevmatch import PrevMatchSettings
-from ..methods.unimatch import UniMatchSettings
-from ..methods.unimatch_v2 import UniMatchV2Settings
+from ..methods.settings.fixmatch import FixMatchSettings
+from ..methods.settings.prevmatch import PrevMatchSettings
+from ..methods.settings.unimatch import UniMatchSettings
+from ..methods.settings.unimatch_v2 import UniMatchV2Settings
 
 Recipe = Callable[[], RunSettings]
 
 POLY = ScheduleSettings(name="poly", power=0.9)
 BLACK = (0, 0, 0)
-
-WEAK_TO_STRONG: dict[str, Recipe] = {}
-"""Recipes by name."""
 
 
 def weak_to_strong_recipes(family: str, shared: dict[str, Any], network: str) -> dict[str, Recipe]:

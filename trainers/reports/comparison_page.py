@@ -17,8 +17,8 @@ from ...shards import Dataset, Sample
 from ..drawing import contact_sheet, overlay
 from ..engine.runtime import open_runtime
 from ..runs.folder import open_trained
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import evaluating, predict_logits
+from ..scoring.trained import TrainedNetwork
 from .comparison import HEADINGS, Comparison
 from .page import class_table, colour_key, colours_of, curve_charts, document, html_table, note
 

@@ -30,7 +30,7 @@ from ..engine.checkpoint import load_checkpoint
 from ..engine.runtime import open_runtime
 from ..engine.settings import from_plain
 from ..engine.streams import open_subset
-from ..recipes.registry import settings_kind
+from ..methods.registry import settings_kind
 from ..runs.folder import open_trained
 
 BINS = 16

@@ -12,8 +12,8 @@ from ...pipelines.streams.show import Weigh
 from ...shards import Dataset
 from ..engine.settings import RunSettings
 from ..engine.streams import open_labeled, open_subset, with_masks, with_pseudo_labels
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import evaluating
+from ..scoring.trained import TrainedNetwork
 
 
 def draw_views(

@@ -13,13 +13,14 @@ from PIL import Image
 
 from ...pipelines import rounds_sheet
 from ...pipelines.streams.show import Weigh
+from ...plugins import require_plugins
 from ...shards import Dataset
 from ...shards.pseudo import open_pseudo_labels
 from ..engine.settings import from_plain
 from ..engine.streams import open_labeled, with_masks
-from ..methods.dmt import DmtSettings
 from ..methods.dmt_rounds import DmtRounds
 from ..methods.rounds import TrainPart
+from ..methods.settings.dmt import DmtSettings
 from ..runs.folder import open_trained
 from .views import dynamic_rule
 
@@ -64,6 +65,7 @@ def draw_weights(
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: name the folder of a dmt recipe")
     run = json.loads(file.read_text())
+    require_plugins(run.get("plugins", ()), folder)
     if run["method"] != "dmt-rounds":
         raise ValueError(f"{folder} is a run of {run['method']}: name that of a dmt recipe")
     plan = from_plain(DmtRounds, run["settings"]).plan()

@@ -17,13 +17,14 @@ from ...shards import Dataset
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.checkpoint import load_checkpoint, save_checkpoint
 from ..engine.journal import Journal, start_logging
+from ..engine.loggers import open_loggers
 from ..engine.profiling import StepProfiler
 from ..engine.runtime import Runtime, close_runtime, open_runtime
 from ..engine.settings import RunSettings
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.streams import next_batches, open_streams
-from ..recipes.registry import build_method
+from ..methods.registry import build_method
 from ..scoring.evaluate import Score
 from .folder import claim_folder, describe_run, score
 
@@ -107,11 +108,9 @@ class Run:
             accumulate=settings.accumulate,
             seed=settings.seed,
         )
-        self.journal = Journal(
-            out if runtime.rank == 0 else None,
-            settings.num_steps,
-            tensorboard=settings.tensorboard,
-        )
+        folder = out if runtime.rank == 0 else None
+        loggers = open_loggers(settings.loggers, folder, self.run)
+        self.journal = Journal(folder, settings.num_steps, loggers=loggers)
         self._finished = torch.cuda.Event() if runtime.device.type == "cuda" else None
         self.profiler: StepProfiler | None = None
         if resume:

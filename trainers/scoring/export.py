@@ -13,10 +13,7 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -27,39 +24,16 @@ from ... import __version__
 from ...kernels import upsample
 from ...models import Ensemble, build_network
 from ...pipelines.settings import NormalizationSettings
-from ..drawing import Colour
+from ...plugins import require_plugins
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
 from .inference import Size, evaluating
+from .settings import Graph
+from .trained import TrainedNetwork
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GRAPHS = {"pt2": "model.pt2", "onnx": "model.onnx"}
-Graph = Literal["none", "pt2", "onnx"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedNetwork:
-    """A network with what it takes to use it."""
-
-    network: nn.Module
-    name: str
-    """Its name for `build_network`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The options that it was built with."""
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    normalization: NormalizationSettings
-    evaluation: EvaluationSettings
-    task: Literal["segmentation", "classification"] = "segmentation"
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from (recipe, split, step, score): plain values, for the reader."""
-
-    def __post_init__(self) -> None:
-        if len(self.palette) != len(self.classes):
-            raise ValueError(
-                f"the palette has {len(self.palette)} colours for {len(self.classes)} classes"
-            )
 
 
 def export_network(
@@ -109,16 +83,23 @@ def export_network(
 def load_exported(folder: Path) -> TrainedNetwork:
     """Read a folder of released weights; the network is float32, on the CPU, in evaluation mode.
 
-    Raises FileNotFoundError for a missing file and ValueError for a damaged one.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged one, and as
+    `require_plugins`.
     """
     config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     for file in (config_file, weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist: {folder} is no exported network")
+    damaged = (ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
     try:
         config = json.loads(config_file.read_text())
         if config["warpseg_format"] != FORMAT:
             raise ValueError(f"format {config['warpseg_format']}, this program reads {FORMAT}")
+        plugins = tuple(config.get("plugins", ()))
+    except damaged as error:
+        raise _damaged(folder, error) from error
+    require_plugins(plugins, folder)
+    try:
         classes = tuple(config["classes"])
         palette = tuple((int(r), int(g), int(b)) for r, g, b in config["palette"])
         network = build_network(
@@ -134,13 +115,16 @@ def load_exported(folder: Path) -> TrainedNetwork:
             normalization=from_plain(NormalizationSettings, config["normalization"]),
             evaluation=from_plain(EvaluationSettings, config["evaluation"]),
             task=config["task"],
+            plugins=plugins,
             origin=config["origin"],
         )
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{folder} is a damaged export ({reason}); export the run again"
-        ) from error
+    except damaged as error:
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    reason = str(error).splitlines()[0]
+    return ValueError(f"{folder} is a damaged export ({reason}); export the run again")
 
 
 class DeployedNetwork(nn.Module):
@@ -178,6 +162,7 @@ def _write_weights(trained: TrainedNetwork, folder: Path, half: bool) -> None:
         "network": trained.name,
         "options": dict(trained.options),
         "task": trained.task,
+        "plugins": list(trained.plugins),
         "num_classes": len(trained.classes),
         "classes": trained.classes,
         "palette": trained.palette,

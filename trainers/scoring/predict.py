@@ -21,54 +21,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ... import kernels
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.settings import to_plain
-from .export import TrainedNetwork
 from .image_files import Source, batched_by_size, find_images, read_ahead
-from .inference import evaluating, predict_logits
+from .inference import evaluating
+from .settings import PredictSettings
+from .trained import TrainedNetwork
 
 log = logging.getLogger("warpseg")
 
 MARKER = "predictions.json"
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictSettings:
-    """How images are labeled and what is drawn."""
-
-    overlay: Literal["jpeg", "png", "none"] = "jpeg"
-    """Format of the picture with the classes' colours over the image."""
-    opacity: float = 0.55
-    """Share of the colours in an overlay, from 0 to 1."""
-    legend: bool = True
-    """Put the names of the classes that occur below an overlay."""
-    confidence: bool = False
-    """Also write the probability of each pixel's class, 0 to 255, as a grey PNG."""
-    batch_size: int = 8
-    """Most images of one size that pass through the network at once."""
-    threads: int = min(8, os.cpu_count() or 1)
-    """Threads that read, draw and write."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """What to do about a file that cannot be read or labeled."""
-    overwrite: bool = False
-    """Write into a folder that holds predictions already."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.opacity <= 1:
-            raise ValueError(f"--opacity must lie in [0, 1]; got {self.opacity}")
-        for name in ("batch_size", "threads"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,14 +169,9 @@ def _label(
     failed: Callable[[str], None],
 ) -> Iterator[_Labeled]:
     """Label one batch; nothing comes out of one that the network refuses."""
-    look = trained.normalization
     crop = torch.from_numpy(np.stack([image for _, image in batch])).to(device)
     try:
-        image = kernels.normalize(crop, look.mean, look.std, dtype)
-        prediction = predict_logits(
-            trained.network, image, trained.evaluation, normalization=look, dtype=dtype
-        )
-        label, confidence = prediction.label()
+        label, confidence = trained.label(crop, dtype)
     except ValueError as error:
         for source, _ in batch:
             failed(f"{source.path} cannot be labeled: {error}")

@@ -7,7 +7,8 @@ from warpseg.pipelines import (
     label_sheet,
     view_sheet,
 )
-from warpseg.pipelines.streams.show import GAP, HEAT, INVALID, TITLE, UNLABELED
+from warpseg.pipelines.paper import GAP, TITLE
+from warpseg.pipelines.streams.show import HEAT, INVALID, UNLABELED
 from warpseg.shards.pseudo import (
     PseudoLabel,
     encode_label,

@@ -17,7 +17,7 @@ from warpseg.trainers.runs.record import load_run
 
 TINY = Path(__file__).parents[1] / "tiny.py"
 sys.path.insert(0, str(TINY.parent))
-from test_report import write_run  # noqa: E402
+from running import write_run  # noqa: E402
 from tiny import METHOD_RECIPES, tiny_recipe  # noqa: E402
 
 

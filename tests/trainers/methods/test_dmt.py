@@ -21,18 +21,17 @@ from by_hand import (
     small,
 )
 from PIL import Image
-from test_run import assert_same_state
+from running import assert_same_state, interrupt
 from tiny import tiny_recipe
 from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.pipelines.batches import LabeledBatch
+from warpseg.pipelines.paper import GAP
 from warpseg.pipelines.settings import NORMALIZATIONS
-from warpseg.pipelines.streams.show import GAP
 from warpseg.trainers.methods.dmt_rounds import DmtRounds
 from warpseg.trainers.methods.rounds import LabelPart, TrainPart, check_plan
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.rounds.run import run_rounds
-from warpseg.trainers.runs.train import Run
 
 PHASE = "dmt-phase-synthetic-swiftnet18-tiny"
 ROUNDS = "dmt-synthetic-swiftnet18-tiny"
@@ -216,22 +215,6 @@ def test_one_network_teaches_itself():
 def test_ratios_are_checked(ratios):
     with pytest.raises(ValueError, match="--ratios"):
         rounds_of(ratios=ratios)
-
-
-def interrupt(monkeypatch, settings, data, out, steps):
-    """Run rounds until some training steps are done, as if killed there, and once more."""
-    step, left = Run._step, iter(range(steps))
-
-    def stops(self, *arguments):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "_step", stops)
-        with pytest.raises(KeyboardInterrupt):
-            run_rounds(settings, data=data, split="few", out=out)
-    return run_rounds(settings, data=data, split="few", out=out, resume=True)
 
 
 def test_interrupted_rounds_end_with_the_same_bits(scenes, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ accuracy."""
 import copy
 import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -21,8 +20,7 @@ from by_hand import (
     poly,
     small,
 )
-from test_dmt import interrupt
-from test_run import assert_same_state
+from running import assert_same_state, chain_of, interrupt
 from warpseg.pipelines import GeometrySettings, NormalizationSettings, labeled, paired
 from warpseg.pipelines.batches import LabeledBatch
 from warpseg.pipelines.settings import LoaderSettings, StrongSettings
@@ -161,14 +159,6 @@ def test_gamma_rises_to_its_greatest_value():
     assert values == sorted(values)
     assert values[0] == pytest.approx(math.exp(-5))
     assert values[-1] == 1
-
-
-def chain_of(**changes):
-    settings = RECIPES[f"dmt-{TINY}"]()
-    small = {"network": NETWORK, "batch_size": 6, "log_every": 1, "checkpoint_every": 2}
-    first = replace(settings.first, num_steps=3, **small)
-    link = replace(settings.link, num_steps=4, unlabeled_batch_size=9, **small)
-    return replace(settings, first=first, link=link, **changes)
 
 
 def test_the_chain_trains_each_link_anew():

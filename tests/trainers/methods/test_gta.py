@@ -30,7 +30,8 @@ from by_hand import (
 from warpseg import IGNORE
 from warpseg.kernels import cutmix_boxes
 from warpseg.pipelines.settings import GeometrySettings
-from warpseg.trainers.methods.gta import BACKBONE, Gta
+from warpseg.trainers.methods.gta import Gta
+from warpseg.trainers.methods.settings.gta import BACKBONE
 
 RECIPE = "gta-synthetic-swiftnet18-tiny"
 EVERYTHING = (*BACKBONE, "decoder", "classifier")

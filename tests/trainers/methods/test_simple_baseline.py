@@ -27,6 +27,7 @@ from warpseg.models.norm import DomainBatchNorm
 from warpseg.pipelines.batches import LabeledBatch
 from warpseg.pipelines.settings import StrongSettings
 from warpseg.trainers.methods.rounds import TrainPart, check_plan
+from warpseg.trainers.methods.simple_baseline import streams_of
 from warpseg.trainers.recipes.registry import RECIPES
 
 RECIPE = "simple-baseline-student-synthetic-swiftnet18-tiny"
@@ -232,7 +233,7 @@ def test_the_loss_is_that_of_each_image_by_itself():
     ],
 )
 def test_the_streams_carry_the_views_of_table_3(strong_on, expected):
-    streams = settings_of(strong_on=strong_on, strong_share=0.5).streams()
+    streams = streams_of(settings_of(strong_on=strong_on, strong_share=0.5))
     assert list(streams) == ["labeled", "pseudo"]
     views = tuple(spec.strong.view if spec.strong else None for spec in streams.values())
     assert views == expected

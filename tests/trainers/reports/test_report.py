@@ -5,40 +5,11 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from running import write_run
 from warpseg.trainers.charts import ticks
 from warpseg.trainers.reports.page import page, thin
 from warpseg.trainers.reports.report import format_table, report
 from warpseg.trainers.runs.record import load_run
-
-
-def write_run(folder, *, seed=0, scores=(0.4, 0.6, 0.5), recipe="consistency", tail="", **changes):
-    folder.mkdir(parents=True)
-    settings = {
-        "recipe": recipe,
-        "split": "eighth",
-        "data": str(folder),
-        "settings": {"seed": seed, "network": {"name": "swiftnet-rn18"}, **changes},
-    }
-    (folder / "settings.json").write_text(json.dumps(settings))
-    rows = []
-    for number, score in enumerate(scores, start=1):
-        step = 10 * number
-        rows.append(
-            {
-                "step": step,
-                "losses": {"supervised": 2.0 / number, "consistency": 0.5},
-                "lr": {"student": 1e-3},
-                "seconds": 1.5,
-                "images_per_second": 10.0 * number,
-                "data_wait": 0.1,
-                "peak_memory": 1024.0 * number,
-            }
-        )
-        iou = {"road": score, "sky & <sea>": None}
-        rows.append({"step": step, "miou": score, "iou": iou, "evaluation": "whole, flip"})
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "metrics.jsonl").write_text(text + tail)
-    return folder
 
 
 def test_a_run_is_summed_up_in_one_row(tmp_path):

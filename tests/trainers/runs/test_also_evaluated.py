@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cifar import run as run_classifier
-from test_dmt_chain import chain_of
-from test_ranks import launch
-from test_run import results, rows, run
+from running import chain_of, launch, results, rows, run, run_classifier
 from warpseg.__main__ import main
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.journal import Journal

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from test_run import assert_same_state, results, rows
+from running import assert_same_state, results, rows
 from warpseg.__main__ import main
 
 ONLINE = {

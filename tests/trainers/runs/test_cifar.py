@@ -2,40 +2,22 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from running import run_classifier
 from warpseg.__main__ import main
 from warpseg.pipelines import labeled
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.checkpoint import load_checkpoint
-from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings
 from warpseg.trainers.recipes.registry import RECIPES
-from warpseg.trainers.runs.train import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny  # noqa: F401
 
 TINY = "cifar10-wrn28-2-tiny"
-
-
-def run(name, data, out, resume=False, **changes):
-    settings = RECIPES[name]()
-    sizes = {"batch_size": 6}
-    if hasattr(settings, "unlabeled_batch_size"):
-        sizes["unlabeled_batch_size"] = 9
-    small = {
-        "network": NetworkSettings(name="tiny-classifier"),
-        "num_steps": 8,
-        "checkpoint_every": 3,
-        "log_every": 4,
-    }
-    settings = replace(settings, **{**sizes, **small, **changes})
-    train(settings, data=data, split="few", out=out, resume=resume)
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +28,7 @@ def test_a_stopped_run_ends_with_the_same_bits(method, pictures, tmp_path, monke
     from warpseg.trainers.runs.train import Run
 
     name = f"{method}-{TINY}"
-    rows = run(name, pictures, tmp_path / "whole")
+    rows = run_classifier(name, pictures, tmp_path / "whole")
     assert {"accuracy", "images"} <= rows[-1].keys()
     assert rows[-1]["images"] == 24
     step = Run._step
@@ -59,8 +41,8 @@ def test_a_stopped_run_ends_with_the_same_bits(method, pictures, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_step", stops)
         with pytest.raises(KeyboardInterrupt):
-            run(name, pictures, tmp_path / "halves")
-    again = run(name, pictures, tmp_path / "halves", resume=True)
+            run_classifier(name, pictures, tmp_path / "halves")
+    again = run_classifier(name, pictures, tmp_path / "halves", resume=True)
     assert [row.get("losses") for row in again] == [row.get("losses") for row in rows]
     states = [
         load_checkpoint(tmp_path / part)["engine"]["networks"] for part in ("whole", "halves")
@@ -72,7 +54,7 @@ def test_a_stopped_run_ends_with_the_same_bits(method, pictures, tmp_path, monke
 
 def test_images_are_learned_and_scored_by_accuracy(pictures, tmp_path, capsys):
     optimizer = OptimizerSettings(name="adam", lr=1e-2, weight_decay=0.0)
-    run(
+    run_classifier(
         f"supervised-{TINY}",
         pictures,
         tmp_path / "run",

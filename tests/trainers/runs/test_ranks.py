@@ -1,31 +1,15 @@
 """Two gloo ranks on one machine: gradients of the joined batch, every sample once, whole runs."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from running import launch
 
 TINY = Path(__file__).parents[1] / "tiny.py"
 WORKER = Path(__file__).parents[1] / "rank_worker.py"
-
-
-def launch(*words, ranks=2, meeting=("--standalone",), **variables):
-    quiet = {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *meeting]
-    done = subprocess.run(
-        [*torchrun, f"--nproc-per-node={ranks}", *map(str, words)],
-        env={**os.environ, **quiet, **variables},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
 
 
 def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):

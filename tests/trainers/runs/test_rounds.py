@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_run import assert_same_state
+from running import assert_same_state
 from tiny import METHOD_RECIPES, tiny_recipe
 from tiny_rounds import ROUND_RECIPES
 from warpseg.__main__ import main
 from warpseg.trainers.engine.checkpoint import load_checkpoint
-from warpseg.trainers.labels.labeling import Labeling, LabelingSettings
+from warpseg.trainers.labels.labeling import Labeling
+from warpseg.trainers.labels.settings import LabelingSettings
 from warpseg.trainers.methods.rounds import LabelPart, RoundsSettings, TrainPart, check_plan
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.reports.page import page

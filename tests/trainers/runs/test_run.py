@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from running import assert_same_state, results, rows, run
 from warpseg.__main__ import main
 from warpseg.pipelines import LoaderSettings
 from warpseg.shards import Dataset
@@ -24,44 +24,6 @@ from warpseg.trainers.runs.train import train
 TINY = Path(__file__).parents[1] / "tiny.py"
 sys.path.insert(0, str(TINY.parent))
 from tiny import METHOD_RECIPES, tiny_recipe  # noqa: E402
-
-
-def run(name, scenes, out, resume=False, **changes):
-    train(
-        tiny_recipe(METHOD_RECIPES[name], **changes),
-        data=scenes,
-        split="few",
-        out=out,
-        resume=resume,
-    )
-
-
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def results(out):
-    """All that must not depend on when a run was stopped."""
-    return [{k: row.get(k) for k in ("step", "losses", "lr", "miou", "iou")} for row in rows(out)]
-
-
-def assert_same_state(out, other):
-    ours, theirs = (load_checkpoint(path)["engine"] for path in (out, other))
-
-    def compare(a, b, where):
-        if isinstance(a, dict):
-            assert a.keys() == b.keys(), where
-            for key in a:
-                compare(a[key], b[key], f"{where}.{key}")
-        elif isinstance(a, torch.Tensor):
-            assert torch.equal(a, b), where
-        elif isinstance(a, list | tuple):
-            for index, (left, right) in enumerate(zip(a, b, strict=True)):
-                compare(left, right, f"{where}[{index}]")
-        else:
-            assert a == b, where
-
-    compare(ours, theirs, "engine")
 
 
 def command(name, scenes, out, *words):

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_run import assert_same_state
+from running import assert_same_state
 from tiny import TINY_NETWORKS, tiny_recipe
 from warpseg.models import NETWORKS, plain_state_dict
 from warpseg.models.norm import DomainBatchNorm
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.runtime import Runtime
-from warpseg.trainers.labels.labeling import LabelingSettings, label_subset
+from warpseg.trainers.labels.labeling import label_subset
+from warpseg.trainers.labels.settings import LabelingSettings
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.folder import open_trained
 from warpseg.trainers.runs.rounds.run import run_rounds

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ....plugins import plugin_words
 from ...engine.stopping import Stop
 from ...methods.rounds import PART, Part
 from .folder import Rounds
@@ -88,6 +89,7 @@ def find_places(device: str, jobs: int) -> list[str | None]:
 
 def _start(rounds: Rounds, part: Part, place: str | None) -> subprocess.Popen[bytes]:
     words = ["train", "--only", part.name, "--out", str(rounds.out), "--device", rounds.device]
+    words += plugin_words()
     environment: dict[str, Any] = {**os.environ}
     if place is not None:
         environment["CUDA_VISIBLE_DEVICES"] = place

@@ -5,9 +5,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ....plugins import require_plugins
 from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
 from ...engine.stopping import terminating
+from ...methods.registry import ROUNDS
 from ...methods.rounds import RoundsSettings
 from .folder import Rounds
 from .jobs import run_side_by_side
@@ -55,12 +57,11 @@ def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
     Raises FileNotFoundError where OUT is no folder of rounds, and ValueError for an unknown part or
     one that needs another that is not finished.
     """
-    from ...recipes.registry import ROUNDS
-
     file = out / "settings.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: {out} holds no rounds yet")
     run = json.loads(file.read_text())
+    require_plugins(run.get("plugins", ()), out)
     if run["method"] not in ROUNDS:
         raise ValueError(f"{out} holds a single run of {run['method']}, which has no parts")
     settings = from_plain(ROUNDS[run["method"]], run["settings"])

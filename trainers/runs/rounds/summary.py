@@ -11,7 +11,7 @@ from ....shards.archive import write_text
 from ...charts import Curve, chart
 from ...engine.checkpoint import NAME as CHECKPOINT
 from ...engine.runtime import close_runtime, open_runtime
-from ...methods.rounds import LabelPart, TrainPart, find_part
+from ...methods.rounds import TrainPart, before, find_part
 from ...tables import decimal, format_table, percent, text_of
 from ..folder import open_trained, score
 from ..record import METRICS
@@ -178,21 +178,14 @@ def chains(rounds: Rounds) -> list[list[str]]:
     """Return the training parts as chains, each from one that starts from none to one that no other
     starts from; a part without a start follows the one whose labels it trains on."""
     train = [part for part in rounds.parts if isinstance(part, TrainPart)]
-    before = {part.name: _before(rounds, part) for part in train}
-    followed = set(before.values())
+    earlier = {part.name: before(rounds.parts, part) for part in train}
+    followed = set(earlier.values())
     made = []
-    for last in before:
+    for last in earlier:
         if last in followed:
             continue
         chain = [last]
-        while (earlier := before[chain[0]]) is not None:
-            chain.insert(0, earlier)
+        while (name := earlier[chain[0]]) is not None:
+            chain.insert(0, name)
         made.append(chain)
     return made
-
-
-def _before(rounds: Rounds, part: TrainPart) -> str | None:
-    if part.start is not None or part.labels is None:
-        return part.start
-    labeling = {p.name: p.source for p in rounds.parts if isinstance(p, LabelPart)}
-    return labeling[part.labels]

@@ -8,10 +8,10 @@ from warpseg import IGNORE
 from warpseg.kernels import class_masks, cutmix_boxes, mix
 from warpseg.pipelines.settings import StrongSettings
 from warpseg.trainers.engine.runtime import Runtime
+from warpseg.trainers.methods.settings.weak_to_strong import WeakToStrongSettings
 from warpseg.trainers.methods.shared.dropped import complementary, independent, with_dropped
 from warpseg.trainers.methods.shared.weak_to_strong import (
     WeakLabel,
-    WeakToStrongSettings,
     draw_mixing,
     ema_share,
     labeled_loss,
