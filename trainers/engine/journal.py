@@ -82,7 +82,9 @@ class Journal:
                 **({} if skipped is None else {"skipped": dict(skipped)}),
             }
         )
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        # Terms of single classes are for the record alone.
+        told = {name: value for name, value in losses.items() if ":" not in name}
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
         rates = ", ".join(f"{value:.2e}" for value in lr.values())
         log.info(
             f"step {step}/{self.num_steps}  {terms}  lr {rates}  {rate:.1f} images/s  "

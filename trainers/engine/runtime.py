@@ -127,17 +127,29 @@ class Runtime:
         dist.all_reduce(value)
         return value / self.world_size
 
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum over the ranks of a tensor that takes no gradient, in its own dtype."""
+        if self.world_size == 1:
+            return value
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value
+
     def average_buffers(self, networks: Iterable[nn.Module]) -> None:
         """Give all ranks the mean of each buffer (integers rounded down), so all hold one network.
 
         Batch norms see each rank's images alone; without this, ranks would score, and a resumed
-        run go on with, other statistics than rank 0's.
+        run go on with, other statistics than rank 0's. Modules that say `same_on_ranks` have seen
+        all ranks' images already, and are left as they are.
         """
         if self.world_size == 1:
             return
         kinds: dict[torch.dtype, list[Tensor]] = {}
-        for network in networks:
-            for buffer in network.buffers():
+        modules = [module for network in networks for module in network.modules()]
+        for module in modules:
+            if getattr(module, "same_on_ranks", False):
+                continue
+            for buffer in module.buffers(recurse=False):
                 kinds.setdefault(buffer.dtype, []).append(buffer)
         for dtype, buffers in kinds.items():
             joined = torch.cat([buffer.flatten() for buffer in buffers])

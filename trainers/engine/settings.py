@@ -44,6 +44,8 @@ class RunSettings:
     """optimizer steps of the run"""
     accumulate: int = 1
     """batches whose mean gradient makes one step"""
+    ranks: int = 1
+    """ranks that the batch sizes are made for: a run on others says what differs"""
     precision: Precision = "auto"
     """auto is bf16 or fp16 on a GPU and fp32 on a CPU"""
     seed: int = 0
@@ -62,7 +64,8 @@ class RunSettings:
     """further records of the run: tensorboard (extra: tensorboard), or those of plugins"""
 
     def __post_init__(self) -> None:
-        positive = ("batch_size", "num_steps", "accumulate", "log_every", "checkpoint_every")
+        positive = ("batch_size", "num_steps", "accumulate", "ranks", "log_every")
+        positive += ("checkpoint_every",)
         for name in positive:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")

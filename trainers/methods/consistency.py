@@ -10,14 +10,17 @@ semantic segmentation"), by default variant 1w-ct: one way, clean teacher.
                 Mean Teacher: h' <- .99 h' + .01 h
 
 Variants of L_c (Section 4.4), T a perturbation, ' a pass that takes no gradient:
-    1w-ct  D(h'(x), h(T(x)))     1w-cs  D(h(x), h'(T(x)))
-    2w-c1  D(h(x), h(T(x)))      1w-p2  D(h'(T_1(x)), h(T_2(x))), T_1's warp undone by splatting
+    1w-ct  D(h'(x), h(T(x)))     1w-cs  D(h'(T(x)), h(x))
+    2w-c1  D(h(T(x)), h(x))      1w-p2  D(h'(T_1(x)), h(T_2(x))), T_1's warp undone by splatting
+The text writes 1w-cs and 2w-c1 with the clean prediction first, D(h(x), .), but the released code,
+which made Tables 5 and 6, has the perturbed one as the target: `direction`.
 
 The teacher uses running statistics, and a student that sees a perturbed image batch statistics
 that it does not keep, so only clean inputs of students move the running statistics. Deviations of
 the released code are settings. CutMix (French et al.) is one of the perturbations: MT-CutMix~ is
-`cutmix`, `strong.view none`, `divergence squared_l2`, `threshold .97` (its target stays soft, as in
-its code). Images that are classified as wholes are perturbed alike; their class is not.
+`cutmix`, `strong.view none`, `divergence squared_l2`, `threshold .97` (its target is soft, as in
+its code, or one-hot as in Table 7: `target`). Images that are classified as wholes are perturbed
+alike; their class is not.
 """
 
 from typing import Any
@@ -105,6 +108,8 @@ class Consistency(Method):
             boxes=boxes,
             from_second=settings.variant == "1w-p2",
             reduction=settings.kl_mean,
+            reverse=settings.variant in ("1w-cs", "2w-c1") and settings.direction == "code",
+            hard=settings.target == "hard",
             **self.options,
         )
         return {"loss": settings.alpha * value, "divergence": value}

@@ -14,6 +14,7 @@ which, and how often, is the plan of dmt_rounds.py. As in the released code the 
 the kept pixels of the joint batch.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -107,6 +108,9 @@ def streams_of(settings: DmtSettings) -> dict[str, StreamSpec]:
             subset="unlabeled",
             batch_size=settings.unlabeled_batch_size,
             strong=StrongSettings(view="none"),
+            geometry=None
+            if settings.augment_unlabeled
+            else replace(settings.geometry, scale=(1.0, 1.0), flip=0.0),
         )
     elif settings.labels:
         pseudo = StreamSpec(

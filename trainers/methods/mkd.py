@@ -13,11 +13,13 @@ mutual knowledge distillation", Algorithm 1).
 
 The paper moves the teachers before the forward passes of the next step; here that is after the
 optimizer's step, which is the same. FD adds a row of a C x C table to the logits (ISDA with a
-diagonal covariance): the shift depends on a pixel's class alone. The ablation of the paper's
-Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix`, and `feature_strength`.
+diagonal covariance): the shift depends on a pixel's class alone, and is too great for networks from
+scratch with a wide classifier (feature_augmentation.py says why; the log shows it). The ablation of
+the paper's Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix`, and
+`feature_strength`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -34,7 +36,7 @@ from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .feature_augmentation import FeatureAugmentation, own_labels
+from .feature_augmentation import Effect, FeatureAugmentation, own_labels, shift_concern
 from .losses import at_stride, mean_cross_entropy
 from .registry import method
 from .settings.mkd import MkdSettings
@@ -86,6 +88,7 @@ class Mkd(Method):
                 classifier.in_channels,
                 settings.feature_strength,
                 settings.feature_ramp,
+                runtime.total if runtime.world_size > 1 else None,
             ).to(runtime.device)
             for classifier in self.classifiers[: shifted * (settings.feature_strength > 0)]
         ]
@@ -181,7 +184,8 @@ class Mkd(Method):
     def _teach(self, lessons: list[Lesson], step: int) -> dict[str, Tensor]:
         """Return alpha L_st + beta L_ss, each term a mean over the pixels of all lessons."""
         settings = self.settings
-        opinions = [self._opinions(lesson, step / settings.num_steps) for lesson in lessons]
+        effects: list[Effect] = []
+        opinions = [self._opinions(lesson, step, effects) for lesson in lessons]
         logits, labels = (
             [torch.cat(part) for part in zip(*parts, strict=True)]
             for parts in zip(*opinions, strict=True)
@@ -194,19 +198,31 @@ class Mkd(Method):
             by_teacher = self._loss(students, of_teachers[::-1] if crossed else of_teachers)
         trust = min((step + 1) / max(settings.rampup_steps, 1), 1.0)
         loss = trust * (settings.alpha * by_teacher + settings.beta * by_student)
-        return {"loss": loss, "by_teacher": by_teacher, "by_student": by_student}
+        means = [torch.stack(values).mean() for values in zip(*effects, strict=True)]
+        shown = dict(zip(Effect._fields, means, strict=False))
+        return {"loss": loss, "by_teacher": by_teacher, "by_student": by_student, **shown}
 
-    def _opinions(self, lesson: Lesson, progress: float) -> tuple[list[Tensor], list[Tensor]]:
-        """Return logits after FD and labels of students, then teachers, at the loss stride."""
+    def concerns(self, means: Mapping[str, float]) -> dict[str, str]:
+        """Warn of a feature augmentation that overrides what the networks say."""
+        return shift_concern(means, self.stages[-1].name)
+
+    def _opinions(
+        self, lesson: Lesson, step: int, effects: list[Effect]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return logits after FD and labels of students, then teachers, at the loss stride; add
+        what FD did to `effects`."""
+        progress = step / self.settings.num_steps
         size = (lesson.known.shape[-2], lesson.known.shape[-1])
         all_logits, labels = [], []
         views = zip_longest(lesson.students + lesson.teachers, self.augmentations)
         for number, (view, augmentation) in enumerate(views):
             logits, feature = view
             if augmentation is not None:
-                label = lesson.known if lesson.labeled else own_labels(logits, lesson.known)
+                own = own_labels(logits, lesson.known)
+                label = lesson.known if lesson.labeled else own
                 weight = self.classifiers[number].weight
-                logits = augmentation(logits, feature, label, weight, progress)
+                logits, table = augmentation(logits, feature, label, weight, progress)
+                effects.append(augmentation.effect(view[0], logits, own != IGNORE, table))
             logits = at_stride(logits, size, self.settings.loss_stride)
             said = logits
             if number < len(lesson.clean):

@@ -19,13 +19,14 @@ views are made of labeled and unlabeled images alike: `strong_on both`, `strong_
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import IGNORE
 from ...kernels import self_correction
-from ...models import batch_norm_policy, convert_dsbn, dsbn_branch
+from ...models import SegmentationNetwork, batch_norm_policy, convert_dsbn, dsbn_branch
 from ...pipelines.batches import LabeledBatch
 from ...pipelines.streams.labeled import strong_rows
 from ..engine.runtime import Runtime
@@ -59,11 +60,30 @@ class SimpleBaseline(Method):
             if main + aux != sorted(main + aux):
                 self.order = torch.tensor(main + aux, device=runtime.device)
             change = partial(convert_dsbn, shared_affine=settings.shared_affine)
+        if settings.fixed_statistics != "own":
+            change = self._with_pretrained_statistics
         self.student = runtime.train_network(settings.network, num_classes, change=change)
         self.networks = {"student": self.student}
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
         self.stages = (Stage(name="joint", loss=self.joint, optimizer="student"),)
+
+    def _with_pretrained_statistics(self, network: nn.Module) -> nn.Module:
+        """Give the backbone the running statistics that its pretrained weights came with; the
+        decoder, which they do not have, keeps its own."""
+        settings = self.settings
+        if settings.fixed_statistics == "pretrained":
+            raise ValueError(
+                "--fixed-statistics pretrained is known to rounds alone; a student by itself needs "
+                "the weights: imagenet, or a file"
+            )
+        network = cast(SegmentationNetwork, network)
+        donor = settings.network.build(network.num_classes, weights=settings.fixed_statistics)
+        theirs = dict(donor.backbone.named_buffers())
+        for name, buffer in network.backbone.named_buffers():
+            if name.rpartition(".")[2] in ("running_mean", "running_var"):
+                buffer.copy_(theirs[name])
+        return network
 
     def joint(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """CE(p, y) + SCL(q, v), each a mean over the kept pixels of all ranks."""

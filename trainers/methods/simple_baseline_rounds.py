@@ -34,6 +34,11 @@ class SimpleBaselineRounds(RoundsSettings):
     def __post_init__(self) -> None:
         if not 0 < self.rounds < SEEDS:
             raise ValueError(f"--rounds must be at least 1 and below {SEEDS}; got {self.rounds}")
+        if self.student.fixed_statistics == "pretrained" and self.teacher.network.weights == "none":
+            raise ValueError(
+                "--student.fixed-statistics pretrained needs weights that the teacher starts from: "
+                "name some with --teacher.network.weights, or choose own"
+            )
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -44,6 +49,8 @@ class SimpleBaselineRounds(RoundsSettings):
         """Return teacher, labels-1, student-1, labels-2, student-2, ..."""
         parts: list[Part] = [TrainPart(name="teacher", settings=self.seeded(self.teacher, 0))]
         student = replace(self.student, network=self.teacher.network)
+        if student.fixed_statistics == "pretrained":
+            student = replace(student, fixed_statistics=self.teacher.network.weights)
         source = "teacher"
         for number in range(1, self.rounds + 1):
             labels, name = f"labels-{number}", f"student-{number}"

@@ -34,7 +34,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "dsbn": {"correction": "ce"},
     "scl": {},
     # Table 2.
-    "fixed-bn": {"batch_norm": "fixed", "correction": "ce"},
+    "fixed-bn": {"batch_norm": "fixed", "fixed_statistics": "pretrained", "correction": "ce"},
 }
 """What the recipes of one round change of the student, by the word in their name."""
 RELEASED: dict[str, Any] = {
@@ -57,6 +57,7 @@ CITYSCAPES: dict[str, Any] = {
     "schedule": ScheduleSettings(name="poly", power=0.9),
     "evaluation": EvaluationSettings(pad_to=(1025, 2049)),
     "batch_size": 2,
+    "ranks": 8,
     "num_steps": 20_000,
 }
 VOC: dict[str, Any] = {

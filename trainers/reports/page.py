@@ -173,7 +173,13 @@ def class_table(columns: Sequence[tuple[str, Row | None]]) -> str:
 
 
 def _curve_names(runs: Sequence[Run]) -> list[str]:
-    losses = {name: 0 for run in runs for row in run.training for name in row.get("losses", {})}
+    losses = {
+        name: 0
+        for run in runs
+        for row in run.training
+        for name in row.get("losses", {})
+        if ":" not in name
+    }
     return [name for name in (*METRICS, *losses) if any(run.curve(name) for run in runs)]
 
 

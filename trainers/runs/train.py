@@ -26,6 +26,7 @@ from ..engine.stages import Engine
 from ..engine.streams import next_batches, open_streams
 from ..methods.registry import build_method
 from ..scoring.evaluate import Score
+from .batch import batch_advice, batch_words
 from .folder import claim_folder, describe_run, score
 
 log = logging.getLogger("warpseg")
@@ -96,6 +97,9 @@ class Run:
             name: size * runtime.world_size * settings.accumulate
             for name, size in batch_sizes.items()
         }
+        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
+            log.info(advice)
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
         self.engine = Engine(
@@ -115,6 +119,7 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
+        self.warned: set[str] = set()
         self.terminated = False
         signal.signal(signal.SIGTERM, self._terminate)
 
@@ -192,6 +197,7 @@ class Run:
             return
         self.journal.training(engine.step, means, lr, self._skipped())
         gc.collect()
+        self._warn(means)
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
             raise ValueError(
@@ -199,6 +205,13 @@ class Run:
                 "with a lower --optimizer.lr or --precision fp32; the last good checkpoint is "
                 f"still in {self.out}"
             )
+
+    def _warn(self, means: dict[str, float]) -> None:
+        """Say what the method finds worrying in its terms, each thing once."""
+        for name, words in self.method.concerns(means).items():
+            if name not in self.warned and self.runtime.rank == 0:
+                log.warning(f"step {self.engine.step}: {words}")
+            self.warned.add(name)
 
     def _skipped(self) -> dict[str, int] | None:
         """Return the corrupt samples skipped so far on all ranks, by stream; None where one would

@@ -156,6 +156,6 @@ def test_half_size(
     words = ["convert", "cityscapes", str(cityscapes_tree), str(tmp_path / "out"), "--half"]
     assert main([*words, "--size", "8", "8"]) == 1
     assert "the source brings its images to a size by itself" in capsys.readouterr().err
-    assert main([*words, "--coarse", "--workers", "1"]) == 0
+    assert main([*words, "--coarse", "images", "--workers", "1"]) == 0
     assert "5 train, 2 val, 3 unlabeled in 3 shards" in capsys.readouterr().out
     assert Dataset.open(tmp_path / "out").subset("unlabeled").image_size == (12, 16)

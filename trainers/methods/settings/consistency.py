@@ -14,6 +14,9 @@ class ConsistencySettings(RunSettings):
     variant: Literal["1w-ct", "1w-cs", "2w-c1", "1w-p2"] = "1w-ct"
     """1w-ct: clean teacher; 1w-cs: clean student; 2w-c1: gradients both ways, one input clean;
     1w-p2: both inputs perturbed"""
+    direction: Literal["code", "text"] = "code"
+    """D of 1w-cs and 2w-c1: code, from the perturbed prediction to the clean one, as in the
+    released code; text, from the clean one to the perturbed one"""
     strong: StrongSettings = field(default_factory=StrongSettings)
     """the perturbation of the unlabeled images"""
     cutmix: bool = False
@@ -30,6 +33,8 @@ class ConsistencySettings(RunSettings):
     """weight of the consistency loss (Eq. 2)"""
     divergence: Literal["kl", "squared_l2"] = "kl"
     """D: the Kullback-Leibler divergence (Eq. 5), or the squared distance of the distributions"""
+    target: Literal["soft", "hard"] = "soft"
+    """the target's distribution as it is, or one-hot (Table 7 has MT-CutMix~ with hard targets)"""
     threshold: float | None = None
     """least confidence of a target; pixels below it count as 0 in the mean (MT-CutMix~: 0.97)"""
     blend: Literal["probabilities", "logits"] = "probabilities"

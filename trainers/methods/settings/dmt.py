@@ -26,6 +26,9 @@ class DmtSettings(RunSettings):
     """exponent of the weight where the pseudo-label is the surer one"""
     threshold: float = 0.9
     """online: least confidence of a label"""
+    augment_unlabeled: bool = True
+    """online: scale and flip the unlabeled images as the labeled ones; without, they are crops at
+    the image's own size"""
     normalizer: Literal["joint", "separate"] = "joint"
     """joint: one mean over the kept pixels of the whole batch, as in the released code; separate:
     a mean over the pseudo-labeled pixels plus a mean over the labeled ones"""
@@ -39,5 +42,10 @@ class DmtSettings(RunSettings):
         for name in ("gamma1", "gamma2"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
+        if not self.augment_unlabeled and self.form != "online":
+            raise ValueError(
+                "--no-augment-unlabeled is for --form online: other forms have pseudo-labels of "
+                f"whole images; got --form {self.form}"
+            )
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"--threshold must lie in [0, 1]; got {self.threshold}")

@@ -22,6 +22,10 @@ class GtaSettings(RunSettings):
     """what the student learns from"""
     transfer: tuple[Cut, ...] = BACKBONE
     """parts of the assistant that pass to the student: the stem is layer0 (Table 10)"""
+    transmission: Literal["ema", "shared"] = "ema"
+    """how they pass: ema, by a moving average; shared, they are the same weights in both, which
+    both of them train, so that the assistant is a second head of one network (Unbiased ST of
+    Table 5)"""
     assistant_decay: float = 0.99
     """share of the student's backbone that a step keeps (alpha)"""
     ema_decay: float = 0.99
@@ -74,6 +78,11 @@ class GtaSettings(RunSettings):
         for cut in self.transfer:
             if self.transfer.count(cut) > 1:
                 raise ValueError(f"--transfer names {cut} twice; name each part once")
+        if self.transmission == "shared" and (self.assistant_on == "nothing" or not self.transfer):
+            raise ValueError(
+                "--transmission shared is for parts that student and assistant have in common: "
+                "name some by --transfer, and choose another --assistant-on than nothing"
+            )
         if self.classifier == "shared" and (
             self.assistant_on == "nothing" or "classifier" in self.transfer
         ):

@@ -29,8 +29,11 @@ class SimpleBaselineSettings(RunSettings):
     """masks and pseudo-labels, or one of them alone (Table 3)"""
     batch_norm: Literal["dsbn", "trainable", "fixed"] = "dsbn"
     """dsbn: statistics of their own for pseudo-labeled images, which evaluation does without;
-    trainable: one batch norm for all; fixed: the teacher's running statistics (the paper's Table 2
-    fixes those of the ImageNet weights)"""
+    trainable: one batch norm for all; fixed: the running statistics of `fixed_statistics`"""
+    fixed_statistics: str = "own"
+    """fixed: own, those that the student starts with, the teacher's; pretrained, the backbone's are
+    those of the weights that the first teacher started from, as in the paper's Table 2; or the
+    weights themselves, imagenet or a file"""
     dsbn_by: Literal["origin", "strength"] = "origin"
     """what has its own statistics: pseudo-labeled images, or strongly augmented ones"""
     shared_affine: bool = False
@@ -52,6 +55,11 @@ class SimpleBaselineSettings(RunSettings):
         if not 0 < self.strong_share <= 1:
             raise ValueError(
                 f"--strong-share must be above 0 and at most 1; got {self.strong_share}"
+            )
+        if self.fixed_statistics != "own" and self.batch_norm != "fixed":
+            raise ValueError(
+                f"--fixed-statistics {self.fixed_statistics} goes with --batch-norm fixed; got "
+                f"--batch-norm {self.batch_norm}"
             )
         if self.log_zero >= 0:
             raise ValueError(
