@@ -2,6 +2,7 @@
 
 from .ema import ema_update, ema_update_reference
 from .labels.confusion import confusion, confusion_reference
+from .labels.ohem import hard_pixels, target_prob, target_prob_reference
 from .labels.pseudo_label import (
     PseudoLabel,
     class_thresholds,
@@ -19,7 +20,6 @@ from .losses.feature_shift import (
     feature_shift_reference,
     shift_table,
 )
-from .losses.ohem import hard_pixels, target_prob, target_prob_reference
 from .losses.reweight import reweight, reweight_reference
 from .losses.self_correction import self_correction, self_correction_reference
 from .nearest import at_centres

@@ -22,7 +22,7 @@ from ... import IGNORE
 from ..cells import SIZES, exponentials, largest_logit, logit_of, row_ends, tile, way
 from ..compile import CompileCase
 from ..dispatch import use_op
-from ..labels.quantile import select
+from .quantile import select
 from ..pixel_loss import check_targets, pixel_terms
 from ..rows import to_rows
 from ..upsample import stride_of

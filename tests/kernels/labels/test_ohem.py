@@ -15,7 +15,7 @@ from support import (
 )
 from warpseg import IGNORE
 from warpseg.kernels import cross_entropy, hard_pixels, target_prob
-from warpseg.kernels.losses.ohem import _target_prob
+from warpseg.kernels.labels.ohem import _target_prob
 
 
 def formula(logits, mask, stride):
