@@ -22,10 +22,10 @@ from ... import IGNORE
 from ..cells import SIZES, exponentials, largest_logit, logit_of, row_ends, tile, way
 from ..compile import CompileCase
 from ..dispatch import use_op
-from .quantile import select
 from ..pixel_loss import check_targets, pixel_terms
 from ..rows import to_rows
 from ..upsample import stride_of
+from .quantile import select
 
 # Triton's functions are typed for its compiler, not for a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
