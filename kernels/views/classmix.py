@@ -42,10 +42,11 @@ Mixing = CutMixBoxes | ClassMasks
 
 
 @torch.no_grad()
-def class_masks(label: Tensor, num_classes: int) -> ClassMasks:
+def class_masks(label: Tensor, num_classes: int, *, probability: float | None = None) -> ClassMasks:
     """Draw which classes of each image stay: half of those it has, rounded down.
 
-    `label` (N, H, W) of integers, IGNORE where there is none. Drawn by the generator of the label's
+    `label` (N, H, W) of integers, IGNORE where there is none. With `probability` the whole batch is
+    mixed, otherwise all of its images stay as they are. Drawn by the generator of the label's
     device, without a host sync.
     """
     batch, height, width = label.shape
@@ -60,6 +61,8 @@ def class_masks(label: Tensor, num_classes: int) -> ClassMasks:
     kept = rank < present.sum(1, keepdim=True) // 2
     kept = torch.cat([kept, kept.new_zeros(batch, 1)], 1)
     taken = ~kept.gather(1, index.flatten(1)).view(batch, height, width)
+    if probability is not None:
+        taken = taken & (torch.rand((), device=device) < probability)
     partner = (torch.arange(batch, device=device) + 1) % batch
     return ClassMasks(taken=taken, partner=partner, inverse=partner.argsort(), size=(height, width))
 

@@ -31,11 +31,11 @@ from .registry import method
 from .settings.fixmatch import FixMatchSettings
 from .shared.weak_to_strong import (
     Target,
-    draw_mixing,
     ema_share,
     label_views,
     labeled_loss,
     mixed_images,
+    mixing_of,
     stream_specs,
     strong_pass,
     taught_loss,
@@ -105,6 +105,6 @@ class FixMatch(Method):
         """Return the mixed strong view and what is taught of it."""
         views = batches["unlabeled"]
         weak = batches["weak"] if "weak" in batches else label_views(self.labeler, views)
-        mixing = draw_mixing(self.settings, weak, self.num_classes)
+        mixing = mixing_of(self.settings, weak, self.num_classes)
         image = mixed_images([views.strong], [mixing])
         return image, weak.target(self.settings.threshold).mixed(mixing)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import IGNORE
-from ...kernels import cutmix, cutmix_boxes, ema_update, window_mask
+from ...kernels import ema_update, mix, pseudo_label, window_mask
 from ...models import batch_norm_policy
 from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
@@ -40,6 +40,7 @@ from .feature_augmentation import Effect, FeatureAugmentation, own_labels, shift
 from .losses import at_stride, mean_cross_entropy
 from .registry import method
 from .settings.mkd import MkdSettings
+from .shared.mixing import draw_mixing
 
 View = tuple[Tensor, Tensor]
 """Logits (N, C, h, w) of a network and the feature (N, A, h, w) before its classifier."""
@@ -69,6 +70,7 @@ class Mkd(Method):
     def __init__(self, settings: MkdSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.runtime = runtime
+        self.num_classes = num_classes
         self.students = [runtime.train_network(settings.network, num_classes) for _ in range(2)]
         self.teachers = []
         if settings.teachers != "none":
@@ -171,12 +173,14 @@ class Mkd(Method):
             with torch.no_grad():
                 clean = [logits for logits, _ in self._ask(self.students, unlabeled.weak)]
         if self.settings.cutmix:
-            boxes = cutmix_boxes(len(strong), size, preset="mkd").to(
-                strong.device, non_blocking=True
-            )
-            strong, known = cutmix(strong, boxes), cutmix(known, boxes)
-            guides = [(cutmix(logits, boxes), cutmix(feature, boxes)) for logits, feature in guides]
-            clean = [cutmix(logits, boxes) for logits in clean]
+            said, label = [logits for logits, _ in guides] + clean, known
+            if self.settings.mixing == "classes":
+                label = pseudo_label(torch.stack(said).mean(0), size).label
+                label = label.masked_fill(known == IGNORE, IGNORE)
+            mixing = draw_mixing(self.settings.mixing, label, self.num_classes, preset="mkd")
+            strong, known = mix(strong, mixing), mix(known, mixing)
+            guides = [(mix(logits, mixing), mix(feature, mixing)) for logits, feature in guides]
+            clean = [mix(logits, mixing) for logits in clean]
         with batch_norm_policy(nn.ModuleList(self.students), self.settings.student_batch_norm):
             students = self._ask(self.students, strong)
         return Lesson(students=students, teachers=guides, known=known, labeled=False, clean=clean)

@@ -28,9 +28,9 @@ from .settings.prevmatch import PrevMatchSettings
 from .shared.dropped import with_dropped
 from .shared.weak_to_strong import (
     Target,
-    draw_mixing,
     labeled_loss,
     mixed_images,
+    mixing_of,
     stream_specs,
     strong_pass,
     strong_views,
@@ -82,7 +82,7 @@ class PrevMatch(Method):
         """(L_1 + L_2 + lambda (L_1' + L_2')) / 4 / (2 + lambda)."""
         settings, targets = self.settings, batches["targets"]
         images = strong_views(batches["unlabeled"])
-        mixings = [draw_mixing(settings, batches["weak"], self.num_classes) for _ in images]
+        mixings = [mixing_of(settings, batches["weak"], self.num_classes) for _ in images]
         with strong_pass(settings, self.student):
             logits = self.student(mixed_images(images, mixings)).chunk(2)
         first, second = (

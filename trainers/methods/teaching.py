@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ...kernels import (
     TPS,
-    CutMixBoxes,
+    Mixing,
     consistency_kl,
     consistency_kl_reference,
     inverse_splat,
@@ -57,7 +57,7 @@ def view_divergence(
     views: PairedBatch,
     runtime: Runtime,
     *,
-    boxes: CutMixBoxes | None = None,
+    boxes: Mixing | None = None,
     from_second: bool = False,
     reduction: str = "pooled",
     reverse: bool = False,

@@ -28,11 +28,11 @@ from .registry import method
 from .settings.unimatch import UniMatchSettings
 from .shared.dropped import with_dropped
 from .shared.weak_to_strong import (
-    draw_mixing,
     ema_share,
     label_views,
     labeled_loss,
     mixed_images,
+    mixing_of,
     stream_specs,
     strong_pass,
     strong_views,
@@ -84,7 +84,7 @@ class UniMatch(Method):
         """(L_1 + L_2) / 8."""
         settings, weak = self.settings, batches["weak"]
         images = strong_views(batches["unlabeled"])
-        mixings = [draw_mixing(settings, weak, self.num_classes) for _ in images]
+        mixings = [mixing_of(settings, weak, self.num_classes) for _ in images]
         with strong_pass(settings, self.student):
             logits = self.student(mixed_images(images, mixings)).chunk(2)
         target = weak.target(settings.threshold)

@@ -23,11 +23,11 @@ from .registry import method
 from .settings.unimatch_v2 import UniMatchV2Settings
 from .shared.dropped import complementary, independent
 from .shared.weak_to_strong import (
-    draw_mixing,
     ema_share,
     label_views,
     labeled_loss,
     mixed_images,
+    mixing_of,
     stream_specs,
     strong_pass,
     strong_views,
@@ -67,7 +67,7 @@ class UniMatchV2(Method):
         """(L_1 + L_2) / 4."""
         settings, views = self.settings, batches["unlabeled"]
         weak, images = label_views(self.teacher, views), strong_views(views)
-        mixings = [draw_mixing(settings, weak, self.num_classes) for _ in images]
+        mixings = [mixing_of(settings, weak, self.num_classes) for _ in images]
         with strong_pass(settings, self.student):
             logits = self.student(mixed_images(images, mixings), change=self.change).chunk(2)
         target = weak.target(settings.threshold)

@@ -13,8 +13,8 @@ import warpseg.kernels
 from warpseg.kernels import CutMixBoxes
 from warpseg.pipelines.streams import stream as streams_module
 from warpseg.trainers.engine.streams import next_batches
-from warpseg.trainers.methods import consistency, gta, mkd
-from warpseg.trainers.methods.shared import weak_to_strong
+from warpseg.trainers.methods import consistency
+from warpseg.trainers.methods.shared import mixing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from no_sync import HostSync, no_host_sync
@@ -35,7 +35,7 @@ def guarded(monkeypatch):
             ):
                 for name in [n for n in vars(module) if n.endswith("_reference")]:
                     monkeypatch.setattr(module, name, guard.ignoring(getattr(module, name)))
-            for module in (consistency, gta, mkd, weak_to_strong):
+            for module in (consistency, mixing):
                 monkeypatch.setattr(module, "cutmix_boxes", guard.drawing(module.cutmix_boxes))
             draw = guard.drawing(streams_module.sample_tps)
             monkeypatch.setattr(streams_module, "sample_tps", draw)

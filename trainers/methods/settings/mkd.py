@@ -19,6 +19,9 @@ class MkdSettings(RunSettings):
     """unlabeled images of a step on each rank; CutMix needs at least 2"""
     cutmix: bool = True
     """mix the strong views, and the teachers' outputs, by three boxes"""
+    mixing: Literal["boxes", "classes"] = "boxes"
+    """what is mixed by CutMix: boxes, or half of the classes of an image, on top of the next one
+    (ClassMix), as the teachers, or students that label clean images, see them"""
     teachers: Literal["mutual", "own", "none"] = "mutual"
     """mutual: each teacher teaches the other's student; own: its own; none: CPS alone"""
     alpha: float = 1.5
@@ -60,6 +63,11 @@ class MkdSettings(RunSettings):
             raise ValueError(
                 "--unlabeled-batch-size must be at least 2 for CutMix; "
                 f"got {self.unlabeled_batch_size}"
+            )
+        if self.mixing == "classes" and self.teachers == "none" and self.student_labels == "mixed":
+            raise ValueError(
+                "--mixing classes needs labels of clean images: choose --student-labels clean or "
+                "another --teachers than none"
             )
         for name in ("alpha", "beta", "rampup_steps", "feature_strength"):
             if getattr(self, name) < 0:

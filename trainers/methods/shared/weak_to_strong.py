@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from .... import IGNORE
 from ....kernels import (
     Mixing,
-    class_masks,
     cross_entropy,
-    cutmix_boxes,
     hard_pixels,
     mix,
     pseudo_label,
@@ -32,6 +30,7 @@ from ...engine.streams import StreamSpec
 from ..losses import mean_cross_entropy
 from ..settings.weak_to_strong import WeakToStrongSettings
 from ..teaching import teaching
+from .mixing import draw_mixing
 
 
 class Target(NamedTuple):
@@ -94,17 +93,13 @@ def label_views(network: nn.Module, views: PairedBatch) -> WeakLabel:
         return weak_label(network(views.weak), views)
 
 
-def draw_mixing(settings: WeakToStrongSettings, weak: WeakLabel, num_classes: int) -> Mixing | None:
+def mixing_of(settings: WeakToStrongSettings, weak: WeakLabel, num_classes: int) -> Mixing | None:
     """Draw how one strong view is mixed; None for not at all."""
     if settings.mixing == "none":
         return None
-    if settings.mixing == "classes":
-        return class_masks(weak.label.masked_fill(~weak.shown, IGNORE), num_classes)
-    batch, height, width = weak.label.shape
-    boxes = cutmix_boxes(
-        batch, (height, width), preset="unimatch", probability=settings.mix_probability
-    )
-    return boxes.to(weak.label.device, non_blocking=True)
+    label = weak.label.masked_fill(~weak.shown, IGNORE)
+    chance = None if settings.mixing == "classes" else settings.mix_probability
+    return draw_mixing(settings.mixing, label, num_classes, preset="unimatch", probability=chance)
 
 
 def strong_views(views: PairedBatch) -> list[Tensor]:

@@ -12,9 +12,9 @@ from warpseg.trainers.methods.settings.weak_to_strong import WeakToStrongSetting
 from warpseg.trainers.methods.shared.dropped import complementary, independent, with_dropped
 from warpseg.trainers.methods.shared.weak_to_strong import (
     WeakLabel,
-    draw_mixing,
     ema_share,
     labeled_loss,
+    mixing_of,
     taught_loss,
 )
 
@@ -78,11 +78,11 @@ def test_labels_certainty_and_padding_are_mixed_alike(weak):
 
 def test_how_views_are_mixed_is_a_setting(weak):
     torch.manual_seed(0)
-    assert draw_mixing(WeakToStrongSettings(mixing="none"), weak, 5) is None
-    boxes = draw_mixing(WeakToStrongSettings(mix_probability=1.0), weak, 5)
+    assert mixing_of(WeakToStrongSettings(mixing="none"), weak, 5) is None
+    boxes = mixing_of(WeakToStrongSettings(mix_probability=1.0), weak, 5)
     assert boxes.partner.tolist() == [2, 1, 0]
     assert boxes.mask().any((1, 2)).all()
-    classes = draw_mixing(WeakToStrongSettings(mixing="classes"), weak, 5)
+    classes = mixing_of(WeakToStrongSettings(mixing="classes"), weak, 5)
     assert classes.partner.tolist() == [1, 2, 0]
     # Padding is no class that stays.
     assert classes.taken[0, 12:].all()
