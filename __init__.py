@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from . import shards as shards
     from . import trainers as trainers
     from .shards import Dataset as Dataset
-    from .shards.conversion.named import convert_named as convert
+    from .shards.conversion.named import convert as convert
     from .trainers.commands.api import compare as compare
     from .trainers.commands.api import evaluate as evaluate
     from .trainers.commands.api import load as load
@@ -36,7 +36,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "": ("kernels", "models", "pipelines", "shards", "trainers"),
         ".shards": ("Dataset",),
-        ".shards.conversion.named": ("convert=convert_named",),
+        ".shards.conversion.named": ("convert",),
         ".trainers.commands.api": ("compare", "evaluate", "load", "predict", "train"),
     },
 )

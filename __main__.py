@@ -6,7 +6,10 @@ Exit status 0, 1 (it failed, with a one-line reason on standard error) or 2 (wro
 import importlib
 import os
 import sys
+from difflib import get_close_matches
+from pathlib import Path
 
+from . import __version__
 from .plugins import load_plugins, take_plugins
 
 VERBS = {
@@ -17,7 +20,7 @@ VERBS = {
     "fetch": ("shards.commands.splits", "bring a data set from object storage to this machine"),
     "show": ("trainers.commands.show", "draw the views a recipe trains on, or pseudo-labels"),
     "operations": (
-        "pipelines.views.operations",
+        "trainers.commands.operations",
         "draw the 17 operations of strong view sda",
     ),
     "models": ("models.commands", "list the networks with their size and cost"),
@@ -33,7 +36,7 @@ VERBS = {
     "report": ("trainers.commands.report", "compare runs in a table"),
     "compare": ("trainers.commands.compare", "train several recipes and seeds, and compare them"),
     "moons": (
-        "trainers.reports.moons",
+        "trainers.commands.moons",
         "draw why the teacher sees the clean input",
     ),
     "bench": ("benchmarks.commands", "measure kernels, pipeline or step"),
@@ -51,9 +54,11 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2
+    if words[0] == "--version":
+        print(f"warpseg {__version__}")
+        return 0
     if words[0] not in VERBS:
-        print(f"warpseg: no verb {words[0]!r}\n{usage()}", file=sys.stderr)
-        return 2
+        return _answer(words, files)
     module, _ = VERBS[words[0]]
     command = getattr(
         importlib.import_module(f".{module}", __package__), words[0].replace("-", "_")
@@ -73,6 +78,27 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _answer(words: list[str], plugins: list[Path]) -> int:
+    """Complete words for a shell, or say that the first one is no verb."""
+    from .completion import complete, script
+
+    try:
+        if words[0] == "--print-completion":
+            print(script(words[1] if len(words) > 1 else ""))
+            return 0
+        if words[0] == "--complete":
+            load_plugins(plugins)
+            print(complete(words[1:], list(VERBS), main))
+            return 0
+    except (ValueError, OSError) as error:
+        print(f"warpseg: {error}", file=sys.stderr)
+        return 2
+    near = get_close_matches(words[0], VERBS, n=3, cutoff=0.5)
+    said = f"did you mean {', '.join(near)}?" if near else usage()
+    print(f"warpseg: no verb {words[0]!r}: {said}", file=sys.stderr)
+    return 2
+
+
 def _reason(error: Exception) -> str:
     """Return what an error says, the operating system's with the file first and no number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
@@ -83,7 +109,10 @@ def _reason(error: Exception) -> str:
 def usage() -> str:
     """Return the list of verbs."""
     lines = [f"  {verb:<12} {text}" for verb, (_, text) in VERBS.items()]
-    return "usage: warpseg VERB ...\n\n" + "\n".join(lines) + "\n\nwarpseg VERB --help tells more."
+    more = """warpseg VERB --help tells more.
+--version tells the version; --print-completion bash|zsh prints what completes words in that shell;
+--plugin FILE.py, with any verb, takes in code of one's own."""
+    return "usage: warpseg VERB ...\n\n" + "\n".join(lines) + f"\n\n{more}"
 
 
 if __name__ == "__main__":

@@ -16,22 +16,17 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of a package.
 
-    modules: relative name of a module (`.streams.plain`) -> the names that it gives, `name=other`
-    for what it calls otherwise; "" is the package itself, which gives its subpackages. A name, once
-    found, stays in the package.
+    modules: relative name of a module (`.streams.plain`) -> the names that it gives; "" is the
+    package itself, which gives its subpackages. A name, once found, stays in the package.
     """
-    places, called = dict[str, str](), dict[str, str]()
-    for module, names in modules.items():
-        for word in names:
-            name, _, other = word.partition("=")
-            places[name], called[name] = module, other or name
+    places = {name: module for module, names in modules.items() for name in names}
 
     def find(name: str) -> Any:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module = places[name]
         if module:
-            value = getattr(importlib.import_module(module, package), called[name])
+            value = getattr(importlib.import_module(module, package), name)
         else:
             value = importlib.import_module(f".{name}", package)
         setattr(sys.modules[package], name, value)

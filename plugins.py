@@ -170,6 +170,7 @@ def _require(record: Mapping[str, Any], where: object) -> None:
             f"{where} was made with plugin {name!r} of sum {wanted[:12]}, and {path} has changed "
             f"since ({found[:12]}): bring that source back, or say where it is with {FLAG} FILE.py"
         )
+    _log.warning("plugin %s: %s, as %s was made with", name, path, where)
     _load(path, source)
 
 

@@ -14,7 +14,7 @@ registers what it holds and none lists the others.
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
@@ -63,27 +63,41 @@ class Registry(MutableMapping[str, Value]):
         return decorate
 
     def find(self, name: str) -> Value:
-        """Return the value of a name, for use: a plugin it came with is noted. Raise ValueError,
-        with the names that come close, if there is none."""
-        self._look()
-        if name not in self._entries:
+        """Return the value of a name, as `[]` does. Raise ValueError, with the names that come
+        close, if there is none."""
+        if name not in self:
             near = get_close_matches(name, self._entries, n=5)
             listed = self._see or f"there are: {', '.join(self._entries) or 'none'}"
             hint = f"did you mean {', '.join(near)}?" if near else listed
             both = f"{hint} {self._see}" if near and self._see else hint
             raise ValueError(f"no {self.what} {name!r}: {both}")
-        if name in self._plugins:
-            for names in _USES:
-                names.add(self._plugins[name])
-        return self._entries[name]
+        return self[name]
 
     def drop(self, plugin: str) -> None:
         """Remove what a plugin added."""
         for name in [name for name, owner in self._plugins.items() if owner == plugin]:
             del self[name]
 
-    def __getitem__(self, name: str) -> Value:
+    def items(self) -> ItemsView[str, Value]:
+        """Return names and values; none of them counts as used."""
         self._look()
+        return self._entries.items()
+
+    def values(self) -> ValuesView[Value]:
+        """Return the values; none of them counts as used."""
+        self._look()
+        return self._entries.values()
+
+    def __contains__(self, name: object) -> bool:
+        self._look()
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Value:
+        """Return the value of a name, for use: a plugin it came with is noted."""
+        self._look()
+        if name in self._plugins:
+            for names in _USES:
+                names.add(self._plugins[name])
         return self._entries[name]
 
     def __setitem__(self, name: str, value: Value) -> None:

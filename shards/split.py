@@ -68,8 +68,8 @@ def choose_fraction(
     labeled: str,
     seed: int,
     *,
-    balanced: bool,
-    with_unlabeled: bool,
+    balanced: bool = False,
+    with_unlabeled: bool = True,
     order_by: Literal["hash", "permutation"] = "hash",
 ) -> Choice:
     """Choose labeled images at random; a smaller fraction of one seed is a part of a larger one.

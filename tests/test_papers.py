@@ -11,12 +11,12 @@ import tyro
 from warpseg.__main__ import VERBS, main
 from warpseg.shards.commands import convert, splits
 from warpseg.shards.registry import SOURCES
-from warpseg.trainers.commands import train
 from warpseg.trainers.engine.settings import RunSettings, from_plain, to_plain
 from warpseg.trainers.methods.rounds import RoundsSettings, check_plan
 from warpseg.trainers.methods.settings.simple_baseline import SimpleBaselineSettings
 from warpseg.trainers.methods.simple_baseline import branch_rows, streams_of
 from warpseg.trainers.recipes.registry import RECIPES, find_recipe
+from warpseg.trainers.runs import start
 
 PAGE = (Path(__file__).parents[1] / "docs" / "papers.md").read_text()
 PLACEHOLDER = re.compile(r"(?<![A-Z])N(?![A-Za-z])")
@@ -98,8 +98,7 @@ def test_every_recipe_of_a_paper_has_a_row():
 def asked(monkeypatch):
     """What training was asked for: its settings, and nothing is run."""
     settings = []
-    for name in ("run_training", "run_rounds"):
-        monkeypatch.setattr(train, name, lambda held, **_: settings.append(held))
+    monkeypatch.setattr(start, "start", lambda held, **_: settings.append(held))
     return settings
 
 

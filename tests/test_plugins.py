@@ -31,6 +31,30 @@ def load(root: Path) -> Source:
 """
 
 
+DRAWN = """
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from warpseg.shards.registry import SOURCES
+from warpseg.shards.source import Entry, Source
+
+@dataclass(kw_only=True)
+class Drawn(Source):
+    def read(self, entry):
+        return np.full((8, 8, 3), int(entry.image), np.uint8), np.zeros((8, 8), np.uint8)
+    def files(self, entry):
+        return []
+
+@SOURCES.register("drawn")
+def load() -> Source:
+    entries = [Entry(name=f"{n}", image=f"{n}", mask=f"{n}") for n in range(24)]
+    colours = ((0, 0, 0), (9, 9, 9))
+    where = Path("drawn")
+    return Drawn(kind="drawn", root=where, classes=("a", "b"), palette=colours,
+                 subsets={"train": entries})
+"""
+
+
 @pytest.fixture(autouse=True)
 def none_left():
     yield
@@ -113,6 +137,14 @@ def test_a_recorded_source_is_loaded_again_and_no_other(plugin):
     assert "mine" not in SOURCES
 
 
+def test_its_classes_reach_the_processes_that_convert(tmp_path, capsys):
+    path = tmp_path / "drawn.py"
+    path.write_text(DRAWN)
+    words = ["convert", "drawn", str(tmp_path / "data"), "--plugin", str(path), "--workers", "2"]
+    assert main(words) == 0, capsys.readouterr().err
+    assert "24 train in 1 shard" in capsys.readouterr().out
+
+
 def test_two_of_one_name_are_refused(plugin):
     first, second = plugin("a/doors.py"), plugin("b/doors.py", name="other")
     load_plugin(first)
@@ -165,6 +197,9 @@ def test_uses_are_noted(plugin):
     load_plugin(plugin("doors.py"))
     with noting_uses() as used:
         SOURCES.find("camvid")
+        assert "mine" in SOURCES
+        assert "mine" in dict(SOURCES.items())
+        assert len(list(SOURCES.values())) == len(SOURCES)
         assert used == set()
         SOURCES.find("mine")
     assert used == {"doors"}

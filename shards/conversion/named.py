@@ -7,11 +7,12 @@ from typing import Any
 from ..dataset import Dataset
 from ..registry import SOURCES, loader_arguments
 from ..source import Source
-from .convert import Report, convert
+from .convert import Report
+from .convert import convert as convert_source
 from .packing import PackSettings
 
 
-def convert_named(
+def convert(
     source: str,
     root: str | Path | None,
     data: str | Path,
@@ -44,7 +45,7 @@ def convert_named(
 def pack(source: Source, data: Path, packing: PackSettings, *, replace: bool) -> Report:
     """Convert a source, at the size that it brings its images to where it has one.
 
-    Raises ValueError where another size is asked for, and as `convert`.
+    Raises ValueError where another size is asked for, and as `convert.convert`.
     """
     if source.size is not None:
         if packing.size is not None:
@@ -52,7 +53,7 @@ def pack(source: Source, data: Path, packing: PackSettings, *, replace: bool) ->
                 "the source brings its images to a size by itself: say --size or that, not both"
             )
         packing = dataclasses.replace(packing, size=source.size)
-    return convert(source, data, packing, replace_other=replace)
+    return convert_source(source, data, packing, replace_other=replace)
 
 
 def _taken(options: dict[str, Any], kind: type) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import tyro
 from ...shards import Dataset
 from ..methods.rounds import RoundsSettings
 from ..recipes.registry import find_recipe
-from ..reports.views import draw_labels, draw_views
-from ..runs.folder import open_trained
 
 
 def show(arguments: list[str]) -> int:
@@ -41,6 +39,9 @@ def show(arguments: list[str]) -> int:
             samples: number of images
             seed: seed of the views
         """
+        from ..reports.views import draw_labels, draw_views
+        from ..runs.folder import open_trained
+
         settings = find_recipe(recipe)
         if isinstance(settings, RoundsSettings):
             settings = settings.example()

@@ -7,10 +7,11 @@ table, with w the 1 x 1 classifier's weight.
 S grows with the square of the distance of two classes' weights, logits only with the distance
 itself: how strong a lambda is depends on how the classifier starts. The paper's 1.5 is made for
 classifiers of standard deviation .01, as DeepLabv3+ has here, and shifts by hundredths of a logit.
-SwiftNet's starts at sqrt(2 / C), .5 for 7 classes: trained from scratch for 30 steps, its median
-entry is 24 logits where the best class leads the second by 2, so that the shift, not the network,
-says what is the likeliest class. What the shift does is therefore logged, `feature_shift` beside
-`margin` and `flipped`, and a run warns where it exceeds the margin.
+SwiftNet's starts at sqrt(2 / C), .5 for 7 classes: on 8 drawn masks, from scratch, its median entry
+is 7 logits after 20 steps of 40, where the best class leads the second by 2.5, and 22 against 6 at
+the end. Three labels in four are then the shift's, not the network's. What the shift does is
+therefore logged, `feature_shift` beside `margin` and `flipped`, and a run warns where it exceeds
+the margin.
 """
 
 import math

@@ -43,7 +43,8 @@ def method(name: str, settings: type[RunSettings]) -> Callable[[Kind], Kind]:
 def method_name(settings: RunSettings | RoundsSettings) -> str:
     """Return the name of the method that settings belong to. Raise ValueError where it is none, or
     more than one."""
-    kinds: dict[str, type] = {name: kind for name, (kind, _) in METHODS.items()} | dict(ROUNDS)
+    kinds: dict[str, type] = {name: kind for name, (kind, _) in METHODS.items()}
+    kinds |= ROUNDS.items()
     names = [name for name, kind in kinds.items() if type(settings) is kind]
     if len(names) != 1:
         raise ValueError(

@@ -15,17 +15,15 @@ first.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-import tyro
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .moon_settings import LABELS_PER_CLASS, MoonSettings
+
 Divergence = Callable[[Tensor, Tensor], Tensor]
-LABELS_PER_CLASS = 3
 WIDTH = 32
 TEXT: dict[str, Divergence] = {
     "no consistency loss": lambda clean, perturbed: 0 * clean.sum(),
@@ -47,34 +45,6 @@ _SOFT = 0.62
 _VIEW = (-1.6, -1.15, 2.6, 1.65)
 _PANEL = (336, 224)
 _HEAD, _GAP, _FINE = 26, 12, 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoonSettings:
-    """Two moons, and how four networks learn them."""
-
-    points: int = 200
-    """points of both moons"""
-    spread: float = 0.1
-    """standard deviation of the points around their arc (its radius is 1)"""
-    noise: float = 0.2
-    """standard deviation of the perturbation"""
-    direction: Literal["code", "text"] = "code"
-    """the divergence of (b) and (d): code, from the perturbed prediction to the clean one; text,
-    from the clean one to the perturbed one"""
-    steps: int = 2500
-    """steps of Adam with its default settings, each on all points"""
-    seed: int = 0
-    """seed of points, labels, weights and perturbations"""
-
-    def __post_init__(self) -> None:
-        if self.points < 2 * LABELS_PER_CLASS:
-            raise ValueError(f"--points must be {2 * LABELS_PER_CLASS} or more; got {self.points}")
-        if self.steps < 1:
-            raise ValueError(f"--steps must be at least 1; got {self.steps}")
-        for name in ("spread", "noise"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,24 +170,3 @@ def _panels(moons: Moons) -> list[Image.Image]:
                 draw.circle(centre, 2.6 * _FINE, fill="white", outline=INK, width=_FINE)
         panels.append(panel.resize(_PANEL, Image.Resampling.LANCZOS))
     return panels
-
-
-def moons(arguments: list[str]) -> int:
-    """Draw Figure 1 of the one-way consistency paper: `moons --out moons.png`."""
-
-    def run(*, out: Path, settings: MoonSettings = MoonSettings()) -> None:
-        """Learn two moons from six labels, four ways, and draw what was learned.
-
-        Args:
-            out: picture to write
-            settings: points and training
-        """
-        torch.set_num_threads(1)  # steps this small are slower on several
-        learned = learn_moons(settings)
-        for name, accuracy in zip(VARIANTS, learned.accuracy(), strict=True):
-            print(f"{100 * accuracy:5.1f} %  {name}")
-        draw_figure(learned).save(out)
-        print(out)
-
-    tyro.cli(run, args=arguments, prog="warpseg moons", config=(tyro.conf.OmitArgPrefixes,))
-    return 0

@@ -4,14 +4,8 @@ import pytest
 import torch
 from PIL import Image
 from warpseg.__main__ import main
-from warpseg.trainers.reports.moons import (
-    TEXT,
-    VARIANTS,
-    MoonSettings,
-    Networks,
-    draw_moons,
-    learn_moons,
-)
+from warpseg.trainers.reports.moon_settings import MoonSettings
+from warpseg.trainers.reports.moons import TEXT, VARIANTS, Networks, draw_moons, learn_moons
 
 
 def gradients(loss_of, target_is_clean):
