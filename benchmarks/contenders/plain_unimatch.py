@@ -170,7 +170,7 @@ def is_plain_weak_to_strong(settings: Any) -> bool:
         and settings.mixing == "boxes"
         and settings.labeled_loss == "mean"
         and settings.strong_batch_norm == "batch"
-        and not settings.frozen_backbone
+        and settings.network.freeze == "none"
     )
 
 

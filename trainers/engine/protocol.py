@@ -51,6 +51,9 @@ class EvaluationSettings:
     mean_over: Literal["occurring", "all"] = "occurring"
     """Classes of the mean IoU: those that are true or predicted somewhere; or all, of which the
     others count 0, as in UniMatch's code."""
+    align_corners: bool = False
+    """Enlarge logits with their corners on the image's corners, as the codes of UniMatch, U2PL,
+    GTA-Seg and DST-CBC do: for networks that were trained there; exports do alike."""
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "size", "bound", "pad_to"):
@@ -124,6 +127,8 @@ class EvaluationSettings:
             words.append("flip")
         if self.mode == "sliding" or self.flip or len(self.scales) > 1:
             words.append(f"mean {self.average}")
+        if self.align_corners:
+            words.append("corners aligned")
         over = "all classes" if self.mean_over == "all" else "classes that occur"
         return ", ".join([*words, f"mIoU over {over}"])
 

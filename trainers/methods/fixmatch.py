@@ -39,7 +39,6 @@ from .shared.weak_to_strong import (
     stream_specs,
     strong_pass,
     taught_loss,
-    train_student,
     weak_label,
 )
 
@@ -50,7 +49,7 @@ class FixMatch(Method):
 
     def __init__(self, settings: FixMatchSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings, self.runtime, self.num_classes = settings, runtime, num_classes
-        self.student = self.labeler = train_student(settings, runtime, num_classes)
+        self.student = self.labeler = runtime.train_network(settings.network, num_classes)
         self.networks: dict[str, nn.Module] = {"student": self.student}
         self.evaluated = "student"
         last: dict[str, Any] = {"optimizer": "student"}

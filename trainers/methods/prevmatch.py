@@ -35,7 +35,6 @@ from .shared.weak_to_strong import (
     strong_pass,
     strong_views,
     taught_loss,
-    train_student,
     weak_label,
 )
 
@@ -48,7 +47,7 @@ class PrevMatch(Method):
 
     def __init__(self, settings: PrevMatchSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings, self.runtime, self.num_classes = settings, runtime, num_classes
-        self.student = train_student(settings, runtime, num_classes)
+        self.student = runtime.train_network(settings.network, num_classes)
         self.drop = partial(with_dropped, rate=settings.feature_dropout)
         # All from the start, so that a checkpoint holds them: which are filled, the step tells.
         self.snapshots = [runtime.frozen_copy(self.student) for _ in range(settings.max_snapshots)]

@@ -37,7 +37,6 @@ from .shared.weak_to_strong import (
     strong_pass,
     strong_views,
     taught_loss,
-    train_student,
     weak_label,
 )
 
@@ -48,7 +47,7 @@ class UniMatch(Method):
 
     def __init__(self, settings: UniMatchSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings, self.runtime, self.num_classes = settings, runtime, num_classes
-        self.student = train_student(settings, runtime, num_classes)
+        self.student = runtime.train_network(settings.network, num_classes)
         self.drop = partial(with_dropped, rate=settings.feature_dropout)
         self.networks: dict[str, nn.Module] = {"student": self.student}
         self.optimized = {"student": ("student",)}

@@ -9,8 +9,8 @@
                 step of the optimizer on (L_x + (L_1 + L_2) / 2) / 2
                 teacher <- moving average of the student, share min(1 - 1/(t+1), .996) kept
 
-A random half of the images keeps all its channels in both views. `--frozen-backbone` trains the
-head alone; `--dropout none` and `independent` are rows of the paper's ablation.
+A random half of the images keeps all its channels in both views. `--network.freeze backbone`
+trains the head alone; `--dropout none` and `independent` are rows of the paper's ablation.
 """
 
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ from .shared.weak_to_strong import (
     strong_pass,
     strong_views,
     taught_loss,
-    train_student,
 )
 
 
@@ -45,7 +44,7 @@ class UniMatchV2(Method):
 
     def __init__(self, settings: UniMatchV2Settings, runtime: Runtime, num_classes: int) -> None:
         self.settings, self.runtime, self.num_classes = settings, runtime, num_classes
-        self.student = train_student(settings, runtime, num_classes)
+        self.student = runtime.train_network(settings.network, num_classes)
         self.teacher = runtime.frozen_copy(self.student)
         self.networks: dict[str, nn.Module] = {"student": self.student, "teacher": self.teacher}
         self.optimized = {"student": ("student",)}

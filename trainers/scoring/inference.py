@@ -55,7 +55,9 @@ def predict_logits(
             seen = resized.flip(-1) if flip else resized
             parts, stride = _run(network, seen, settings, colour, dtype)
             views.append(View(scaled, flip, parts))
-    return Prediction(views, size, offset, stride, settings.average)
+    return Prediction(
+        views, size, offset, stride, settings.average, align_corners=settings.align_corners
+    )
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from by_hand import assert_same, build_engine, draw_batches, flat, small
 from torch import nn
 from unimatch_by_hand import CASES, FAMILY, batches_of, engine_of
 from warpseg.models.norm import find
+from warpseg.trainers.engine.networks import NetworkSettings
+
+FROZEN = NetworkSettings(name="tiny", freeze="backbone")
 
 
 def state(engine, name="student"):
@@ -72,7 +75,7 @@ def test_the_teacher_is_the_student_after_the_first_step_and_an_average_later(ca
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_frozen_backbone_keeps_its_bits(case):
-    engine, _ = engine_of(case, frozen_backbone=True)
+    engine, _ = engine_of(case, network=FROZEN)
     before = state(engine)
     after = state(run(engine, 2))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -81,7 +84,7 @@ def test_a_frozen_backbone_keeps_its_bits(case):
 
 
 def test_frozen_statistics_hold_whatever_the_policy_of_strong_views():
-    engine, _ = engine_of("unimatch-v2", frozen_backbone=True, strong_batch_norm="batch_frozen")
+    engine, _ = engine_of("unimatch-v2", network=FROZEN, strong_batch_norm="batch_frozen")
     before = state(engine)
     after = state(run(engine, 1))
     assert all(

@@ -431,3 +431,39 @@ def test_a_classifier_is_no_segmentation_network(draw):
     network.output_stride = 1
     with pytest.raises(ValueError, match="returned 1x1 logits for an image of 37x53 pixels"):
         predict_logits(network, draw(*ODD))
+
+
+def test_corners_are_aligned_where_asked(pooled, draw):
+    """As codes that enlarge logits so do: whole, and in windows of a flipped view."""
+    network, image = pooled(4, 4), draw(33, 47)
+    settings = EvaluationSettings(align_corners=True)
+    assert settings.describe() == "whole, corners aligned"
+    label, confidence = predict_logits(network, image, settings).label()
+    logits = network(image)
+    large = F.interpolate(logits, (33, 47), mode="bilinear", align_corners=True)
+    prob, expected = large.softmax(1).max(1)
+    assert (label == expected).float().mean() > 0.999
+    torch.testing.assert_close(confidence, prob, rtol=1e-4, atol=1e-5)
+    plain, _ = predict_logits(network, image).label()
+    assert (plain != label).any()
+    windows = EvaluationSettings(
+        mode="sliding", crop_size=(24, 24), stride=0.5, flip=True, align_corners=True
+    )
+    total = torch.zeros(1, 4, 33, 47)
+    for flip in (False, True):
+        seen = image.flip(-1) if flip else image
+        views, counts = torch.zeros(1, 4, 33, 47), torch.zeros(33, 47)
+        for top in window_starts(33, 24, 0.5):
+            for left in window_starts(47, 24, 0.5):
+                part = (..., slice(top, top + 24), slice(left, left + 24))
+                own = F.interpolate(
+                    network(seen[part]), (24, 24), mode="bilinear", align_corners=True
+                )
+                views[part] += own.softmax(1)
+                counts[part[1:]] += 1
+        views = views / counts
+        total += views.flip(-1) if flip else views
+    label, confidence = predict_logits(network, image, windows).label()
+    prob, expected = (total / 2).max(1)
+    assert (label == expected).float().mean() > 0.999
+    torch.testing.assert_close(confidence, prob, rtol=1e-4, atol=1e-5)

@@ -34,8 +34,6 @@ class WeakToStrongSettings(RunSettings):
     strong_batch_norm: Literal["batch", "batch_frozen"] = "batch"
     """statistics of the passes on strong views; batch_frozen keeps them out of the running ones,
     which then know weak and labeled images alone"""
-    frozen_backbone: bool = False
-    """train decoder and classifier alone; the backbone keeps its weights and statistics"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

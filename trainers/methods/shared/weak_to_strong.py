@@ -9,7 +9,7 @@ the joined batch.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from ....kernels import (
     pseudo_label,
     window_mask,
 )
-from ....models import SegmentationNetwork, batch_norm_policy
+from ....models import batch_norm_policy
 from ....pipelines.batches import PairedBatch
 from ...engine.runtime import Runtime, unwrap
 from ...engine.streams import StreamSpec
@@ -134,30 +134,13 @@ def labeled_loss(
     return mean_cross_entropy(logits, mask, runtime)
 
 
-def train_student(settings: WeakToStrongSettings, runtime: Runtime, num_classes: int) -> nn.Module:
-    """Build the network that is trained, its backbone frozen if the settings say so."""
-    change = freeze_backbone if settings.frozen_backbone else None
-    return runtime.train_network(settings.network, num_classes, change=change)
-
-
-def freeze_backbone(network: nn.Module) -> nn.Module:
-    """Keep the backbone's weights, and its statistics and dropout as in evaluation."""
-    backbone = cast(SegmentationNetwork, network).backbone
-    backbone.requires_grad_(False).eval()
-    return network
-
-
 def strong_pass(
     settings: WeakToStrongSettings, student: nn.Module
 ) -> AbstractContextManager[object]:
     """Return the context of a pass on strong views: the policy of its batch norms."""
     if settings.strong_batch_norm == "batch":
         return nullcontext()
-    network = cast(SegmentationNetwork, unwrap(student))
-    parts: list[nn.Module] = [network.decoder, network.classifier]
-    if not settings.frozen_backbone:
-        parts.append(network.backbone)
-    return batch_norm_policy(nn.ModuleList(parts), settings.strong_batch_norm)
+    return batch_norm_policy(student, settings.strong_batch_norm)
 
 
 def ema_share(step: int, decay: float) -> float:

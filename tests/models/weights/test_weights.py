@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torchvision.models import _api
 from warpseg.models import build_network, convert_dsbn, load_weights
-from warpseg.models.resnet import ResNet
+from warpseg.models.encoders.resnet import ResNet
 
 
 @pytest.fixture(scope="module")

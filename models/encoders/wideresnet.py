@@ -1,14 +1,10 @@
-"""WRN-28-2 for classification of small images (CIFAR-10), as DMT and one-way consistency use it.
-
-Classification is segmentation of one pixel: logits are (N,C,1,1), their mask is (N,1,1).
-"""
+"""WRN-28-2 for classification of small images (CIFAR-10), as DMT and one-way consistency use it."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import conv1x1, conv3x3
 
-from .layers import global_average
-from .network import SegmentationNetwork, initialize
+from ..network import Encoder, initialize
 
 
 class PreActivationBlock(nn.Module):
@@ -29,10 +25,11 @@ class PreActivationBlock(nn.Module):
         return residual + (x if self.shortcut is None else self.shortcut(active))
 
 
-class WideResNet(nn.Module):
+class WideResNet(Encoder):
     """Return the outputs of three groups of pre-activation blocks, at strides 1, 2 and 4."""
 
-    imagenet = ""
+    reductions = (1, 2, 4)
+    minimum_size = 8
     imagenet_hint = "it trains from scratch, with weights none"
     stages = (("conv1",), ("group1",), ("group2",), ("group3",), ())
 
@@ -57,32 +54,3 @@ class WideResNet(nn.Module):
         first = self.group1(self.conv1(image))
         second = self.group2(first)
         return first, second, self.group3(second)
-
-
-class GlobalPooling(nn.Module):
-    """Normalise the coarsest feature, ReLU, average over the image."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(channels)
-
-    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Return (N,C,1,1)."""
-        return global_average(F.relu(self.bn(features[-1])))
-
-
-def wide_resnet(depth: int, factor: int, num_classes: int) -> SegmentationNetwork:
-    """Return a wide residual network whose logits are (N,C,1,1)."""
-    backbone = WideResNet(depth, factor)
-    # The classifier keeps PyTorch's law for linear layers, as the WRN codes do; bias zero.
-    classifier = nn.Conv2d(backbone.channels[-1], num_classes, 1)
-    nn.init.zeros_(classifier.bias)  # pyright: ignore[reportArgumentType]
-    return SegmentationNetwork(
-        backbone,
-        GlobalPooling(backbone.channels[-1]),
-        classifier,
-        num_classes=num_classes,
-        output_stride=1,
-        minimum_size=8,
-        task="classification",
-    )

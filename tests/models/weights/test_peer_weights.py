@@ -3,9 +3,9 @@
 import pytest
 import torch
 from warpseg.models import build_network, load_weights
-from warpseg.models.deeplabv2 import deeplabv2
-from warpseg.models.resnet import ResNet
-from warpseg.models.xception import Xception65
+from warpseg.models.encoders.resnet import ResNet
+from warpseg.models.encoders.xception import Xception65
+from warpseg.models.papers import deeplabv2
 
 
 def rename(state, *pairs):

@@ -7,7 +7,21 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from .network import initialize
+from ..network import Encoder, initialize
+from ..weights.names import Rules, translate
+from .registry import ENCODERS
+
+NAMES: Rules = (
+    (r"^(conv|bn)([12])\.", lambda match: f"stem.{int(match[2]) - 1}.{match[1]}."),
+    (r"^block(\d+)\.", lambda match: f"blocks.{int(match[1]) - 1}."),
+    (r"^(blocks\.\d+)\.(conv|bn)\.", r"\1.shortcut.\2."),
+    (r"\.sep_conv(\d)\.block\.", r".stack.conv\1."),
+    (r"\.depthwise\.", ".conv_dw."),
+    (r"\.bn_depth\.", ".bn_dw."),
+    (r"\.pointwise\.", ".conv_pw."),
+    (r"\.bn_point\.", ".bn_pw."),
+)
+"""Names of SegmenTron, on which SimpleBaseline is built."""
 
 EPSILON = 1e-3
 """Of the batch norms."""
@@ -77,7 +91,8 @@ class XceptionBlock(nn.Module):
         return out, second
 
 
-class Xception65(nn.Module):
+@ENCODERS.register("xception65")
+class Xception65(Encoder):
     """Return a low-level feature (256 channels, stride 4) and the last one (2048, stride 16)."""
 
     stages = (
@@ -88,7 +103,10 @@ class Xception65(nn.Module):
         ("blocks.19", "blocks.20"),
     )
     channels = (256, 2048)
-    imagenet = ""
+    reductions = (4, 16)
+    normalization = "half"
+    licence = "Apache-2.0"
+    weight_file = "xception65.tf_in1k"
     imagenet_hint = "pass a file of timm's xception65.tf_in1k"
 
     def __init__(self) -> None:
@@ -102,6 +120,10 @@ class Xception65(nn.Module):
             for index, (inputs, widths, stride, dilation) in enumerate(BLOCKS)
         )
         initialize(self)
+
+    def names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Know files of timm and of SegmenTron."""
+        return {translate(key, NAMES): value for key, value in state.items()}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the two features of images (N,3,H,W)."""

@@ -5,9 +5,8 @@ The network of DMT, and of the one-way consistency and SimpleBaseline tables. Lo
 
 from torch import Tensor, nn
 
-from .network import SegmentationNetwork
-from .norm import freeze_batch_norm_affine
-from .resnet import ResNet
+from ..network import Encoder
+from .head import HEADS, Head
 
 RATES = (6, 12, 18, 24)
 """Dilations of the classifiers."""
@@ -42,25 +41,16 @@ class ParallelClassifiers(nn.Module):
         return logits
 
 
-def deeplabv2(
-    depth: int, num_classes: int, *, branches: int = 4, freeze_affine: bool = False
-) -> SegmentationNetwork:
-    """Return DeepLabv2 on a torchvision ResNet with dilations 2 and 4.
+@HEADS.register("deeplabv2")
+def parallel(
+    encoder: Encoder, num_classes: int, *, branches: int = 4, encoder_stride: int = 8
+) -> Head:
+    """Return DeepLabv2's classifiers for an encoder's coarsest feature.
 
-    Args:
-        depth: 50 or 101.
-        num_classes: number of classes.
-        branches: 4 (the papers), or 2: the released codes return inside their summation and so
-            use the first two classifiers only.
-        freeze_affine: do not train scales and shifts of batch norms, as the one-way consistency
-            paper counts parameters.
+    branches: 4 (the papers), or 2: the released codes return inside their summation and so use the
+        first two classifiers only. encoder_stride: that of the feature, asked of the encoder.
     """
     if branches not in (2, 4):
         raise ValueError(f"branches must be 4, or 2 as in the released codes; got {branches}")
-    backbone = ResNet(depth, stride=8)
-    if freeze_affine:
-        freeze_batch_norm_affine(backbone)
-    classifier = ParallelClassifiers(backbone.channels[-1], num_classes, RATES[:branches])
-    return SegmentationNetwork(
-        backbone, Coarsest(), classifier, num_classes=num_classes, output_stride=8
-    )
+    classifier = ParallelClassifiers(encoder.channels[-1], num_classes, RATES[:branches])
+    return Head(Coarsest(), classifier, encoder.reductions[-1])

@@ -1,16 +1,16 @@
 """SwiftNet (single scale): an ImageNet ResNet, spatial pyramid pooling and a light ladder.
 
-Orsic and Segvic, as section 4 of the one-way consistency paper uses it: taps before the last ReLU
-of each stage, 128 decoder channels, logits at stride 4.
+Orsic and Segvic, as section 4 of the one-way consistency paper uses it: 128 decoder channels,
+logits at stride 4. The paper taps stages before their last ReLU, the released codes behind it.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import bn_relu_conv, resize_like
-from .network import SegmentationNetwork, initialize
-from .resnet import ResNet
+from ..layers import bn_relu_conv, resize_like
+from ..network import Encoder, initialize
+from .head import HEADS, Head
 
 WIDTH = 128
 """Channels of the decoder."""
@@ -64,22 +64,11 @@ class LadderDecoder(nn.Module):
         return self.finish(x)
 
 
-def swiftnet(depth: int, num_classes: int, *, taps: str = "sum") -> SegmentationNetwork:
-    """Return SwiftNet on ResNet-18 or -34.
-
-    Args:
-        depth: 18 or 34.
-        num_classes: number of classes.
-        taps: features for skips and pooling: "sum", before the last ReLU of a stage (the paper), or
-            "relu", after it (the released code's default).
-    """
-    if taps not in ("sum", "relu"):
-        raise ValueError(f"taps must be 'sum' or 'relu'; got {taps!r}")
-    backbone = ResNet(depth, preactivation_taps=taps == "sum")
-    decoder = LadderDecoder(backbone.channels)
+@HEADS.register("swiftnet")
+def ladder(encoder: Encoder, num_classes: int) -> Head:
+    """Return SwiftNet's pyramid and ladder for an encoder's features, coarse to fine."""
+    decoder = LadderDecoder(encoder.channels)
     classifier = nn.Conv2d(WIDTH, num_classes, 1)
     initialize(decoder)
     initialize(classifier)
-    return SegmentationNetwork(
-        backbone, decoder, classifier, num_classes=num_classes, output_stride=4
-    )
+    return Head(decoder, classifier, encoder.reductions[0])

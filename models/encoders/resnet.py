@@ -4,13 +4,16 @@ Beyond torchvision: features of every stage, the deep stem of the peers (three 3
 their checkpoints load by name), multi-grid dilations, and the tap before a stage's last ReLU.
 """
 
-from typing import cast
+from functools import partial
+from typing import Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1, conv3x3
 
-from .network import initialize
+from ..network import Encoder, initialize
+from ..weights.names import Rules, translate
+from .registry import ENCODERS
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -18,6 +21,32 @@ BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] =
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
 }
+
+
+NAMES: Rules = (
+    # OpenMMLab's ResNetV1c
+    (r"^stem\.([0-6])\.(?=[a-z_]+$)", r"conv1.\1."),
+    (r"^stem\.7\.", "bn1."),
+    # Caffe's DeepLabv2 in the conversion by deeplab-pytorch
+    (r"^layer1\.conv1\.conv\.", "conv1."),
+    (r"^layer1\.conv1\.bn\.", "bn1."),
+    (
+        r"^layer([2-5])\.block(\d+)\.",
+        lambda match: f"layer{int(match[1]) - 1}.{int(match[2]) - 1}.",
+    ),
+    (r"\.reduce\.(conv|bn)\.", r".\g<1>1."),
+    (r"\.conv3x3\.(conv|bn)\.", r".\g<1>2."),
+    (r"\.increase\.(conv|bn)\.", r".\g<1>3."),
+    (r"\.shortcut\.conv\.", ".downsample.0."),
+    (r"\.shortcut\.bn\.", ".downsample.1."),
+    (r"^aspp\.c(\d)\.", r"classifier.convs.\1."),
+    # the conversion by AdvSemiSeg, and DMT's names
+    (r"^layer5\.conv2d_list\.(\d)\.", r"classifier.convs.\1."),
+    (r"^classifier\.0\.convs\.", "classifier.convs."),
+)
+"""Names of other projects' ResNets; torchvision's, timm's and U2PL's are ours."""
+
+Form = Literal["torchvision", "caffe"]
 
 
 class SumBlock(BasicBlock):
@@ -29,7 +58,7 @@ class SumBlock(BasicBlock):
         return residual + (x if self.downsample is None else self.downsample(x))
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """Return the outputs of stages 1 to 4 of a ResNet, at strides 4, 8, and up to `stride`.
 
     Args:
@@ -42,9 +71,14 @@ class ResNet(nn.Module):
         multi_grid: factors on the dilations of the blocks of the last stage.
         preactivation_taps: return the sums before the last ReLU of each stage (18 and 34 only).
         zero_init_residual: start each residual branch at zero.
+        form: where a bottleneck strides and dilates; see `set_form`.
     """
 
     imagenet_hint = "pass a file with the deep stem (of U2PL, OpenMMLab's v1c or timm's resnet101s)"
+    licence = "BSD-3-Clause"
+    form_given: bool | None = None
+    """Whether the form was chosen by name (True), or is left to the weights (False); None: it is
+    neither one's to choose."""
     stages = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 
     def __init__(
@@ -56,6 +90,7 @@ class ResNet(nn.Module):
         multi_grid: tuple[int, int, int] | None = None,
         preactivation_taps: bool = False,
         zero_init_residual: bool = False,
+        form: Form = "torchvision",
     ) -> None:
         super().__init__()
         block, counts = BLOCKS[depth]
@@ -79,11 +114,46 @@ class ResNet(nn.Module):
         self.layer3 = self._stage(block, 256, counts[2], stride=2, dilate=stride < 16)
         self.layer4 = self._stage(block, 512, counts[3], stride=2, dilate=stride < 32)
         self.channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
+        self.reductions = tuple(min(reach, stride) for reach in (4, 8, 16, 32))
+        self.weight_file = self.imagenet
         if multi_grid is not None:
             _multiply_dilations(self.layer4, multi_grid)
         initialize(self)
         if zero_init_residual:
             self._zero_residuals()
+        self.form: Form = "torchvision"
+        if form != "torchvision":
+            self.set_form(form)
+
+    def set_form(self, form: Form) -> None:
+        """Let the bottlenecks stride and dilate as those of torchvision, or as those of Caffe.
+
+        torchvision: a block strides in its 3 x 3 convolution, and the first block of a dilated
+        stage keeps the dilation before it. caffe (DeepLabv2's released models, the original
+        ResNets): it strides in its first 1 x 1 convolution, and all blocks of a stage dilate alike.
+        No parameter changes. Raises ValueError where blocks have no 1 x 1 convolution.
+        """
+        if form not in ("torchvision", "caffe"):
+            raise ValueError(f"form must be 'torchvision' or 'caffe'; got {form!r}")
+        before = 1
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            first, last = stage[0], stage[-1]
+            if not isinstance(first, Bottleneck):
+                raise ValueError(f"form {form} is one of bottlenecks: ResNet-50 and deeper")
+            reduce, spatial = cast(nn.Conv2d, first.conv1), cast(nn.Conv2d, first.conv2)
+            stride = max(reduce.stride, spatial.stride)
+            whole = cast(nn.Conv2d, cast(Bottleneck, last).conv2).dilation[0]
+            reduce.stride, spatial.stride = (
+                (stride, (1, 1)) if form == "caffe" else ((1, 1), stride)
+            )
+            dilation = whole if form == "caffe" else before
+            spatial.dilation = spatial.padding = (dilation, dilation)
+            before = whole
+        self.form = form
+
+    def names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Know files of torchvision, timm, OpenMMLab, U2PL, and conversions from Caffe."""
+        return {translate(key, NAMES): value for key, value in state.items()}
 
     def _stage(
         self,
@@ -150,3 +220,25 @@ def _multiply_dilations(stage: nn.Sequential, factors: tuple[int, int, int]) -> 
         dilation = convolution.dilation[0] * factor
         convolution.dilation = (dilation, dilation)
         convolution.padding = (dilation, dilation)
+
+
+STEMS = {"torchvision": 0, "deep32": 32, "deep64": 64}
+"""Stem -> its width; see `ResNet`."""
+
+
+def resnet(
+    depth: int, *, output_stride: int = 32, stem: str = "torchvision", form: Form | None = None
+) -> ResNet:
+    """Return a ResNet with a stem of a name; arguments as those of `ResNet`, but form None, which
+    leaves it to the weights."""
+    if stem not in STEMS:
+        raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {stem!r}")
+    encoder = ResNet(
+        depth, stride=output_stride, stem_width=STEMS[stem], form=form or "torchvision"
+    )
+    encoder.form_given = form is not None if depth >= 50 else None
+    return encoder
+
+
+for _depth in BLOCKS:
+    ENCODERS.add(f"rn{_depth}", partial(resnet, _depth))

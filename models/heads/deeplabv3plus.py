@@ -16,23 +16,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from .layers import (
+from ..layers import (
     conv_bn_relu,
     global_average,
     resize_like,
     separable_conv,
     spread_like,
 )
-from .network import SegmentationNetwork, initialize
-from .resnet import ResNet
-from .xception import Xception65
+from ..network import Encoder, initialize
+from .head import HEADS, Head
 
 WIDTH = 256
 """Channels of the pyramid and the decoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class Variant:
     """What distinguishes the papers' decoders; see the module's table."""
 
     rates: tuple[int, ...] = (6, 12, 18)
@@ -47,10 +46,10 @@ class Head:
     """Probability of dropping a channel after each fusion convolution."""
 
 
-HEADS = {
-    "plain": Head(),
-    "mkd": Head(separable=True, project_kernel=3),
-    "gta": Head(
+VARIANTS = {
+    "plain": Variant(),
+    "mkd": Variant(separable=True, project_kernel=3),
+    "gta": Variant(
         rates=(12, 24, 36),
         project_kernel=3,
         low_level=256,
@@ -58,9 +57,9 @@ HEADS = {
         project_dropout=0.1,
         fusion_dropout=0.1,
     ),
-    "xception": Head(separable=True, project_dropout=0.1),
+    "xception": Variant(separable=True, project_dropout=0.1),
 }
-"""Name -> head; the table in this module's docstring."""
+"""Name -> variant; the table in this module's docstring."""
 
 
 class ImagePooling(nn.Module):
@@ -86,18 +85,18 @@ class ImagePooling(nn.Module):
 class AtrousPyramid(nn.Module):
     """Atrous spatial pyramid pooling (ASPP)."""
 
-    def __init__(self, channels: int, head: Head) -> None:
+    def __init__(self, channels: int, variant: Variant) -> None:
         super().__init__()
         self.point = conv_bn_relu(channels, WIDTH, 1)
         self.atrous = nn.ModuleList(
             separable_conv(channels, WIDTH, dilation=rate)
-            if head.separable
+            if variant.separable
             else conv_bn_relu(channels, WIDTH, 3, dilation=rate)
-            for rate in head.rates
+            for rate in variant.rates
         )
         self.pool = ImagePooling(channels)
-        self.project = conv_bn_relu((len(head.rates) + 2) * WIDTH, WIDTH, head.project_kernel)
-        self.dropout = _dropout(head.project_dropout)
+        self.project = conv_bn_relu((len(variant.rates) + 2) * WIDTH, WIDTH, variant.project_kernel)
+        self.dropout = _dropout(variant.project_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N,256,h,w) of (N,C,h,w)."""
@@ -110,17 +109,17 @@ class Decoder(nn.Module):
 
     fusion = ("fuse",)
 
-    def __init__(self, channels: tuple[int, ...], head: Head) -> None:
+    def __init__(self, channels: tuple[int, ...], variant: Variant) -> None:
         super().__init__()
-        self.pyramid = AtrousPyramid(channels[-1], head)
-        self.low_level = conv_bn_relu(channels[0], head.low_level, 1, bias=head.bias)
+        self.pyramid = AtrousPyramid(channels[-1], variant)
+        self.low_level = conv_bn_relu(channels[0], variant.low_level, 1, bias=variant.bias)
         layers: list[nn.Module] = []
-        for inputs in (WIDTH + head.low_level, WIDTH):
-            if head.separable:
+        for inputs in (WIDTH + variant.low_level, WIDTH):
+            if variant.separable:
                 layers.append(separable_conv(inputs, WIDTH))
             else:
-                layers.append(conv_bn_relu(inputs, WIDTH, 3, bias=head.bias))
-            layers.append(_dropout(head.fusion_dropout))
+                layers.append(conv_bn_relu(inputs, WIDTH, 3, bias=variant.bias))
+            layers.append(_dropout(variant.fusion_dropout))
         self.fuse = nn.Sequential(*layers)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
@@ -135,75 +134,39 @@ def _dropout(probability: float) -> nn.Module:
     return nn.Dropout2d(probability) if probability else nn.Identity()
 
 
-def _assemble(backbone: ResNet | Xception65, head: Head, num_classes: int) -> SegmentationNetwork:
-    """Return the network of a backbone and a head, initialised."""
-    decoder = Decoder(backbone.channels, head)
+def with_dropout(variant: Variant, dropout: float | None) -> Variant:
+    """Return the variant with the probability in both places, unless it is None."""
+    if dropout is None:
+        return variant
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}")
+    return replace(variant, project_dropout=dropout, fusion_dropout=dropout)
+
+
+def assemble(encoder: Encoder, variant: Variant, num_classes: int) -> Head:
+    """Return a variant's decoder and classifier for an encoder, initialised."""
+    decoder = Decoder(encoder.channels, variant)
     classifier = nn.Conv2d(WIDTH, num_classes, 1)
     initialize(decoder)
     nn.init.normal_(classifier.weight, std=0.01)
     nn.init.zeros_(classifier.bias)  # pyright: ignore[reportArgumentType]
-    return SegmentationNetwork(
-        backbone, decoder, classifier, num_classes=num_classes, output_stride=4
-    )
+    return Head(decoder, classifier, encoder.reductions[0])
 
 
-def _with_dropout(head: Head, dropout: float | None) -> Head:
-    """Return the head with the probability in both places, unless it is None."""
-    if dropout is None:
-        return head
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1; got {dropout}")
-    return replace(head, project_dropout=dropout, fusion_dropout=dropout)
-
-
-def deeplabv3plus(
-    depth: int,
+@HEADS.register("deeplabv3plus")
+def pyramid(
+    encoder: Encoder,
     num_classes: int,
     *,
-    head: str = "plain",
-    stem: str | None = None,
-    encoder_stride: int | None = None,
+    variant: str = "plain",
     dropout: float | None = None,
-) -> SegmentationNetwork:
-    """Return DeepLabv3+ on a ResNet.
+    encoder_stride: int = 16,
+) -> Head:
+    """Return DeepLabv3+'s pyramid and decoder for an encoder's first and last feature.
 
-    Args:
-        depth: 50 or 101.
-        num_classes: number of classes.
-        head: "plain", "mkd" or "gta"; sets stem and stride too. GTA-Seg's representation head,
-            which no loss uses, is left out.
-        stem: "torchvision" (7 x 7), "deep32" (ResNet-C, MKD) or "deep64" (U2PL, GTA-Seg, timm's
-            `resnet101s`); None: the head's own. The weights must have the same stem.
-        encoder_stride: 16 or 8; None: the head's own.
-        dropout: probability of dropping a channel after pyramid and fusion; None: the head's own.
+    variant: a row of this module's table; dropout: probability of dropping a channel after pyramid
+        and fusion; encoder_stride: that of the last feature, asked of the encoder.
     """
-    stems = {"torchvision": 0, "deep32": 32, "deep64": 64}
-    own = {"plain": ("torchvision", 16), "mkd": ("deep32", 16), "gta": ("deep64", 8)}
-    if head not in own:
-        raise ValueError(f"head must be one of {', '.join(own)}; got {head!r}")
-    stem = stem or own[head][0]
-    if stem not in stems:
-        raise ValueError(f"stem must be one of {', '.join(stems)}; got {stem!r}")
-    backbone = ResNet(
-        depth,
-        stride=own[head][1] if encoder_stride is None else encoder_stride,
-        stem_width=stems[stem],
-        multi_grid=(2, 2, 4) if head == "gta" else None,
-        zero_init_residual=head == "gta",
-    )
-    return _assemble(backbone, _with_dropout(HEADS[head], dropout), num_classes)
-
-
-def deeplabv3plus_xception65(
-    num_classes: int, *, dropout: float | None = None
-) -> SegmentationNetwork:
-    """Return DeepLabv3+ on Xception-65 with encoder stride 16.
-
-    Args:
-        num_classes: number of classes.
-        dropout: probability of dropping a channel after pyramid and fusion; None: 0.1 after the
-            pyramid only.
-    """
-    network = _assemble(Xception65(), _with_dropout(HEADS["xception"], dropout), num_classes)
-    network.normalization = "half"
-    return network
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}")
+    return assemble(encoder, with_dropout(VARIANTS[variant], dropout), num_classes)
