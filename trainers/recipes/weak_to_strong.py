@@ -1,4 +1,4 @@
-"""Recipes of FixMatch, UniMatch (V1), UniMatch V2 and PrevMatch, as their released codes have them.
+"""Recipes of UniMatch (V1), FixMatch in its form and PrevMatch, as their released codes have them.
 
 Batch sizes are per rank: the codes train on 4 GPUs, PrevMatch on 1 (VOC) and 2 (Cityscapes). A
 number in a name is that of labeled images, by which epochs are counted; without one it is 92 (VOC)

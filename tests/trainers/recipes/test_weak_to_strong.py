@@ -13,6 +13,11 @@ V1 = [name for name in RECIPES if "match" in name and name.endswith(("-rn50", "-
         ("fixmatch-v1-voc-deeplabv3plus-rn50", 104_880, 8),
         ("unimatch-voc-1464-deeplabv3plus-rn101", 91_200, 8),
         ("unimatch-cityscapes-deeplabv3plus-rn101", 83_760, 8),
+        ("unimatch-v2-voc-dpt-dinov2-s14", 39_300, 16),
+        ("fixmatch-voc-dpt-dinov2-b14", 39_300, 16),
+        ("unimatch-v2-cityscapes-dpt-dinov2-b14", 62_820, 8),
+        ("unimatch-v2-ade20k-dpt-dinov2-s14", 149_220, 8),
+        ("unimatch-v2-coco-dpt-dinov2-l14", 147_560, 16),
         ("prevmatch-voc-deeplabv3plus-rn50", 104_880, 8),
         ("prevmatch-cityscapes-deeplabv3plus-rn101", 83_520, 8),
     ],
@@ -45,6 +50,23 @@ def test_data_sets_have_their_protocols(name):
         assert epochs == (240 if city else 80)
         assert settings.previous_threshold == (0 if city else 0.9)
         assert settings.num_steps // (settings.epoch_steps * settings.snapshot_epochs) >= 8
+
+
+@pytest.mark.parametrize("data", ["voc", "cityscapes", "ade20k", "coco"])
+@pytest.mark.parametrize("method", ["fixmatch", "unimatch-v2"])
+def test_version_two_has_one_threshold_and_rates(method, data):
+    settings = find_recipe(f"{method}-{data}-dpt-dinov2-s14")
+    assert settings.threshold == 0.95
+    assert settings.optimizer.lr == pytest.approx(40 * settings.optimizer.backbone_lr)
+    assert settings.optimizer.betas == (0.9, 0.999)
+    assert settings.ema_decay == 0.996
+    assert settings.geometry.crop_size == ((798, 798) if data == "cityscapes" else (518, 518))
+    said = settings.evaluation.describe()
+    if data == "cityscapes":
+        assert said.startswith("sliding, 798x798, stride 0.667, mean softmax")
+    else:
+        assert said.startswith("whole, to multiples of 14")
+    assert said.endswith("mIoU over all classes")
 
 
 def test_the_two_forms_of_fixmatch():

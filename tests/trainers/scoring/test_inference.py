@@ -437,7 +437,7 @@ def test_corners_are_aligned_where_asked(pooled, draw):
     """As codes that enlarge logits so do: whole, and in windows of a flipped view."""
     network, image = pooled(4, 4), draw(33, 47)
     settings = EvaluationSettings(align_corners=True)
-    assert settings.describe() == "whole, corners aligned"
+    assert settings.describe() == "whole, corners aligned, mIoU over classes that occur"
     label, confidence = predict_logits(network, image, settings).label()
     logits = network(image)
     large = F.interpolate(logits, (33, 47), mode="bilinear", align_corners=True)
