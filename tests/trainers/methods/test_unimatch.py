@@ -237,3 +237,33 @@ def test_no_validation_mask_is_needed_for_snapshots():
 def test_wrong_settings(case, changes, told):
     with pytest.raises(ValueError, match=told):
         engine_of(case, **changes)
+
+
+@pytest.mark.parametrize("freeze", ["none", "backbone"])
+def test_a_transformer_under_dpt(freeze):
+    """Four levels of one width have one mask; all that learns has a gradient; two stages."""
+    network = NetworkSettings(name="dpt-timm:vit_tiny_patch16_224", freeze=freeze)
+    shared = {"network": network, "threshold": 0.0}
+    fixmatch = build_engine(small(f"fixmatch-{FAMILY}", **shared))
+    assert [stage.name for stage in fixmatch.method.stages] == ["labeled", "strong"]
+    engine = build_engine(small(f"unimatch-v2-{FAMILY}", **shared))
+    levels, student = [], engine.method.student
+    complementary = engine.method.change
+
+    def watched(features):
+        changed = complementary(features)
+        levels.append([(new / old)[:, :, 0, 0] for new, old in zip(changed, features, strict=True)])
+        return changed
+
+    engine.method.change = watched
+    before = state(engine)
+    run(engine, 1)
+    (masks,) = levels
+    assert len(masks) == 4
+    for mask in masks:
+        torch.testing.assert_close(mask, masks[0])
+        torch.testing.assert_close(sum(mask.chunk(2)), torch.full_like(mask[:3], 2))
+    moved = {name for name, value in state(engine).items() if not torch.equal(value, before[name])}
+    learning = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert moved == learning
+    assert any(name.startswith("backbone.") for name in learning) == (freeze == "none")
