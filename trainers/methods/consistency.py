@@ -45,10 +45,10 @@ from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import supervised_loss
 from .registry import method
 from .settings.consistency import ConsistencySettings
-from .teaching import teaching, view_divergence
+from .shared.losses import supervised_loss
+from .shared.teaching import teaching, view_divergence
 
 
 @method("consistency", ConsistencySettings)

@@ -41,9 +41,9 @@ from ..engine.optimization import ScheduleSettings
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import mean_cross_entropy
 from .registry import method
 from .settings.gta import GtaSettings, Lessons
+from .shared.losses import mean_cross_entropy
 from .shared.mixing import draw_mixing
 
 _ONE_CLASS = 0.99

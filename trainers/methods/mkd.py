@@ -36,10 +36,10 @@ from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .feature_augmentation import Effect, FeatureAugmentation, own_labels, shift_concern
-from .losses import at_stride, mean_cross_entropy
 from .registry import method
 from .settings.mkd import MkdSettings
+from .shared.feature_augmentation import Effect, FeatureAugmentation, own_labels, shift_concern
+from .shared.losses import at_stride, mean_cross_entropy
 from .shared.mixing import draw_mixing
 
 View = tuple[Tensor, Tensor]

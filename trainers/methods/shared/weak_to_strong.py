@@ -27,10 +27,10 @@ from ....models import batch_norm_policy
 from ....pipelines.batches import PairedBatch
 from ...engine.runtime import Runtime, unwrap
 from ...engine.streams import StreamSpec
-from ..losses import mean_cross_entropy
 from ..settings.weak_to_strong import WeakToStrongSettings
-from ..teaching import teaching
+from .losses import mean_cross_entropy
 from .mixing import draw_mixing
+from .teaching import teaching
 
 
 class Target(NamedTuple):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ...kernels import (
+from ....kernels import (
     TPS,
     Mixing,
     consistency_kl,
@@ -22,9 +22,9 @@ from ...kernels import (
     upsample,
     warp,
 )
-from ...models.norm import batch_norm_policy, find
-from ...pipelines.batches import PairedBatch
-from ..engine.runtime import Runtime
+from ....models.norm import batch_norm_policy, find
+from ....pipelines.batches import PairedBatch
+from ...engine.runtime import Runtime
 
 _TINY = 1e-37
 _WHOLE = 1 - 1e-6
