@@ -4,6 +4,7 @@ import importlib
 import sys
 
 BENCHMARKS = {
+    "device": "what a device is, and whether every operation is right on it",
     "kernels": "fused operations against their references, eager and compiled",
     "pipeline": "the loaders against those of the field",
     "step": "training steps: images/s, where the time goes, plain PyTorch beside them",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..images import IMAGE_SUFFIXES
-from ..masks import default_palette
+from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source, shuffling_hash
 
@@ -97,7 +97,7 @@ def load_cifar10(root: Path, settings: Cifar10Settings) -> Source:
         kind="cifar10",
         root=folder,
         classes=classes,
-        palette=default_palette(len(classes)),
+        palette=palette_of(classes),
         subsets=subsets,
         settings={"hold_out": settings.hold_out},
         archives=archives,

@@ -16,10 +16,10 @@ from ..masks import (
     MaskValues,
     binary_values,
     colour_values,
-    default_palette,
     grey_values,
     id_values,
 )
+from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Palette, Source, list_images, pair_with_masks
 
@@ -75,7 +75,7 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
         kind="folder",
         root=root,
         classes=classes,
-        palette=colours or default_palette(len(classes)),
+        palette=colours or palette_of(classes),
         subsets=subsets,
         values=_values(root, settings, classes, colours, ignored),
     )

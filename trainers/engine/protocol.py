@@ -54,6 +54,9 @@ class EvaluationSettings:
     align_corners: bool = False
     """Enlarge logits with their corners on the image's corners, as the codes of UniMatch, U2PL,
     GTA-Seg and DST-CBC do: for networks that were trained there; exports do alike."""
+    by: str | None = None
+    """Also score each group of images by itself: scene (the file's name up to its first _ or -),
+    folder, a regular expression with one group, or a file of names and groups."""
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "size", "bound", "pad_to"):

@@ -29,6 +29,7 @@ from ..methods.rounds import RoundsSettings
 from ..scoring.evaluate import Score, Task, evaluate_network
 from ..scoring.export import CONFIG as EXPORT_CONFIG
 from ..scoring.export import load_exported
+from ..scoring.groups import groups_of
 from ..scoring.trained import TrainedNetwork
 
 _IMAGES_AT_ONCE = 250
@@ -128,6 +129,7 @@ def score(
         normalization=normalization,
         dtype=runtime.dtype,
         expected_images=len(subset),
+        groups=groups_of(subset, evaluation.by),
     )
 
 

@@ -36,6 +36,11 @@ class Run:
         return self.path.resolve().name
 
     @property
+    def changed(self) -> float:
+        """When the last row was written, in seconds since 1970."""
+        return (self.path / "metrics.jsonl").stat().st_mtime
+
+    @property
     def metric(self) -> str | None:
         """`miou` or `accuracy`, whichever the run was scored by; None before the first score."""
         scored = self.evaluations[-1] if self.evaluations else {}
@@ -92,6 +97,7 @@ class Run:
                 default=None,
             ),
             "iou": self.evaluations[-1].get("iou") if self.evaluations else None,
+            "groups": self.evaluations[-1].get("groups", {}) if self.evaluations else {},
             "networks": self.evaluations[-1].get("networks", {}) if self.evaluations else {},
         }
 

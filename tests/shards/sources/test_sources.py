@@ -16,6 +16,7 @@ from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.masks import default_palette
+from warpseg.shards.palette import palette_of
 from warpseg.shards.source import Source
 from warpseg.shards.sources.camvid import load_camvid
 from warpseg.shards.sources.cifar10 import CLASSES, Cifar10Settings, load_cifar10
@@ -379,7 +380,7 @@ def test_cifar_errors(tmp_path: Path) -> None:
 def test_folder(folder_tree: Path, tmp_path: Path) -> None:
     dataset = converted(load_folder(folder_tree, MaskSettings()), tmp_path / "data")
     assert dataset.classes == ("wall", "open door", "window")
-    assert dataset.palette == default_palette(3)
+    assert dataset.palette == palette_of(dataset.classes)
     assert {name: len(dataset.subset(name)) for name in dataset.subsets} == {
         "train": 6,
         "val": 2,
