@@ -1,15 +1,19 @@
 """The command line: `warpseg VERB ...`, the same as `python -m warpseg VERB ...`.
 
-Exit status 0, 1 (it failed, with a one-line reason on standard error) or 2 (wrong words).
+Exit status 0; 1 (it failed, with a one-line reason on standard error); 2 (wrong words); 130
+(Ctrl-C) or 143 (SIGTERM), with what was done saved. WARPSEG_TRACEBACK=1 shows where an error came
+from.
 """
 
 import importlib
 import os
+import signal
 import sys
 from difflib import get_close_matches
 from pathlib import Path
 
 from . import __version__
+from .plain import one_line
 from .plugins import load_plugins, take_plugins
 
 VERBS = {
@@ -59,23 +63,40 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return _answer(words, files)
-    module, _ = VERBS[words[0]]
-    command = getattr(
-        importlib.import_module(f".{module}", __package__), words[0].replace("-", "_")
-    )
     try:
+        _end_with_parent()
         load_plugins(files)
+        module, _ = VERBS[words[0]]
+        command = getattr(
+            importlib.import_module(f".{module}", __package__), words[0].replace("-", "_")
+        )
         return command(words[1:]) or 0
     except KeyboardInterrupt:
+        how = "go on with --resume" if words[0] == "train" else "the same command begins again"
+        print(f"warpseg {words[0]}: interrupted; {how}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as head, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:
         if os.environ.get("WARPSEG_TRACEBACK"):
             raise
-        print(f"warpseg {words[0]}: {_reason(error)}", file=sys.stderr)
-        return 1
+        reason = _reason(error)
+        if reason:
+            print(f"warpseg {words[0]}: {reason}", file=sys.stderr)
+        return getattr(error, "exit_status", 1)
+
+
+def _end_with_parent() -> None:
+    """Have the system send SIGTERM when the `warpseg` that started this one ends, however."""
+    parent = os.environ.pop("WARPSEG_PARENT", "")
+    if not parent or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if str(os.getppid()) != parent:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _answer(words: list[str], plugins: list[Path]) -> int:
@@ -100,10 +121,35 @@ def _answer(words: list[str], plugins: list[Path]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Return what an error says, the operating system's with the file first and no number."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    """Return in one line what an error says: the file first where one is known, and the kind of an
+    error that nobody foresaw."""
+    if isinstance(error, OSError) and error.strerror:
+        file = error.filename if error.filename is not None else _file_of(error)
+        return one_line(f"{file}: {error.strerror}" if file else error.strerror)
+    told = isinstance(error, ValueError | OSError | RuntimeError) or hasattr(error, "exit_status")
+    if told and not isinstance(error, RecursionError | UnicodeError):
+        return one_line(error)
+    if isinstance(error, MemoryError):
+        return one_line(f"the memory is too small{_at(error)}; {error}")
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return one_line(
+        f"an error that was not foreseen{_at(error)} ({said}); WARPSEG_TRACEBACK=1 shows where"
+    )
+
+
+def _at(error: BaseException) -> str:
+    file = _file_of(error)
+    return f", over {file}" if file else ""
+
+
+def _file_of(error: BaseException) -> Path | None:
+    """Return the path that the innermost function had at hand when it failed."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        values = trace.tb_frame.f_locals.values()
+        found = next((value for value in values if isinstance(value, Path)), found)
+        trace = trace.tb_next
+    return found
 
 
 def usage() -> str:

@@ -54,6 +54,10 @@ def _values(before: Sequence[str], word: str, run: Callable[[list[str]], int]) -
     takes."""
     if before[-1].startswith("--recipe"):
         return _recipes()
+    if before[-1].endswith(".view"):
+        from .pipelines.settings import OWN_VIEWS
+
+        return list(OWN_VIEWS)
     if before[-1].startswith("-"):
         return _options(before[:-1], run).get(before[-1], [])
     others = [name for name in before[1:] if not name.startswith("-")]
@@ -70,8 +74,11 @@ def _values(before: Sequence[str], word: str, run: Callable[[list[str]], int]) -
             from .benchmarks.commands import BENCHMARKS
 
             return list(BENCHMARKS)
-        case "bench", 1 if others[0] in ("step", "memory", "scaling"):
-            return _recipes()
+        case "bench", 1:
+            from .benchmarks.commands import BENCHMARKS
+
+            takes = others[0] in BENCHMARKS and BENCHMARKS[others[0]].recipes
+            return _recipes() if takes else []
         case "diagnose", 0:
             from .trainers.commands.diagnose import DIAGNOSES
 

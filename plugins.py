@@ -129,12 +129,15 @@ def only_named(names: Iterable[str]) -> list[dict[str, str]]:
     return [_LOADED[name].to_plain() for name in sorted(names) if name in _LOADED]
 
 
-def require_plugins(records: Sequence[Mapping[str, Any]], where: object) -> None:
+def require_plugins(records: Sequence[Mapping[str, str]], where: object) -> None:
     """See that the recorded plugins are loaded; those that are not are loaded from where they lay.
 
     where: what needs them, for the errors. A file is run only if its sum is the recorded one.
-    Raises FileNotFoundError where it is missing, and ValueError where it is another source.
+    Raises FileNotFoundError where it is missing, and ValueError where it is another source or the
+    record is none.
     """
+    if not _are_records(records):
+        raise ValueError(f"{where} has a damaged record of its plugins: {records!r:.200}")
     if records:
         load_installed()
     for record in records:
@@ -142,7 +145,18 @@ def require_plugins(records: Sequence[Mapping[str, Any]], where: object) -> None
             _require(record, where)
 
 
-def _require(record: Mapping[str, Any], where: object) -> None:
+def _are_records(records: Any) -> bool:
+    """Tell whether values read from a file are what `Plugin.to_plain` makes."""
+    return isinstance(records, list | tuple) and all(
+        isinstance(record, dict)
+        and {"name", "path", "sha256"} <= set(record)
+        and all(isinstance(value, str) for value in record.values())
+        and Path(record["path"]).is_absolute()
+        for record in records
+    )
+
+
+def _require(record: Mapping[str, str], where: object) -> None:
     name, path, wanted = record["name"], Path(record["path"]), record["sha256"]
     other = _LOADED.get(name)
     if other is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .. import IGNORE
+from ..plain import environment_number
 from .registry import VIEWS
 
 OWN_VIEWS = ("phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none")
@@ -319,7 +320,7 @@ class LoaderSettings:
     def num_threads(self) -> int:
         """The number of threads, at least 1."""
         # torchrun says how many ranks a machine has.
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        ranks = environment_number("LOCAL_WORLD_SIZE", 1)
         return self.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
 
 

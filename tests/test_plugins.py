@@ -137,6 +137,15 @@ def test_a_recorded_source_is_loaded_again_and_no_other(plugin):
     assert "mine" not in SOURCES
 
 
+@pytest.mark.parametrize(
+    "records", ["doors", [1], [{"name": "a"}], [{"name": "a", "path": "a.py", "sha256": "0"}],
+                [{"name": "a", "path": "/a.py", "sha256": None}]],
+)  # fmt: skip
+def test_a_damaged_record_is_one_sentence(records):
+    with pytest.raises(ValueError, match="RUN has a damaged record of its plugins"):
+        require_plugins(records, "RUN")
+
+
 def test_its_classes_reach_the_processes_that_convert(tmp_path, capsys):
     path = tmp_path / "drawn.py"
     path.write_text(DRAWN)

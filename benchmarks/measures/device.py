@@ -8,42 +8,26 @@ written when it is known.
 import json
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from ..timing import bandwidth, choose_device, circumstances
+from ..words import DeviceSettings, Given
 from .kernel_cases import cases
 from .kernel_gate import gate
 
-SIZE = (2, 96, 128)
 
-
-def device(arguments: list[str]) -> int:
+def device(given: Given) -> int:
     """Run `warpseg bench device`; 1 where an operation is wrong."""
-    return tyro.cli(measure, args=arguments, prog="warpseg bench device")
+    return measure(given.settings)
 
 
-def measure(
-    *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    share: tuple[int, int] = (1, 1),
-    size: tuple[int, int, int] = SIZE,
-    out: Path | None = None,
-) -> int:
-    """Say what the device is, and run every operation once against float64.
-
-    Args:
-        device: auto takes the GPU if there is one
-        share: which part of the operations, of how many parts
-        size: batch, height and width of the operations' inputs
-        out: file that gets one JSON row a line, each as soon as it is known
-    """
-    part, parts = share
-    if not 1 <= part <= parts:
-        raise ValueError(f"--share takes a part and their number, such as 1 4; got {part} {parts}")
-    chosen = choose_device(device)
+def measure(settings: DeviceSettings) -> int:
+    """Say what the device is, and run every operation once against float64."""
+    part, parts = settings.share
+    size, out = settings.size, settings.out
+    chosen = choose_device(settings.device)
     rows = [_facts(chosen)] if part == 1 else []
     _tell(rows, out)
     wrong = 0

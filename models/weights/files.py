@@ -5,10 +5,9 @@ Files are read with `weights_only=True`: a file of weights can hold no program.
 
 import importlib.util
 import json
-import pickle
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_weight
 
+from ...plain import one_line
 from ..network import Normalization
+from ..tensor_files import UnfitFile, load_tensors, not_finite
 
 FLAG = "--network.weights"
 """The command line's flag for weights, as errors name it."""
@@ -105,18 +106,26 @@ def read_file(path: Path, network: str | None = None) -> Source:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; pass a file of weights as {FLAG}")
     try:
+        told: dict[str, Any] = {}
         if path.suffix == ".safetensors":
-            return Source(state=load_file(path), **_described(path.with_name("config.json")))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+            content, told = load_file(path), _described(path.with_name("config.json"))
+        else:
+            content = load_tensors(path)
+    except UnfitFile as error:
         raise ValueError(
-            f"{path} is damaged or holds more than tensors; save it anew with "
-            "torch.save(network.state_dict(), file)"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is damaged ({reason}); fetch it again") from error
-    return _unwrap(content, path, network)
+            f"{path} is damaged or holds more than tensors ({error}); fetch it again, or have it "
+            "saved anew as safetensors"
+        ) from None
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)}); fetch it again") from error
+    source = _unwrap(content, path, network)
+    spoiled = not_finite(source.state)
+    if spoiled is not None:
+        raise ValueError(
+            f"{path} holds no numbers as {one_line(spoiled)}: its training diverged; pass other "
+            "weights"
+        )
+    return replace(source, **told) if told else source
 
 
 def _described(config: Path) -> dict[str, Any]:
@@ -143,14 +152,19 @@ def _facts(look: Any, options: dict[str, Any]) -> dict[str, Any]:
 def _unwrap(content: Any, path: Path, network: str | None) -> Source:
     """Return the state dict inside a checkpoint's containers."""
     if isinstance(content, Mapping) and "engine" in content and "run" in content:
-        states, run = content["engine"]["networks"], content["run"]
-        name = network or run["evaluated"]
-        if name not in states:
-            raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(states)}")
-        settings = run.get("settings", {})
-        words = settings.get("network", {}).get("options", ())
-        options = dict(word.split("=", 1) for word in words)
-        return Source(state=dict(states[name]), **_facts(settings.get("normalization"), options))
+        try:
+            states, run = content["engine"]["networks"], content["run"]
+            name = network or run["evaluated"]
+            found, names = states.get(name), ", ".join(states)
+            settings = run.get("settings", {})
+            words = settings.get("network", {}).get("options", ())
+            options = dict(word.split("=", 1) for word in words)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} is a damaged checkpoint ({one_line(error)})") from None
+        if not isinstance(found, Mapping):
+            raise ValueError(f"{path} has no network {name!r}; it has: {names}")
+        state = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+        return Source(state=state, **_facts(settings.get("normalization"), options))
     if isinstance(content, Mapping) and isinstance(content.get(network or ""), Mapping):
         content, network = content[network or ""], None
     if network is not None:

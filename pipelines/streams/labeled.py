@@ -1,7 +1,7 @@
 """The stream of weak views with their masks."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -14,9 +14,9 @@ from ..batches import LabeledBatch
 from ..image_labels import ImageLabels
 from ..loaders.loading import Loader
 from ..loaders.plan import Crops, MapSource, Plan, Pseudo, pseudo_maps
-from ..settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
+from ..settings import GeometrySettings, LoaderSettings, StrongSettings
 from ..strong import Perturbed
-from .stream import Stream
+from .stream import Stream, StreamOptions, completed
 
 
 def strong_rows(batch_size: int, rank: int, share: float) -> list[int]:
@@ -95,27 +95,16 @@ def labeled(
     *,
     geometry: GeometrySettings,
     batch_size: int,
-    normalization: NormalizationSettings | str = "imagenet",
-    loader: LoaderSettings | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     strong: StrongSettings | None = None,
     strong_share: float = 0.5,
     pseudo: Pseudo | None = None,
-    stream: str = "labeled",
-    weak_photometric: bool = False,
+    **options: Unpack[StreamOptions],
 ) -> LabeledStream:
-    """Open the stream of weak views and masks.
+    """Open the stream of weak views and masks; further options are those of `StreamOptions`.
 
-    batch_size: samples per rank and step. device: where the batches lie; on CUDA the loader works
-    there too. seed, stream: together they decide all that is random. strong: perturb the share
-    `strong_share` of the samples, masks warped alike (nearest, IGNORE outside). pseudo: take
-    pseudo-labels and their confidences in place of the masks. weak_photometric: distort the colours
-    of weak views (`distortion`).
-    Raises ValueError for a subset without masks or without samples.
+    batch_size: samples per rank and step. strong: perturb the share `strong_share` of the samples,
+    masks warped alike (nearest, IGNORE outside). pseudo: take pseudo-labels and their confidences
+    in place of the masks. Raises ValueError for a subset without masks or without samples.
     """
     if pseudo is None and not subset.has_masks:
         raise ValueError(
@@ -137,16 +126,8 @@ def labeled(
         image_labels=image_labels,
         padding_class=geometry.padding_class if true_masks else None,
         geometry=geometry,
-        normalization=normalization,
+        batch_size=batch_size,
         strong=strong,
         strong_share=strong_share,
-        loader=loader or LoaderSettings(),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        stream=stream,
-        weak_photometric=weak_photometric,
+        **completed(options, "labeled"),
     )

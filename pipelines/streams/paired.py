@@ -1,9 +1,8 @@
 """The stream of weak and strong views of the same crops."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
-import torch
 from torch import Tensor
 
 from ...kernels.views.tps import window_mask
@@ -12,9 +11,9 @@ from ..batches import PairedBatch, SecondView
 from ..loaders.loading import Loader
 from ..loaders.plan import Crops, Pseudo, pseudo_maps
 from ..registry import VIEWS
-from ..settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
+from ..settings import GeometrySettings, StrongSettings
 from ..strong import Perturbed
-from .stream import Stream
+from .stream import Stream, StreamOptions, completed
 
 
 class PairedStream(Stream[PairedBatch]):
@@ -74,19 +73,11 @@ def paired(
     geometry: GeometrySettings,
     batch_size: int,
     strong: StrongSettings | None = None,
-    normalization: NormalizationSettings | str = "imagenet",
-    loader: LoaderSettings | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     pseudo: Pseudo | None = None,
-    stream: str = "unlabeled",
     second: bool = False,
-    weak_photometric: bool = False,
+    **options: Unpack[StreamOptions],
 ) -> PairedStream:
-    """Open the stream of weak and strong views; the options are those of `labeled`.
+    """Open the stream of weak and strong views; further options are those of `StreamOptions`.
 
     Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows. second: add
     a second strong view, perturbed independently of the first. Strong views are not made from a
@@ -104,16 +95,8 @@ def paired(
         maps={} if pseudo is None else pseudo_maps("label", pseudo),
         classes=False,
         geometry=geometry,
-        normalization=normalization,
-        strong=strong,
-        loader=loader or LoaderSettings(),
         batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        stream=stream,
+        strong=strong,
         second=second,
-        weak_photometric=weak_photometric,
+        **completed(options, "unlabeled"),
     )

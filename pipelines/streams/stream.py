@@ -10,7 +10,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +41,44 @@ Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 _DISTORTION = 4
 """What is drawn at a step; strong views take other numbers, from 0 to 10."""
 _log = logging.getLogger(__name__)
+
+
+class StreamOptions(TypedDict, total=False):
+    """What every stream of training can be told besides its geometry and batch size."""
+
+    normalization: NormalizationSettings | str
+    """statistics of the input, or their name; imagenet where not given"""
+    loader: LoaderSettings | None
+    """how samples are read"""
+    device: torch.device | str
+    """where the batches lie: cpu where not given; on CUDA the loader works there too"""
+    dtype: torch.dtype
+    """of images; float32 where not given"""
+    seed: int
+    """with `stream` it decides all that is random; 0 where not given"""
+    stream: str
+    """name of the stream, which has random numbers of its own; labeled or unlabeled by kind"""
+    rank: int
+    """number of this process; 0 where not given"""
+    world_size: int
+    """number of processes; 1 where not given"""
+    weak_photometric: bool
+    """distort the colours of weak views (`distortion`); not done where not given"""
+
+
+def completed(options: StreamOptions, stream: str) -> dict[str, Any]:
+    """Return options with those that are not given; stream: the name of a stream of the kind."""
+    defaults: StreamOptions = {
+        "normalization": "imagenet",
+        "device": "cpu",
+        "dtype": torch.float32,
+        "seed": 0,
+        "stream": stream,
+        "rank": 0,
+        "world_size": 1,
+        "weak_photometric": False,
+    }
+    return {**defaults, **options, "loader": options.get("loader") or LoaderSettings()}
 
 
 class Stream(ABC, Generic[Batch]):

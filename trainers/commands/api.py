@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from ..reports.comparison import Comparison
 from ..runs.folder import open_trained, score
 from ..runs.record import Run, load_run
 from ..runs.start import start
+from ..runs.sums import data_sums, other_data, sums_of
 from ..scoring.evaluate import Score
 from ..scoring.predict import PredictReport, predict_images
 from ..scoring.settings import PredictSettings
@@ -58,18 +57,17 @@ def train(
     """
     name = recipe if isinstance(recipe, str) else ""
     settings = find_recipe(recipe) if isinstance(recipe, str) else recipe
-    with _kept_handlers():
-        start(
-            change_settings(settings, changes),
-            data=_root_of(data),
-            out=Path(out),
-            split=split,
-            resume=resume,
-            device=device,
-            recipe=name,
-            profile=profile,
-            jobs=jobs,
-        )
+    start(
+        change_settings(settings, changes),
+        data=_root_of(data),
+        out=Path(out),
+        split=split,
+        resume=resume,
+        device=device,
+        recipe=name,
+        profile=profile,
+        jobs=jobs,
+    )
     return load_run(Path(out))
 
 
@@ -103,7 +101,7 @@ def evaluate(
     for a network that returns no finite numbers.
     """
     trained = _open(run, network)
-    dataset = data_of(trained, data)
+    dataset = data_of(trained, data, [f"subset {subset}"])
     runtime = open_runtime(device, precision)
     try:
         return score(
@@ -179,8 +177,14 @@ def compare(
     return run_comparison(recipes, settings, words)
 
 
-def data_of(trained: TrainedNetwork, data: str | Path | Dataset | None) -> Dataset:
-    """Open the data set that is named, or that of the run; ValueError where classes differ."""
+def data_of(
+    trained: TrainedNetwork, data: str | Path | Dataset | None, parts: Sequence[str] | None = None
+) -> Dataset:
+    """Open the data set that is named, or that of the run.
+
+    Raises ValueError where classes differ, and where the run's own data set is no more what the run
+    was trained on, in the parts (of `data_sums`) that are asked for, by default all.
+    """
     opened = data if isinstance(data, Dataset) else Dataset.open(data or trained.origin["data"])
     if opened.classes != trained.classes:
         raise ValueError(
@@ -188,6 +192,16 @@ def data_of(trained: TrainedNetwork, data: str | Path | Dataset | None) -> Datas
             f"{opened.root} has {len(opened.classes)} ({', '.join(opened.classes)}); "
             "choose the data set that it was trained for with --data"
         )
+    if data is None:
+        held = sums_of(trained.origin)
+        asked = {name: held[name] for name in (held if parts is None else parts) if name in held}
+        split = trained.origin.get("split") if parts is None else None
+        changed = other_data(asked, data_sums(opened, split))
+        if changed:
+            raise ValueError(
+                f"{opened.root} is no more what the network was trained on ({changed} is not what "
+                "it was); bring it back, or name a data set with --data"
+            )
     return opened
 
 
@@ -201,13 +215,3 @@ def _open(run: Trained, network: str | None) -> TrainedNetwork:
 
 def _root_of(data: str | Path | Dataset) -> Path:
     return Path(data.root if isinstance(data, Dataset) else data)
-
-
-@contextmanager
-def _kept_handlers() -> Iterator[None]:
-    """Give SIGTERM its old meaning back: the process lives on after the training."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -13,6 +13,7 @@ from typing import Literal
 import tyro
 
 from ...shards import Dataset
+from ..drawing import save_picture
 
 
 def diagnose(arguments: list[str]) -> int:
@@ -41,7 +42,7 @@ def labels(arguments: list[str]) -> int:
         from ..labels.errors import count_errors, draw_errors
 
         errors = count_errors(Dataset.open(data), folder)
-        draw_errors(errors, f"pseudo-labels {folder.name}").save(out)
+        save_picture(draw_errors(errors, f"pseudo-labels {folder.name}"), out)
         print(dumps({"labels": str(folder), **errors.to_json()}))
 
     tyro.cli(run, args=arguments, prog="warpseg diagnose labels")
@@ -72,7 +73,8 @@ def weights(arguments: list[str]) -> int:
         """
         from ..reports.weights import draw_weights
 
-        draw_weights(path, network, data=data, samples=samples, seed=seed).save(out)
+        drawn = draw_weights(path, network, data=data, samples=samples, seed=seed)
+        save_picture(drawn, out)
         print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg diagnose weights")
@@ -118,7 +120,8 @@ def norm(arguments: list[str]) -> int:
             seed=seed,
             device=device,
         )
-        draw_statistics(found, f"{path.name}: what batch norms see", layers).save(out)
+        title = f"{path.name}: what batch norms see"
+        save_picture(draw_statistics(found, title, layers), out)
         for layer in found:
             row = {"mean_shift": layer.mean_shift, "variance_shift": layer.variance_shift}
             print(dumps({"layer": layer.name, "channels": layer.mean.shape[1], **row}))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import tyro
 
+from ..drawing import save_picture
 from ..reports.moon_settings import MoonSettings
 
 CHOSEN = MoonSettings()
@@ -27,7 +28,7 @@ def moons(arguments: list[str]) -> int:
         learned = learn_moons(settings)
         for name, accuracy in zip(VARIANTS, learned.accuracy(), strict=True):
             print(f"{100 * accuracy:5.1f} %  {name}")
-        draw_figure(learned).save(out)
+        save_picture(draw_figure(learned), out)
         print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg moons", config=(tyro.conf.OmitArgPrefixes,))

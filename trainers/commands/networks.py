@@ -1,6 +1,5 @@
 """The verbs that use a trained network: evaluate, predict, export and pseudo-label."""
 
-import os
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from ...pipelines.settings import LoaderSettings
+from ...plain import environment_number, printable
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.speed import Precision
@@ -47,7 +47,7 @@ def evaluate(arguments: list[str]) -> int:
         """
         from .api import evaluate
 
-        rank = int(os.environ.get("RANK", 0))
+        rank = environment_number("RANK", 0)
         start_logging(rank)
         result = evaluate(
             path,
@@ -96,7 +96,7 @@ def predict(arguments: list[str]) -> int:
         """
         from .api import predict
 
-        start_logging(int(os.environ.get("RANK", 0)))
+        start_logging(environment_number("RANK", 0))
         done = predict(
             path,
             images,
@@ -108,7 +108,7 @@ def predict(arguments: list[str]) -> int:
             device=device,
         )
         for sentence in done.skipped:
-            print(f"skipped: {sentence}")
+            print(f"skipped: {printable(sentence)}")
         print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
@@ -175,7 +175,8 @@ def pseudo_label(arguments: list[str]) -> int:
     ) -> None:
         """Label images of a data set; the labels are shards that training reads.
 
-        The same words go on with what was interrupted. SIGTERM stops it, exit status 0.
+        The same words go on with what was interrupted. SIGTERM and Ctrl-C stop it, exit status
+        143 and 130.
 
         Args:
             path: a run's folder, a checkpoint or an export
@@ -198,7 +199,7 @@ def pseudo_label(arguments: list[str]) -> int:
         from .api import data_of
 
         trained = open_trained(path, network=network)
-        dataset = data_of(trained, data)
+        dataset = data_of(trained, data, None if split is None else [])
         sides = ("labeled", "unlabeled", "all")
         images = (
             open_subset(dataset, subset, split or trained.origin.get("split"))
@@ -213,8 +214,8 @@ def pseudo_label(arguments: list[str]) -> int:
                     trained, images, out, settings, runtime, loader=loader, stop=stop
                 )
         except Stopped as stopped:
-            print(f"{stopped}; the same command goes on")
-            return
+            told = f"{stopped}; the same command goes on"
+            raise Stopped("" if runtime.rank else told, stop.number) from None
         finally:
             close_runtime()
         if runtime.rank == 0:

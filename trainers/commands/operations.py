@@ -6,6 +6,7 @@ import tyro
 
 from ...pipelines.settings import StrongSettings
 from ...shards import Dataset
+from ..drawing import save_picture
 
 
 def operations(arguments: list[str]) -> int:
@@ -39,7 +40,8 @@ def operations(arguments: list[str]) -> int:
             raise ValueError(f"--image must lie in [0, {len(samples)}); got {image}")
         magnitudes = "official" if official else "sampled"
         strong = StrongSettings(view="sda", sda_magnitudes=magnitudes)
-        operations_sheet(samples[image].read_image(), strong, views=views, seed=seed).save(out)
+        sheet = operations_sheet(samples[image].read_image(), strong, views=views, seed=seed)
+        save_picture(sheet, out)
         print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg operations")

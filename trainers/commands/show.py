@@ -5,6 +5,7 @@ from pathlib import Path
 import tyro
 
 from ...shards import Dataset
+from ..drawing import save_picture
 from ..methods.rounds import RoundsSettings
 from ..recipes.registry import find_recipe
 
@@ -55,7 +56,7 @@ def show(arguments: list[str]) -> int:
             raise ValueError("--network weighs pseudo-labels: name them with --labels")
         else:
             sheet = draw_views(dataset, split, settings, samples=samples, seed=seed)
-        sheet.save(out)
+        save_picture(sheet, out)
         print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg show")

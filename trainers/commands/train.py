@@ -2,17 +2,17 @@
 
 import dataclasses
 import inspect
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from ...plain import environment_number, read_json, shown
 from ...plugins import load_plugins, require_plugins
 from ..engine.journal import start_logging
 from ..engine.settings import RunSettings
+from ..engine.yaml_text import read_yaml
 from ..methods.rounds import RoundsSettings
 from ..recipes.changes import change_settings, spread_words
 from ..recipes.registry import find_recipe
@@ -117,7 +117,7 @@ def _train_part(arguments: list[str]) -> int:
             out: folder of the rounds
             device: auto, cpu, cuda or cuda:N
         """
-        start_logging(int(os.environ.get("RANK", 0)))
+        start_logging(environment_number("RANK", 0))
         run_one_part(out, only, device=device)
 
     tyro.cli(run, args=arguments, prog="warpseg train")
@@ -131,7 +131,8 @@ def _load_recorded(arguments: list[str]) -> None:
         return
     file = Path(words[words.index("--out") + 1]) / "settings.json"
     if file.is_file():
-        require_plugins(json.loads(file.read_text()).get("plugins", ()), file.parent)
+        held = read_json(file, dict[str, Any], "bring it back from a copy of the run")
+        require_plugins(held.get("plugins", ()), file.parent)
 
 
 def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSettings, list[str]]:
@@ -142,22 +143,25 @@ def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSetting
         raise ValueError(
             "train takes a RECIPE or --config FILE.yaml first; see warpseg train --help"
         )
-    import yaml
-
     path = Path(arguments[1])
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--config {path} is no file")
     try:
-        changes: Any = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from None
-    if not isinstance(changes, dict) or "recipe" not in changes:
+        changes: Any = read_yaml(path.read_text(encoding="utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML: it is not in UTF-8 ({error.reason})") from None
+    recipe = changes.pop("recipe", None) if isinstance(changes, dict) else None
+    if not isinstance(recipe, str):
         raise ValueError(f"{path} needs a line 'recipe: NAME', the recipe that it changes")
     _load_named(changes.pop("plugins", []), path)
-    base = find_recipe(changes.pop("recipe"))
-    return path.stem, change_settings(base, changes), arguments[2:]
+    try:
+        return path.stem, change_settings(find_recipe(recipe), changes), arguments[2:]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _load_named(plugins: Any, path: Path) -> None:
     """Load the plugins that a file of settings names, by paths from its own folder."""
     if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
-        raise ValueError(f"{path}: plugins is a list of files of Python; got {plugins!r}")
+        raise ValueError(f"{path}: plugins is a list of files of Python; got {shown(plugins)}")
     load_plugins(path.parent / name for name in plugins)

@@ -2,26 +2,75 @@
 
 import json
 import logging
-import os
 import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from ...plain import one_line, parse_json, printable, typed
+from ...shards.archive import write_text
 from ..tables import decimal
 from .loggers import Logger
 
 log = logging.getLogger("warpseg")
 
+FILE = "metrics.jsonl"
+"""Its name in a run's folder."""
+
+
+class Row(TypedDict):
+    """One line of metrics.jsonl, of training or of an evaluation; further keys are kept."""
+
+    step: int
+    losses: NotRequired[dict[str, float]]
+    lr: NotRequired[dict[str, float]]
+    seconds: NotRequired[float]
+    images_per_second: NotRequired[float | None]
+    data_wait: NotRequired[float | None]
+    peak_memory: NotRequired[float | None]
+    miou: NotRequired[float | None]
+    accuracy: NotRequired[float | None]
+    iou: NotRequired[dict[str, float | None]]
+    evaluation: NotRequired[str]
+    networks: NotRequired[dict[str, float | None]]
+
+
+class _Printable(logging.Formatter):
+    """Messages in which names from outside move no cursor; line breaks of ours stay."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message of a record."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
 
 def start_logging(rank: int = 0) -> None:
     """Send the program's messages to standard error: all of rank 0's, only warnings of the
     others'."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    handler.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log.setLevel(logging.INFO)
+
+
+def read_rows(file: Path, *, cut: bool = True) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl, without a last one that a kill cut short (unless `cut` is
+    off). Raises ValueError naming the line for one that is no row."""
+    lines = file.read_bytes().splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(typed(parse_json(line), Row))
+        except ValueError as error:
+            if cut and number == len(lines):
+                break
+            raise ValueError(
+                f"{file} line {number} is no row of metrics ({one_line(error)}); remove the line"
+            ) from None
+    return rows
 
 
 class Journal:
@@ -31,7 +80,7 @@ class Journal:
     """
 
     def __init__(self, run: Path | None, num_steps: int, *, loggers: Sequence[Logger] = ()) -> None:
-        self.path = run and run / "metrics.jsonl"
+        self.path = run and run / FILE
         self.num_steps = num_steps
         self.loggers = loggers
         self.restart(0)
@@ -50,10 +99,8 @@ class Journal:
             logger.rewind(step)
         if self.path is None or not self.path.exists():
             return
-        rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-        aside = self.path.with_suffix(".partial")
-        aside.write_text("".join(line + "\n" for line in rows))
-        os.replace(aside, self.path)
+        rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def training(
         self,
@@ -105,8 +152,7 @@ class Journal:
         """Tell whether the record holds an evaluation of this step."""
         if self.path is None or not self.path.exists():
             return False
-        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return any(row["step"] == step and "losses" not in row for row in rows)
+        return any(row["step"] == step and "losses" not in row for row in read_rows(self.path))
 
     def close(self) -> None:
         """Flush what is still in memory."""
@@ -141,10 +187,3 @@ def peak_memory_mib() -> float:
 def _told(skipped: Mapping[str, int] | None) -> str:
     counts = [f"{count} {stream}" for stream, count in (skipped or {}).items() if count]
     return f"  skipped as corrupt: {', '.join(counts)}" if counts else ""
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")

@@ -4,7 +4,6 @@ for both."""
 import copy
 import inspect
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ...models import SegmentationNetwork
+from ...plain import environment_number
 from .networks import NetworkSettings
 from .speed import Precision, SpeedSettings
 
@@ -168,11 +168,15 @@ class Runtime:
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on any rank. A synchronisation point."""
+        return bool(self.largest(float(flag))[0])
+
+    def largest(self, *values: float) -> list[float]:
+        """Return the largest of each value over the ranks. A synchronisation point."""
         if self.world_size == 1:
-            return flag
-        value = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return bool(value.item())
+            return list(values)
+        joined = torch.tensor(values, device=self.device)
+        dist.all_reduce(joined, op=dist.ReduceOp.MAX)
+        return joined.tolist()
 
     def gather(self, value: object) -> list:
         """Return the plain values of all ranks on rank 0, an empty list elsewhere."""
@@ -209,7 +213,9 @@ def open_runtime(
     `device` "auto" is this rank's GPU where there is one and the CPU elsewhere. Raises ValueError
     for a word that names no device and RuntimeError for a GPU that is not there.
     """
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = environment_number("RANK", 0), environment_number("WORLD_SIZE", 1)
+    if world_size < 1 or rank >= world_size:
+        raise ValueError(f"RANK {rank} of WORLD_SIZE {world_size} is no rank: see torchrun")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
@@ -221,7 +227,7 @@ def open_runtime(
         )
     chosen = torch.device(device)
     if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        chosen = torch.device("cuda", environment_number("LOCAL_RANK", 0))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.benchmark = True

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from ...models import Ensemble
+from ...models.tensor_files import not_finite
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
 from .streams import Batches, StreamSpec
@@ -191,6 +192,15 @@ class Engine:
 
     def _joined_sums(self) -> Tensor:
         return torch.cat([value.reshape(-1) for value in self.sums.values()])
+
+    def spoiled(self) -> str | None:
+        """Name the first weight, as network.weight, that is NaN or infinite; None where all are
+        numbers. A synchronisation point."""
+        for name, network in self.method.networks.items():
+            found = not_finite(unwrap(network).state_dict())
+            if found is not None:
+                return f"{name}.{found}"
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the coming steps depend on: tensors and plain values."""

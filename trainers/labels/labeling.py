@@ -29,6 +29,7 @@ import torch.distributed as dist
 
 from ... import IGNORE
 from ...pipelines.settings import LoaderSettings
+from ...plain import read_json
 from ...shards import Sample, Subset
 from ...shards.archive import write_text
 from ...shards.pseudo import (
@@ -41,6 +42,7 @@ from ...shards.pseudo import (
     write_label_manifest,
     write_label_shard,
 )
+from ..engine.locking import alone
 from ..engine.runtime import Runtime
 from ..engine.stopping import Stop, Stopped, never
 from ..scoring.inference import evaluating
@@ -114,6 +116,10 @@ class Labeling:
 
     def run(self) -> dict[str, Any]:
         """Make what is missing and return the manifest."""
+        with alone(self.out, held=self.runtime.rank == 0):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         if self.runtime.rank == 0:
             claim_labels(self.out, self.request)
         self.runtime.barrier()
@@ -126,11 +132,21 @@ class Labeling:
                 self._write(thresholds)
             self.runtime.barrier()
             if self.runtime.rank == 0:
-                manifest = self._complete(thresholds)
+                self._complete(thresholds)
             seconds = time.perf_counter() - started
             log.info(f"{len(self.subset)} images labeled in {seconds:.1f} s: {self.out}")
             self.runtime.barrier()
+        if self.runtime.rank == 0:
+            self._tidy()
         return load_label_manifest(self.out)
+
+    def _tidy(self) -> None:
+        """Remove what finished labels need no more, also after a kill in the midst of it."""
+        for number in range(len(self.shards)):
+            self._record(number).unlink(missing_ok=True)
+        for leftover in self.out.glob("labels-*.tmp"):
+            leftover.unlink()
+        shutil.rmtree(self.out / SCRATCH, ignore_errors=True)
 
     def _thresholds(self) -> np.ndarray:
         """Return the least confidence that is kept of each class: float32 (C,)."""
@@ -154,7 +170,8 @@ class Labeling:
             if self.runtime.rank == 0:
                 write_text(file, json.dumps([float(value) for value in values]))
             self.runtime.barrier()
-        return np.array(json.loads(file.read_text()), np.float32)
+        values = read_json(file, list[float], "remove it, and the thresholds are found again")
+        return np.array(values, np.float32)
 
     def _write(self, thresholds: np.ndarray) -> None:
         """Write this rank's shards that are missing; labels are encoded in threads."""
@@ -169,7 +186,7 @@ class Labeling:
                 write_text(self._record(number), json.dumps(asdict(record)))
                 self._scratch(number).unlink(missing_ok=True)
 
-    def _complete(self, thresholds: np.ndarray) -> dict[str, Any]:
+    def _complete(self, thresholds: np.ndarray) -> None:
         """Join the records of all shards in the manifest."""
         records = [self._finished(number) for number in range(len(self.shards))]
         shards = [record for record in records if record is not None]
@@ -182,10 +199,6 @@ class Labeling:
             **summarize(self.trained.classes, thresholds, shards),
         }
         write_label_manifest(self.out, shards, content, complete=True)
-        for number in range(len(shards)):
-            self._record(number).unlink()
-        shutil.rmtree(self.out / SCRATCH, ignore_errors=True)
-        return load_label_manifest(self.out)
 
     def _predict(self, number: int) -> Iterator[Predicted]:
         keys = [sample.key for sample in self.shards[number]]
@@ -221,10 +234,16 @@ class Labeling:
         return on_device.cpu().numpy()
 
     def _finished(self, number: int) -> LabelShard | None:
-        """Return the record of a shard that is whole, or None."""
+        """Return the record of a shard that is whole, or None: a damaged one is made again."""
         if not self._record(number).is_file():
             return None
-        return LabelShard.from_plain(json.loads(self._record(number).read_text()))
+        try:
+            record = LabelShard.from_plain(read_json(self._record(number), dict[str, Any], ""))
+        except (ValueError, TypeError, KeyError):
+            return None
+        tar = self.out / f"labels-{number:06d}.tar"
+        whole = record.tar == tar.name and tar.with_suffix(".idx").is_file() and tar.is_file()
+        return record if whole and tar.stat().st_size == record.bytes else None
 
     def _record(self, number: int) -> Path:
         return self.out / f"labels-{number:06d}.json"

@@ -1,9 +1,9 @@
 """Start a training of any kind: a run, or rounds of them."""
 
-import os
 from pathlib import Path
 from typing import Any
 
+from ...plain import environment_number
 from ..engine.journal import start_logging
 from ..engine.settings import RunSettings
 from ..methods.rounds import RoundsSettings
@@ -37,7 +37,7 @@ def start(
         "recipe": recipe,
     }
     if isinstance(settings, RoundsSettings):
-        start_logging(int(os.environ.get("RANK", 0)))
+        start_logging(environment_number("RANK", 0))
         return run_rounds(settings, jobs=jobs, **shared)
     train(settings, profile=profile, **shared)
     return None

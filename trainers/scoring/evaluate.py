@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ... import IGNORE, kernels
 from ...pipelines.batches import PlainBatch
 from ...pipelines.settings import NormalizationSettings
+from ...plain import printable
 from ..engine.protocol import EvaluationSettings
 from .inference import evaluating, predict_logits, resize_image, resize_mask
 
@@ -114,9 +115,10 @@ class Score:
         if self.task == "classification":
             fine = f"fine-grained {100 * (self.fine_grained or 0.0):.2f} %"
             return f"accuracy {100 * self.accuracy:.2f} %, {fine}  ({self.images} images)"
-        width = max(map(len, (*self.class_names, *self.groups, "pixel accuracy")))
+        names = [printable(name) for name in self.class_names]
+        width = max(map(len, (*names, *self.groups, "pixel accuracy")))
         lines = [f"{'class':<{width}}    IoU %"]
-        for name, value in zip(self.class_names, self.iou.tolist(), strict=True):
+        for name, value in zip(names, self.iou.tolist(), strict=True):
             text = "absent" if value != value else f"{100 * value:6.2f}"
             lines.append(f"{name:<{width}}   {text}")
         lines.append(f"{'mean':<{width}}   {100 * self.miou:6.2f}")

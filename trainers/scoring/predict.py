@@ -21,13 +21,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ...plain import one_line, read_json
+from ...shards.archive import write_text
 from ..drawing import indexed_image, overlay, with_legend
+from ..engine.locking import LOCK, alone
 from ..engine.settings import to_plain
 from .image_files import Source, batched_by_size, find_images, read_ahead
 from .inference import evaluating
@@ -37,6 +41,8 @@ from .trained import TrainedNetwork
 log = logging.getLogger("warpseg")
 
 MARKER = "predictions.json"
+OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence"}
+"""What a folder of predictions holds, whatever became of the marker."""
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
 
 
@@ -71,9 +77,23 @@ def predict_images(
     if not paths:
         raise ValueError("no images: name image files, or folders of them, after the run")
     _check_protocol(trained)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose a new folder")
     _check_target(out, settings.overwrite)
     sources = find_images(paths, out)
-    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        _check_target(out, settings.overwrite)
+        return _predict(trained, sources, out, settings, device, dtype)
+
+
+def _predict(
+    trained: TrainedNetwork,
+    sources: list[Source],
+    out: Path,
+    settings: PredictSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> PredictReport:
     started = time.perf_counter()
     skipped: list[str] = []
     failed = partial(_fail, settings, skipped)
@@ -102,6 +122,12 @@ def predict_images(
     )
 
 
+class _Marker(TypedDict):
+    """Of predictions.json, what the next call asks for."""
+
+    complete: bool
+
+
 def _check_protocol(trained: TrainedNetwork) -> None:
     if trained.task != "segmentation":
         raise ValueError(f"this network is for {trained.task}; predict labels the pixels of images")
@@ -115,17 +141,22 @@ def _check_protocol(trained: TrainedNetwork) -> None:
 def _check_target(out: Path, overwrite: bool) -> None:
     """Raise ValueError where something in the output folder would be lost or mixed up.
 
-    Predictions that were stopped half-way may be made again.
+    Predictions that were stopped half-way, even while their marker was written, may be made again.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; choose a new folder")
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            complete = json.loads((out / MARKER).read_text())["complete"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{out} holds other files; choose a new folder") from error
-        if complete and not overwrite:
-            raise ValueError(f"{out} holds predictions already; choose a new folder or --overwrite")
+    there = {file.name for file in out.iterdir()} - {LOCK} if out.is_dir() else set()
+    if not there - {f"{MARKER}.tmp"}:
+        return
+    marker = out / MARKER
+    if not marker.is_file():
+        raise ValueError(f"{out} holds other files; choose a new folder")
+    try:
+        complete = read_json(marker, _Marker, "it is written anew")["complete"]
+    except ValueError:
+        complete = False
+        if there - OURS:
+            raise ValueError(f"{out} holds other files; choose a new folder") from None
+    if complete and not overwrite:
+        raise ValueError(f"{out} holds predictions already; choose a new folder or --overwrite")
 
 
 def _write_marker(
@@ -141,7 +172,7 @@ def _write_marker(
         "images": {source.name: str(source.path) for source in sources},
         "skipped": skipped,
     }
-    (out / MARKER).write_text(json.dumps(content, indent=1) + "\n")
+    write_text(out / MARKER, json.dumps(content, indent=1) + "\n")
 
 
 def _fail(settings: PredictSettings, skipped: list[str], sentence: str) -> None:
@@ -222,5 +253,6 @@ def _save(picture: Image.Image, file: Path) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise OSError(
-            f"{file} could not be written ({error}); see that its folder is there and has room"
+            f"{file} could not be written ({one_line(error.strerror or error)}); see that its "
+            "folder is there and has room"
         ) from error

@@ -1,7 +1,7 @@
 """Settings of consistency with PhTPS; what they mean stands in methods/consistency.py."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ....pipelines.settings import StrongSettings
 from ...engine.settings import RunSettings
@@ -82,6 +82,13 @@ class ConsistencySettings(RunSettings):
                 "--mixing classes goes with --cutmix, --variant 1w-ct and a --strong.view that "
                 "does not warp (ph, colour, none): its masks are of the clean teacher's labels"
             )
+
+    @classmethod
+    def of_older(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Runs older than `direction` had that of the text."""
+        if plain.get("variant") in ("1w-cs", "2w-c1"):
+            return {"direction": "text", **plain}
+        return plain
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the unlabeled images."""

@@ -9,7 +9,9 @@ from typing import Any
 
 from ....shards.archive import write_text
 from ...charts import Curve, chart
+from ...drawing import save_picture
 from ...engine.checkpoint import NAME as CHECKPOINT
+from ...engine.journal import FILE, read_rows
 from ...engine.runtime import close_runtime, open_runtime
 from ...methods.rounds import TrainPart, before, find_part
 from ...tables import decimal, format_table, percent, text_of
@@ -59,7 +61,7 @@ def write_summary(rounds: Rounds, held_out: dict[str, float]) -> dict[str, Any]:
     _link(rounds.folder(result) / CHECKPOINT, rounds.out / CHECKPOINT)
     picture = draw_rounds(rounds, summary)
     if picture is not None:
-        picture.save(rounds.out / PICTURE)
+        save_picture(picture, rounds.out / PICTURE)
     write_text(rounds.out / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -124,15 +126,14 @@ def _write_rows(rounds: Rounds, summary: dict[str, Any]) -> dict[str, Any]:
     for part in summary["parts"]:
         if part["kind"] != "train":
             continue
-        for line in (rounds.folder(part["name"]) / "metrics.jsonl").read_text().splitlines():
-            row = json.loads(line)
+        for row in read_rows(rounds.folder(part["name"]) / FILE):
             rows.append({**row, "step": row["step"] + before, "part": part["name"]})
             if "losses" not in row and part["name"] == summary["result"]:
                 answer = rows[-1]
         before += part["steps"]
     if answer:
         rows.append({**answer, "step": before})
-    write_text(rounds.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(rounds.out / FILE, "".join(json.dumps(row) + "\n" for row in rows))
     return answer
 
 
