@@ -37,7 +37,7 @@ class PlainWeakToStrong(PlainSupervised):
         super().__init__(settings, *options, **more)
         self.settings: Any = settings
         self.teacher: nn.Module | None = None
-        if getattr(settings, "labels", "teacher") == "teacher":
+        if getattr(settings, "labeler", "teacher") == "teacher":
             self.teacher = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.steps = 0
 
@@ -160,9 +160,9 @@ class PlainUniMatchV2(PlainWeakToStrong):
 def is_plain_weak_to_strong(settings: Any) -> bool:
     """Tell whether settings are of FixMatch or UniMatch as published, but for their numbers."""
     if isinstance(settings, FixMatchSettings):
-        form = settings.labels == "teacher"
+        form = settings.labeler == "teacher"
     elif isinstance(settings, UniMatchSettings):
-        form = settings.labels == "student"
+        form = settings.labeler == "student"
     else:
         form = isinstance(settings, UniMatchV2Settings) and settings.dropout == "complementary"
     return (

@@ -204,7 +204,7 @@ class Previous(V1):
 # Networks of random weights are never as sure as .95.
 CASES = {
     "fixmatch": (FixMatchV2, {"threshold": 0.33}),
-    "fixmatch student": (FixMatchV1, {"labels": "student", "threshold": 0.4}),
+    "fixmatch student": (FixMatchV1, {"labeler": "student", "threshold": 0.4}),
     "unimatch": (V1, {"threshold": 0.4}),
     "unimatch-v2": (V2, {"threshold": 0.33}),
     "prevmatch": (

@@ -1,11 +1,11 @@
 """FixMatch for segmentation (Sohn et al. 2020), in the two forms of UniMatch's released codes.
 
     each step:  x, y <- labeled batch       u_w, u_s <- weak and strong views of unlabeled crops
-                form of UniMatch V2 (--labels teacher, the default):
+                form of UniMatch V2 (--labeler teacher, the default):
                     y_u, c <- teacher(u_w)                                     no gradient
                     u_s, y_s, c_s <- boxes from the batch reversed, in half of the images
                     z_x, z_s <- student(cat(x, u_s))
-                form of UniMatch V1 (--labels student):
+                form of UniMatch V1 (--labeler student):
                     z_x, z_w <- student(cat(x, u_w));  y_u, c <- z_w           no gradient
                     u_s, y_s, c_s <- boxes;  z_s <- student(u_s)               its own batch
                 L <- (CE(z_x, y) + sum CE(z_s, y_s) [c_s >= tau] / #shown) / 2
@@ -53,14 +53,14 @@ class FixMatch(Method):
         self.networks: dict[str, nn.Module] = {"student": self.student}
         self.evaluated = "student"
         last: dict[str, Any] = {"optimizer": "student"}
-        if settings.labels == "teacher":
+        if settings.labeler == "teacher":
             self.labeler = runtime.frozen_copy(self.student)
             self.networks["teacher"] = self.labeler
             self.evaluated, self.also_evaluated = "teacher", ("student",)
             last["after"] = self.update_teacher
         self.optimized = {"student": ("student",)}
         self.streams = stream_specs(settings, second=False)
-        joint = settings.labels != "student" and bool(find(unwrap(self.student), _BatchNorm))
+        joint = settings.labeler != "student" and bool(find(unwrap(self.student), _BatchNorm))
         self.stages = (
             Stage(name="labeled", loss=self.labeled),
             Stage(name="strong", loss=self.strong, **last),
@@ -71,7 +71,7 @@ class FixMatch(Method):
     def labeled(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Half of L_x; in the form of V1 the student labels weak views in the same pass."""
         labeled, views = batches["labeled"], batches["unlabeled"]
-        count, own = len(labeled.image), self.settings.labels == "student"
+        count, own = len(labeled.image), self.settings.labeler == "student"
         logits = self.student(torch.cat((labeled.image, views.weak)) if own else labeled.image)
         if own:
             batches["weak"] = weak_label(logits[count:], views)

@@ -53,7 +53,7 @@ class UniMatch(Method):
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
         last: dict[str, Any] = {"optimizer": "student"}
-        if settings.labels == "teacher":
+        if settings.labeler == "teacher":
             self.networks["teacher"] = runtime.frozen_copy(self.student)
             self.also_evaluated = ("teacher",)
             last["after"] = self.update_teacher
@@ -68,7 +68,7 @@ class UniMatch(Method):
         settings, labeled, views = self.settings, batches["labeled"], batches["unlabeled"]
         logits = self.student(torch.cat((labeled.image, views.weak)), change=self.drop)
         (clean, dropped), count = logits.chunk(2), len(labeled.image)
-        if settings.labels == "student":
+        if settings.labeler == "student":
             weak = weak_label(clean[count:], views)
         else:
             weak = label_views(self.networks.get("teacher", self.student), views)

@@ -104,7 +104,7 @@ def _published(data: str, labels: int, depth: int) -> dict[str, Recipe]:
         "previous_threshold": 0.9 if voc else 0.0,
     }
     return {
-        "fixmatch-v1": partial(FixMatchSettings, labels="student", **values),
+        "fixmatch-v1": partial(FixMatchSettings, labeler="student", **values),
         "unimatch": partial(UniMatchSettings, **values),
         "prevmatch": partial(PrevMatchSettings, **previous),
     }

@@ -48,10 +48,10 @@ def test_steps_are_those_of_the_equations(case):
     [
         ("fixmatch", {}, 1),
         ("fixmatch student", {}, 2),
-        ("fixmatch", {"labels": "running"}, 1),
+        ("fixmatch", {"labeler": "running"}, 1),
         ("unimatch", {}, 2),
         ("unimatch", {"strong_batch_norm": "batch_frozen"}, 1),
-        ("unimatch", {"labels": "running"}, 2),
+        ("unimatch", {"labeler": "running"}, 2),
         ("unimatch-v2", {}, 2),
         ("unimatch-v2", {"strong_batch_norm": "batch_frozen"}, 1),
         ("prevmatch", {}, 2),

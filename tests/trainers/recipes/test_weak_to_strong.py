@@ -70,5 +70,5 @@ def test_version_two_has_one_threshold_and_rates(method, data):
 
 
 def test_the_two_forms_of_fixmatch():
-    assert find_recipe("fixmatch-v1-voc-deeplabv3plus-rn50").labels == "student"
-    assert find_recipe("fixmatch-synthetic-swiftnet18-tiny").labels == "teacher"
+    assert find_recipe("fixmatch-v1-voc-deeplabv3plus-rn50").labeler == "student"
+    assert find_recipe("fixmatch-synthetic-swiftnet18-tiny").labeler == "teacher"

@@ -9,7 +9,7 @@ from .weak_to_strong import Labels, WeakToStrongSettings
 class FixMatchSettings(WeakToStrongSettings):
     """One strong view, taught by sure labels of the weak one."""
 
-    labels: Labels = "teacher"
+    labeler: Labels = "teacher"
     """who labels the weak views: teacher, a moving average of the student, as in UniMatch V2; the
     student in its pass on labeled images, in training mode, as in V1; running: the student in
     evaluation mode"""

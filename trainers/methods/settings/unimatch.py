@@ -11,7 +11,7 @@ class UniMatchSettings(WeakToStrongSettings):
 
     feature_dropout: float = 0.5
     """share of the channels that the third stream drops between encoder and decoder"""
-    labels: Labels = "student"
+    labeler: Labels = "student"
     """who labels the weak views: the student in its pass on labeled images, in training mode;
     running: the student in evaluation mode; teacher: a moving average of the student"""
     ema_decay: float = 0.996
