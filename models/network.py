@@ -7,7 +7,7 @@ before the classifier, learning-rate groups, transfer cuts) is written once, her
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -174,16 +174,21 @@ class SegmentationNetwork(nn.Module):
         return self.classifier(feature)
 
     def forward(
-        self, image: Tensor, return_feature: bool = False
+        self,
+        image: Tensor,
+        return_feature: bool = False,
+        change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N,C,ceil(H/s),ceil(W/s)), on demand with the feature they came from.
 
         Args:
             image: (N,3,H,W), normalised, best in channels-last; any float dtype under autocast.
             return_feature: return (logits, feature) instead of logits.
+            change: what is done to the backbone's features before they are decoded: a perturbation,
+                inside the pass whose gradients a distributed wrapper synchronises.
         """
-        size = (image.shape[-2], image.shape[-1])
-        feature = self.decode(self.encode(image), size)
+        size, features = (image.shape[-2], image.shape[-1]), self.encode(image)
+        feature = self.decode(features if change is None else change(features), size)
         logits = _cut(self.classify(feature), size, self.output_stride)
         return (logits, feature) if return_feature else logits
 

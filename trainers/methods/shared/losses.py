@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import IGNORE
-from ...kernels import cross_entropy, upsample
-from ...pipelines.batches import LabeledBatch
-from ..engine.runtime import Runtime
+from .... import IGNORE
+from ....kernels import cross_entropy, upsample
+from ....pipelines.batches import LabeledBatch
+from ...engine.runtime import Runtime
 
 
 def mean_cross_entropy(logits: Tensor, mask: Tensor, runtime: Runtime) -> Tensor:

@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ... import IGNORE
-from ...kernels import ClassStatistics, at_centres, feature_shift, stride_of
+from .... import IGNORE
+from ....kernels import ClassStatistics, at_centres, feature_shift, stride_of
 
 Ramp = Literal["half_cosine", "linear"]
 

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from ...kernels import (
+from ....kernels import (
     TPS,
-    CutMixBoxes,
+    Mixing,
     consistency_kl,
     consistency_kl_reference,
     inverse_splat,
     upsample,
     warp,
 )
-from ...models.norm import batch_norm_policy, find
-from ...pipelines.batches import PairedBatch
-from ..engine.runtime import Runtime
+from ....models.norm import batch_norm_policy, find
+from ....pipelines.batches import PairedBatch
+from ...engine.runtime import Runtime
 
 _TINY = 1e-37
 _WHOLE = 1 - 1e-6
@@ -57,7 +57,7 @@ def view_divergence(
     views: PairedBatch,
     runtime: Runtime,
     *,
-    boxes: CutMixBoxes | None = None,
+    boxes: Mixing | None = None,
     from_second: bool = False,
     reduction: str = "pooled",
     reverse: bool = False,
