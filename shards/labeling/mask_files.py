@@ -12,7 +12,7 @@ from ..outside.files import normal
 from ..outside.text import read_json, read_text
 from .drawn import HeldOut
 
-CLASS_FILES = ("classes.txt", "labels.txt", "class_names.txt", "id2label.json", "objectInfo150.txt")
+CLASS_FILES = ("classes.txt", "labels.txt", "class_names.txt", "id2label.json")
 """Files in which the names of the classes may stand."""
 MASK_SUFFIXES = ("", "_mask", "_label", "_labelTrainIds", "_gtFine_labelTrainIds")
 """What a mask's name may have after its image's."""
@@ -25,9 +25,8 @@ class MaskFileSettings(HeldOut):
     names: tuple[str, ...] = ()
     """Names of the classes in the order of their ids, where no file gives them (classes.txt,
     labels.txt, id2label.json)."""
-    zero: Literal["auto", "class", "ignore"] = "auto"
-    """What 0 is in masks: the first class, or no class, so that 1 is the first (as in ADE20K);
-    auto is a class, but for ADE20K's objectInfo150.txt."""
+    zero: Literal["class", "ignore"] = "class"
+    """What 0 is in masks: the first class, or no class, so that 1 is the first (as in ADE20K)."""
 
 
 def classes_of(root: Path, settings: MaskFileSettings) -> tuple[tuple[str, ...], MaskValues]:
@@ -51,8 +50,7 @@ def classes_of(root: Path, settings: MaskFileSettings) -> tuple[tuple[str, ...],
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"{file or '--names'} names {twice!r} twice: give each its own name")
-    ade20k = file is not None and file.name == "objectInfo150.txt"
-    shift = settings.zero == "ignore" or (settings.zero == "auto" and ade20k)
+    shift = settings.zero == "ignore"
     ids = {i + shift: i for i in range(len(names))}
     return names, MaskValues({IGNORE: IGNORE, **({0: IGNORE} if shift else {}), **ids})
 
@@ -86,8 +84,6 @@ def _read_names(file: Path) -> tuple[str, ...]:
         return _from_ids(file, read_json(file, "correct it, or say --names"))
     rows = [line.strip() for line in read_text(file).splitlines()]
     rows = [row for row in rows if row and not row.startswith("#")]
-    if file.name == "objectInfo150.txt":
-        return tuple(row.split("\t")[-1].split(",")[0].strip() for row in rows[1:])
     return tuple(_without_colour(row) for row in rows)
 
 

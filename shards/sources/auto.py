@@ -12,6 +12,7 @@ from ..labeling.drawn import DrawnSettings
 from ..outside.files import LeftOut, walk
 from ..registry import SOURCES, loader_arguments
 from ..source import Source
+from .ade20k import INFORMATION
 from .coco import find_coco
 from .cvat import find_cvat
 from .huggingface import find_huggingface
@@ -37,6 +38,10 @@ def _is_voc(root: Path) -> bool:
     return any((root / f / lists).is_dir() for f in ("VOCdevkit/VOC2012", "VOC2012", "."))
 
 
+def _is_ade20k(root: Path) -> bool:
+    return (root / INFORMATION).is_file() and (root / "annotations" / "training").is_dir()
+
+
 LAYOUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "labelmap": (find_labelmap, "labelmap.txt, JPEGImages/, SegmentationClass/"),
     "voc": (_is_voc, "VOCdevkit/VOC2012 with ImageSets/Segmentation/"),
@@ -45,6 +50,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "supervisely": (find_supervisely, "meta.json, NAME/img/, NAME/ann/"),
     "roboflow": (find_roboflow, "train/a.jpg, train/a_mask.png, train/_classes.csv"),
     "ultralytics": (find_ultralytics, "a YAML file with names and train, images/, labels/"),
+    "ade20k": (_is_ade20k, "images/training, annotations/training, objectInfo150.txt"),
     "mmseg": (find_mmseg, "img_dir/train and ann_dir/train, or images/training and annotations/"),
     "folder": (
         lambda root: (root / "masks").is_dir() and (root / "images").is_dir(),

@@ -1,4 +1,4 @@
-"""Folders as mmsegmentation has them: img_dir/ and ann_dir/, or ADE20K's images/training.
+"""Folders as mmsegmentation has them: img_dir/ and ann_dir/, or images/training.
 
 ROOT/img_dir/train/a.jpg         ROOT/ann_dir/train/a.png
 ROOT/images/training/a.jpg       ROOT/annotations/training/a.png

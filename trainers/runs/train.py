@@ -32,6 +32,7 @@ from ..engine.profiling import StepProfiler
 from ..engine.ranks import announce, explain, own_log
 from ..engine.runtime import Runtime, close_runtime, open_runtime
 from ..engine.settings import RunSettings
+from ..engine.settling import settle
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.stopping import Stop, Stopped, never, terminating
@@ -130,10 +131,12 @@ class Run:
         resume: bool,
         recipe: str,
     ) -> None:
-        self.settings, self.runtime, self.out = settings, runtime, out
+        self.runtime, self.out = runtime, out
         self.dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
+        network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
+        self.settings = settings = settle(settings, network)
         self._check_data(settings.network.name)
         self.run = {
             **describe_run(settings, self.dataset, split, recipe=recipe),

@@ -59,18 +59,20 @@ def test_mmseg(tmp_path: Path, image: Any) -> None:
     assert source.left_out.reasons["masks without an image"] == (1, "ann_dir/train/e.png")
 
 
-def test_ade20k(tmp_path: Path, image: Any) -> None:
+def test_ids_from_one(tmp_path: Path, image: Any) -> None:
     root = tmp_path / "ade"
     for part in ("training", "validation"):
         image(root / "images" / part / "a.jpg", 0, SIZE)
         save(root / "annotations" / part / "a.png")
-    rows = "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0\t1\t1\t1\twall\n2\t0\t1\t1\t1\tdoor, gate\n"
-    write(root / "objectInfo150.txt", rows + "3\t0\t1\t1\t1\tsky\n")
-    source = load_mmseg(root, MaskFileSettings())
-    assert source.classes == ("wall", "door", "sky")
+    write(root / "classes.txt", "# three\nwall 1 2 3\nopen door 4 5 6\nsky 7 8 9\n")
+    source = load_mmseg(root, MaskFileSettings(zero="ignore"))
+    assert source.classes == ("wall", "open door", "sky")
     truth = np.where(IDS == 0, IGNORE, IDS.astype(int) - 1)
     for subset in ("train", "val"):
         assert np.array_equal(masks(source, tmp_path / "data", subset).popitem()[1], truth)
+    assert recognise(root) == "mmseg"
+    write(root / "objectInfo150.txt", "")
+    assert recognise(root) == "ade20k"
 
 
 def test_roboflow(tmp_path: Path, image: Any) -> None:
