@@ -80,7 +80,7 @@ class Bitmap:
         if picture.mode in ("RGBA", "LA"):
             picture = picture.getchannel("A")
         pixels = np.asarray(picture)
-        inside = pixels.any(2) if pixels.ndim == 3 else pixels > 0
+        inside = np.asarray(pixels.any(2) if pixels.ndim == 3 else pixels > 0)
         return Patch(self.top, self.left, inside).within(size)
 
 

@@ -33,7 +33,7 @@ def decode_coco(counts: Sequence[int] | str, size: tuple[int, int]) -> np.ndarra
     """Return the pixels, bool (H, W), of COCO's runs, as numbers or as text. Raises as
     `decode_runs`, and for text that is none."""
     runs = text_to_runs(counts) if isinstance(counts, str) else counts
-    return decode_runs(runs, size[::-1]).T
+    return decode_runs(runs, (size[1], size[0])).T
 
 
 def encode_coco(inside: np.ndarray) -> dict[str, object]:
