@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..labeling.coco_files import find_coco
 from ..labeling.drawn import DrawnSettings
 from ..outside.files import LeftOut, walk
 from ..registry import SOURCES, loader_arguments
 from ..source import Source
 from .ade20k import INFORMATION
-from .coco import find_coco
 from .cvat import find_cvat
 from .huggingface import find_huggingface
 from .label_studio import find_label_studio

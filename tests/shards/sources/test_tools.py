@@ -150,6 +150,7 @@ def test_cvat_images(tmp_path: Path, image: Any) -> None:
     ("old", "new", "said"),
     [
         ("<annotations>", '<!DOCTYPE a [<!ENTITY b "c">]><annotations>', "document type"),
+        ("<annotations>", '<!DOCTYPE a SYSTEM "file:///x"><annotations>', "document type"),
         ("</meta>", "", "is no XML"),
         ('points="0,0;9,9;0,9"', 'points="0,0;9,x;0,9"', "has 'x' where a number"),
         ('points="0,0;9,9;0,9"', 'points="0,0;9,nan;0,9"', "has 'nan' where a number"),
