@@ -87,8 +87,9 @@ def _pseudo_label_kernel(
         taker = tl.load(inverse_ptr + n)
     counts = tl.zeros([BLOCK_C, BLOCK_B], tl.int32)
     for dy in range(stride):
+        line = k * stride - half + dy
         # A block: the interpreter cannot mix scalars and blocks in a mask.
-        y = k * stride - half + dy + lane * 0
+        y = line + lane * 0
         down = way(dy, stride, k, h)
         rows = row_ptr + n * NUM_CLASSES * h * w
         left, right = row_ends(rows, k, down, col, cls, h, w, NUM_CLASSES)
@@ -102,13 +103,13 @@ def _pseudo_label_kernel(
             label = first_largest(z, largest, cls, NUM_CLASSES)
             stays = inside
             if BOXES:
-                stays = inside & (from_partner(box_ptr, n, y, x, BOXES) == 0)
+                stays = inside & (from_partner(box_ptr, n, line, x, BOXES) == 0)
             place = (n * H + y) * W + x
             tl.store(label_ptr + place, label.to(tl.uint8), mask=stays)
             tl.store(confidence_ptr + place, confidence, mask=stays)
             hits = tl.where(stays, 1, 0)
             if BOXES:
-                goes = inside & from_partner(box_ptr, taker, y, x, BOXES)
+                goes = inside & from_partner(box_ptr, taker, line, x, BOXES)
                 place = (taker * H + y) * W + x
                 tl.store(label_ptr + place, label.to(tl.uint8), mask=goes)
                 tl.store(confidence_ptr + place, confidence, mask=goes)

@@ -16,6 +16,7 @@ from ..upsample import stride_of
 BLOCK = 32
 CHUNKS = 128
 WARPS = 8
+SIZES = ["batch", "H", "W", "h", "w", "stride", "stride_n"]
 PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 
 
@@ -48,7 +49,8 @@ def _sum_members(member, value, PARTS: tl.constexpr, UPCAST: tl.constexpr):
     return total
 
 
-@triton.jit
+# Known as multiples of 16 these sizes widen loads that need more registers: half the warps per SM.
+@triton.jit(do_not_specialize=SIZES)
 def _class_moments_kernel(
     feature_ptr,
     label_ptr,
@@ -184,15 +186,15 @@ def compile_cases() -> list[CompileCase]:
         padded, features = _moments_tile(classes)
         pointers = {"feature_ptr": "*bf16", "label_ptr": "*u8"}
         pointers |= dict.fromkeys(("count_ptr", "mean_ptr", "squares_ptr"), "*fp32")
-        sizes = dict.fromkeys(("batch", "H", "W", "h", "w", "stride", "stride_n", "A"), "i32")
+        sizes = dict.fromkeys((*SIZES, "A", "stride_p"), "i32")
         blocks = 256 // features
         cases.append(
             CompileCase(
                 name=f"class_moments/C{classes}-A256-s4",
                 kernel=_class_moments_kernel,
-                signature={**pointers, **sizes, "stride_p": "i32"},
+                signature={**pointers, **sizes, "stride_a": "i32"},
+                sizes={"A": 256, "stride_a": 1, "stride_p": 256},
                 constexprs={
-                    "stride_a": 1,
                     "IGNORED": 255,
                     "C": classes,
                     "CLASSES": padded,

@@ -45,7 +45,7 @@ def _softmax(z, cls, C: tl.constexpr):
     return z, e, tl.sum(e, 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h", "w", "H", "W", "stride"])
 def _teacher_lse_kernel(
     teacher_ptr,
     lse_ptr,

@@ -37,7 +37,8 @@ def _tap(nearest, fraction, radius, step, source):
     return pixel, tl.where((pixel >= 0) & (pixel < source), tl.maximum(near, 0.0), 0.0)
 
 
-@triton.jit
+# A size known to be a multiple of 16 makes Triton exchange pixels between threads, behind barriers.
+@triton.jit(do_not_specialize=["H", "W", "red", "green", "blue"])
 def _random_crop_kernel(
     pixels_ptr,
     offset_ptr,

@@ -59,7 +59,8 @@ def _share(k):
     return tl.minimum(tl.maximum(tl.minimum(k, 4.0 - k), 0.0), 1.0)
 
 
-@triton.jit
+# A size known to be a multiple of 16 makes Triton exchange pixels between threads, behind barriers.
+@triton.jit(do_not_specialize=["H", "W"])
 def _strong_view_kernel(
     crop_ptr,
     strong_ptr,
