@@ -22,9 +22,8 @@ arithmetic: about 18 instructions per pixel and class.
 import triton
 import triton.language as tl
 
-# Triton before 3.9 keeps the comparisons of a target with every class in as many predicates, packs
-# and unpacks them, where it sees that the same are made twice: a quarter of a loss's instructions.
 HIDE = tl.constexpr(tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9))
+"""Whether every loss gains from `hidden` targets: else only those that ask for it."""
 
 SIZES = ["H", "W", "h", "w", "stride", "ignore", "segment", "segments", "strips", "copies"]
 """Arguments that Triton must not specialise on: a width known to be a multiple of 16 would make it
@@ -36,6 +35,16 @@ for images of all sizes."""
 def logit_of(z, cls, target, NUM_CLASSES: tl.constexpr):
     """Return the logit of `target` (lanes,) from z (classes, lanes)."""
     return tl.sum(tl.where((cls == target[None, :]) & (cls < NUM_CLASSES), z, 0.0), 0)
+
+
+@triton.jit
+def hidden(target, place):
+    """Return the target in a way that the compiler cannot see through: `place` is below 2^20.
+
+    Where it sees the same comparisons of a target with every class made twice, it may keep them in
+    as many predicates, pack and unpack them: up to a quarter of a loss's instructions.
+    """
+    return target + (place >> 20)
 
 
 @triton.jit
@@ -167,8 +176,7 @@ def _cell_loss_kernel(
             )
             factor = tl.where(kept & known, factor, 0.0)
             g = e * (factor / total)[None, :]
-            # dx >> 20 is 0, which the compiler cannot know.
-            again = target + (dx >> 20) if HIDE else target
+            again = hidden(target, dx) if HIDE else target
             g -= tl.where(cls == again[None, :], factor[None, :], 0.0)
             share = across * down
             upper_left += tl.where(real, g * (1 - across - down + share)[None, :], 0.0)
