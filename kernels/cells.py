@@ -22,6 +22,8 @@ arithmetic: about 18 instructions per pixel and class.
 import triton
 import triton.language as tl
 
+from .rows import widen
+
 HIDE = tl.constexpr(tuple(int(part) for part in triton.__version__.split(".")[:2]) < (3, 9))
 """Whether every loss gains from `hidden` targets: else only those that ask for it."""
 
@@ -32,9 +34,24 @@ for images of all sizes."""
 
 
 @triton.jit
+def label_at(ptr, inside, ignore):
+    """Load labels of any integer type as int32, 0 where not `inside`.
+
+    One of 64 bits that does not fit becomes one that is neither a class nor `ignore`.
+    """
+    label = tl.load(ptr, mask=inside, other=0)
+    narrow = label.to(tl.int32)
+    if label.dtype.primitive_bitwidth == 64:
+        strange = tl.where(ignore == -1, -2, -1)
+        narrow = tl.where(narrow.to(tl.int64) == label, narrow, strange)
+    return narrow
+
+
+@triton.jit
 def logit_of(z, cls, target, NUM_CLASSES: tl.constexpr):
-    """Return the logit of `target` (lanes,) from z (classes, lanes)."""
-    return tl.sum(tl.where((cls == target[None, :]) & (cls < NUM_CLASSES), z, 0.0), 0)
+    """Return the logit of `target` (lanes,) from z (classes, lanes); of a masked class, -inf."""
+    z = tl.sum(tl.where((cls == target[None, :]) & (cls < NUM_CLASSES), z, 0.0), 0)
+    return tl.where(z < -1e30, float("-inf"), z)
 
 
 @triton.jit
@@ -78,10 +95,10 @@ def row_ends(row_ptr, k, down, col, cls, h, w, NUM_CLASSES: tl.constexpr):
     lower = row_ptr + ((tl.minimum(k, h - 1) * NUM_CLASSES + cls) * w + col[None, :])
     at_left = (cls < NUM_CLASSES) & ((col >= 1) & (col <= w))[None, :]
     at_right = (cls < NUM_CLASSES) & (col < w)[None, :]
-    left = tl.load(upper - 1, mask=at_left, other=0.0).to(tl.float32) * (1 - down)
-    left += tl.load(lower - 1, mask=at_left, other=0.0).to(tl.float32) * down
-    right = tl.load(upper, mask=at_right, other=0.0).to(tl.float32) * (1 - down)
-    right += tl.load(lower, mask=at_right, other=0.0).to(tl.float32) * down
+    left = widen(tl.load(upper - 1, mask=at_left, other=0.0)) * (1 - down)
+    left += widen(tl.load(lower - 1, mask=at_left, other=0.0)) * down
+    right = widen(tl.load(upper, mask=at_right, other=0.0)) * (1 - down)
+    right += widen(tl.load(lower, mask=at_right, other=0.0)) * down
     return left, right
 
 
@@ -150,7 +167,7 @@ def _cell_loss_kernel(
             x = col * stride - half + dx
             across = way(dx, stride, col, w)
             inside = (x >= 0) & (x < W) & (y + nil >= 0) & (y + nil < H) & (col <= w)
-            target = tl.load(target_ptr + offset + x, mask=inside, other=0).to(tl.int32)
+            target = label_at(target_ptr + offset + x, inside, ignore)
             known = (target >= 0) & (target < NUM_CLASSES)
             kept = inside & (target != ignore)
             z = left + slope * across[None, :]

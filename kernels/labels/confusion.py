@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..cells import SIZES, first_largest, largest_logit, row_ends, tile, way
+from ..cells import SIZES, first_largest, label_at, largest_logit, row_ends, tile, way
 from ..compile import CompileCase
 from ..dispatch import use_op
 from ..pixel_loss import check_targets
@@ -70,7 +70,7 @@ def _confusion_kernel(
         for dx in range(stride):
             x = col * stride - half + dx
             inside = (x >= 0) & (x < W) & (y >= 0) & (y < H) & (col <= w)
-            true = tl.load(mask_ptr + (n * H + y) * W + x, mask=inside, other=0).to(tl.int32)
+            true = label_at(mask_ptr + (n * H + y) * W + x, inside, ignore)
             z = left + slope * way(dx, stride, col, w)[None, :]
             largest = largest_logit(z, cls, NUM_CLASSES)
             predicted = first_largest(z, largest, cls, NUM_CLASSES)
