@@ -17,14 +17,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import upsample
 from .compile import CompileCase
 from .layout import check_indices
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
 
-MASKED = tl.constexpr(-1e38)
-"""What stands for -inf. Times log2(e) it is finite still."""
+MASKED = tl.constexpr(upsample.MASKED)
 LEAST_HALF = tl.constexpr(-65504.0)
 """What stands for -inf in float16, until it is widened."""
 

@@ -21,13 +21,13 @@ from ..compile import CompileCase
 from ..dispatch import use_op
 from ..pixel_loss import check_targets
 from ..rows import to_rows
-from ..upsample import stride_of, upsample
+from ..upsample import stride_of, upsample_logits
 
 
 def confusion_reference(logits: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     """Count in plain PyTorch: (num_classes, num_classes) int64."""
     full = logits if logits.dtype == torch.float64 else logits.float()
-    predicted = upsample(full, (mask.shape[1], mask.shape[2])).argmax(1)
+    predicted = upsample_logits(full, (mask.shape[1], mask.shape[2])).argmax(1)
     true = mask.long()
     counted = (true != IGNORE) & (true >= 0) & (true < num_classes)
     pair = (true * num_classes + predicted)[counted]

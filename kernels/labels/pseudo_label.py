@@ -19,7 +19,7 @@ from ..cells import SIZES, exponentials, first_largest, largest_logit, row_ends,
 from ..compile import CompileCase
 from ..dispatch import use_op
 from ..rows import to_rows
-from ..upsample import stride_of, upsample
+from ..upsample import stride_of, upsample_logits
 from ..views.cutmix import CutMixBoxes, cutmix_reference
 from ..views.cutmix_triton import from_partner
 from .quantile import select
@@ -45,7 +45,7 @@ def pseudo_label_reference(
     logits: Tensor, size: tuple[int, int], boxes: CutMixBoxes | None = None
 ) -> PseudoLabel:
     """Label in plain PyTorch."""
-    full = upsample(logits if logits.dtype == torch.float64 else logits.float(), size)
+    full = upsample_logits(logits if logits.dtype == torch.float64 else logits.float(), size)
     largest, label = full.max(1)
     confidence = 1 / (full - largest[:, None]).exp().sum(1)
     label = label.to(torch.uint8)
@@ -99,8 +99,14 @@ def _pseudo_label_kernel(
             inside = (x >= 0) & (x < W) & (y >= 0) & (y < H) & (col <= w)
             z = left + slope * way(dx, stride, col, w)[None, :]
             largest = largest_logit(z, cls, NUM_CLASSES)
-            confidence = 1.0 / tl.sum(exponentials(z, largest, cls, NUM_CLASSES), 0)
+            total = tl.sum(exponentials(z, largest, cls, NUM_CLASSES), 0)
+            confidence = 1.0 / total
             label = first_largest(z, largest, cls, NUM_CLASSES)
+            # NaN is the largest, as in PyTorch; rare, so that the others do not wait for it.
+            broken = total != total
+            if tl.sum(broken.to(tl.int32), 0) > 0:
+                nan = tl.min(tl.where((z != z) & (cls < NUM_CLASSES), cls, NUM_CLASSES), 0)
+                label = tl.where(broken & (nan < NUM_CLASSES), nan, label)
             stays = inside
             if BOXES:
                 stays = inside & (from_partner(box_ptr, n, line, x, BOXES) == 0)
@@ -234,8 +240,8 @@ def compile_cases() -> list[CompileCase]:
         block_c, lanes, warps = tile(classes)
         pointers = {
             "row_ptr": "*bf16",
-            "box_ptr": "*i32",
-            "inverse_ptr": "*i64",
+            "box_ptr": "*i32" if boxes else "*u8",
+            "inverse_ptr": "*i64" if boxes else "*u8",
             "label_ptr": "*u8",
             "confidence_ptr": "*fp32",
             "count_ptr": "*i32",

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..cells import _cell_loss_kernel, tile
 from ..compile import CompileCase
+from ..layout import check_indices
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
 
@@ -53,6 +54,7 @@ def launch(
     `table` a small vector that the pixel function reads.
     """
     batch, classes, h, w = logits.shape
+    check_indices(classes * h * w)
     gradient, totals = empty_outputs(logits)
     if not target.numel() or not logits.numel():
         return totals.zero_(), gradient.zero_()
@@ -141,8 +143,8 @@ def loss_cases(
     *,
     options: tuple[Any, ...] = (0,),
     map: str | None = None,
-    table: str = "*fp32",
-    classes: tuple[int, ...] = (19, 21),
+    table: str | None = None,
+    classes: tuple[int, ...] = (21,),
     describe: Callable[[Any], str] = str,
 ) -> list[CompileCase]:
     """List one operation's kernels at the recipes' class counts, for bfloat16 logits at stride 4.
@@ -159,7 +161,7 @@ def loss_cases(
                 "row_ptr": "*bf16",
                 "target_ptr": "*u8",
                 "map_ptr": map or "*u8",
-                "table_ptr": table,
+                "table_ptr": table or "*u8",
                 "gradient_ptr": "*fp32",
                 "total_ptr": "*fp32",
                 **{f"{place}_parameter": "fp32" for place in ("first", "second", "third")},

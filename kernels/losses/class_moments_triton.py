@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..compile import CompileCase
 from ..dispatch import INTERPRETED
-from ..layout import dense
+from ..layout import check_indices, dense
 from ..upsample import stride_of
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportFunctionMemberAccess=false
@@ -134,6 +134,7 @@ def class_moments_op(
     feature, channels = dense(feature), feature.shape[1]
     padded, features = _moments_tile(num_classes)
     batch, height, width = feature.shape[0], *feature.shape[-2:]
+    check_indices(height * width, batch * triton.cdiv(height * width, BLOCK))
     chunks = max(1, min(CHUNKS, batch * triton.cdiv(height * width, BLOCK)))
     count = feature.new_empty(chunks, num_classes, dtype=torch.float32)
     mean = feature.new_empty(chunks, num_classes, channels, dtype=torch.float32)

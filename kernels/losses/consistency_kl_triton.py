@@ -199,6 +199,8 @@ def _consistency_kernel(
             else:
                 cross = tl.where(cls < C, p * (log2(p) - z), 0.0)
                 term = (tl.sum(cross, 0) + log2(total)) * LN_2
+                # A class that the student has masked out, and the teacher has not.
+                term = tl.where(term > 1e30, float("inf"), term)
                 g = e * (1.0 / total)[None, :] - p
             loss += tl.where(live, term, 0.0)
             g = tl.where((cls < C) & live[None, :], g, 0.0)

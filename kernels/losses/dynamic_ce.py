@@ -71,6 +71,8 @@ def dynamic_ce_reference(
     elif form == "online":
         kept = kept & (given | (judged.own_prob >= threshold))
         log_prob = torch.where(given, log_prob, own_log_prob)
+    # Forms that train this model's own prediction say of a label of no class what the others say.
+    log_prob = torch.where(terms.target_log_prob.isnan(), torch.nan, log_prob)
     cases = (judged.agree, judged.weaker, judged.stronger)
     return totals(-judged.weight * log_prob, kept, *cases)
 

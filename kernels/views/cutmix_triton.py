@@ -32,7 +32,7 @@ def from_partner(box_ptr, n, y, x, BOXES: tl.constexpr):
     return odd
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=["box_ptr", "other_ptr", *SIZES])
 def _cutmix_kernel(
     in_ptr,
     out_ptr,
@@ -151,7 +151,7 @@ def compile_cases() -> list[CompileCase]:
     """List the kernel on the maps of the recipes: images, labels, logits and their gradient."""
     rows = [
         # name, type, boxes, channels together, block, backward, bytes per pixel
-        ("images", "*bf16", 4, 3, 512, False, 12.0),
+        ("images", "*bf16", 4, 3, 1024, False, 12.0),
         ("labels", "*u8", 1, 1, 1024, False, 2.0),
         ("logits-C19-s4", "*bf16", 4, 19, 1024, False, 4 * 19 / 16),
         ("gradient-C19-s4", "*bf16", 4, 19, 1024, True, 4 * 19 / 16),

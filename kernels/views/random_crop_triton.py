@@ -7,11 +7,13 @@ from torch import Tensor
 
 from ... import IGNORE
 from ..compile import CompileCase
+from ..layout import check_indices
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportFunctionMemberAccess=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
 
 BLOCK = 256
+PLAN = ["index_ptr", "scaled_ptr", "origin_ptr", "flip_ptr"]
 
 
 @triton.jit
@@ -38,7 +40,7 @@ def _tap(nearest, fraction, radius, step, source):
 
 
 # A size known to be a multiple of 16 makes Triton exchange pixels between threads, behind barriers.
-@triton.jit(do_not_specialize=["H", "W", "red", "green", "blue"])
+@triton.jit(do_not_specialize=[*PLAN, "H", "W", "red", "green", "blue"])
 def _random_crop_kernel(
     pixels_ptr,
     offset_ptr,
@@ -137,6 +139,7 @@ def random_crop_op(
     image, mask_out, confidence_out = _outputs(pixels, mask, confidence, batch, height, width)
     if not image.numel():
         return image, mask_out, confidence_out
+    check_indices(height * width)
     with torch.cuda.device_of(pixels):
         _random_crop_kernel[(triton.cdiv(height * width, BLOCK), batch)](
             pixels,
@@ -213,7 +216,8 @@ def compile_cases() -> list[CompileCase]:
         ("confidence", True, True),
     ]
     for name, antialias, confidence in rows:
-        filled = dict.fromkeys(("confidence_ptr", "confidence_out_ptr"), "*fp16")
+        kinds = ("*fp16", "*fp16") if confidence else ("*u8", "*fp32")
+        filled = dict(zip(("confidence_ptr", "confidence_out_ptr"), kinds, strict=True))
         moved = 8.0 + 4.0 * confidence
         cases.append(
             CompileCase(

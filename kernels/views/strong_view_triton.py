@@ -19,11 +19,19 @@ import triton.language as tl
 from torch import Tensor
 
 from ..compile import CompileCase
+from ..layout import check_indices
 from ..math_triton import divide
 from .tps_triton import spline_position, within_window
 
 BLOCK = 256
 WARPS = 4
+# A size known to be a multiple of 16 makes Triton exchange pixels between threads, behind barriers.
+# The parameters are single numbers, wherever they lie: views of one packed copy need no second
+# kernel.
+PARAMETERS = [
+    f"{name}_ptr"
+    for name in ("brightness", "saturation", "hue", "contrast", "permutation", "points", "weights")
+]
 
 
 @triton.jit
@@ -59,8 +67,7 @@ def _share(k):
     return tl.minimum(tl.maximum(tl.minimum(k, 4.0 - k), 0.0), 1.0)
 
 
-# A size known to be a multiple of 16 makes Triton exchange pixels between threads, behind barriers.
-@triton.jit(do_not_specialize=["H", "W"])
+@triton.jit(do_not_specialize=[*PARAMETERS, "H", "W"])
 def _strong_view_kernel(
     crop_ptr,
     strong_ptr,
@@ -178,6 +185,7 @@ def strong_view_op(
     batch, height, width, _ = crop.shape
     if not crop.numel():
         return strong, valid, weak
+    check_indices(height * width)
     with torch.cuda.device_of(crop):
         _strong_view_kernel[(triton.cdiv(height * width, BLOCK), batch)](
             crop.contiguous(),
@@ -244,11 +252,21 @@ def compile_cases() -> list[CompileCase]:
         ("tps", False, True, False, 4, True),
         ("normalize", False, True, False, 0, False),
     ]
+    # What is left out is handed over as the crop.
+    colours = dict.fromkeys((f"{name}_ptr" for name in (*parameters[:4], "permutation")), "*u8")
+    splines = {"points_ptr": "*u8", "weights_ptr": "*u8"}
     return [
         CompileCase(
             name=f"strong_view/{name}",
             kernel=_strong_view_kernel,
-            signature={**pointers, **scalars, "H": "i32", "W": "i32"},
+            signature={
+                **pointers,
+                **({} if changed else colours),
+                **({} if count else splines),
+                **scalars,
+                "H": "i32",
+                "W": "i32",
+            },
             constexprs={
                 "PHOTOMETRIC": changed,
                 "HSV": hsv,
