@@ -47,7 +47,7 @@ class CompileCase:
     work: "Work | None" = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Work:
     """One launch, or the launches that belong together, on a recipe's batch.
 

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import upsample
-from .compile import CompileCase
+from .compile import CompileCase, Work
 from .layout import check_indices
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
@@ -170,6 +170,7 @@ def compile_cases() -> list[CompileCase]:
                     "BLOCK_C": 32,
                     "BLOCK_W": 64,
                 },
+                work=Work(8 * 768**2, 8 * 192 * 3),
                 bytes_per_pixel=moved,
                 floor_bytes_per_pixel=moved,
             )

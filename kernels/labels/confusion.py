@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ... import IGNORE
 from ..cells import SIZES, first_largest, label_at, largest_logit, row_ends, tile, way
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..dispatch import use_op
 from ..pixel_loss import check_targets
 from ..rows import to_rows
@@ -155,6 +155,7 @@ def compile_cases() -> list[CompileCase]:
                 signature=pointers | dict.fromkeys(scalars, "i32"),
                 constexprs={"NUM_CLASSES": classes, "BLOCK_C": block_c, "BLOCK_B": lanes},
                 num_warps=warps,
+                work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, lanes), (4, 4)),
                 bytes_per_pixel=1 + 2 * classes / 16,
                 floor_bytes_per_pixel=1 + 2 * classes / 16,
             )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ... import IGNORE
 from ..cells import SIZES, exponentials, first_largest, largest_logit, row_ends, tile, way
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..dispatch import use_op
 from ..rows import to_rows
 from ..upsample import stride_of, upsample_logits
@@ -258,6 +258,7 @@ def compile_cases() -> list[CompileCase]:
                     "BLOCK_B": lanes,
                 },
                 num_warps=warps,
+                work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, lanes), (4, 4)),
                 bytes_per_pixel=5 + 2 * classes / 16,
                 floor_bytes_per_pixel=5 + 2 * classes / 16,
             )

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..dispatch import use_op
 
 # Triton's functions are typed for its compiler, not for a type checker.
@@ -244,6 +244,7 @@ def compile_cases() -> list[CompileCase]:
                 signature=pointers | {"histogram_ptr": "*i32", "count": "i32"},
                 constexprs={"PASS": step, "MASKED": True, "BITS": BITS, "BLOCK": _BLOCK},
                 sizes={"count": 8 * 1024 * 1024},
+                work=Work(8 * 1024**2, 1024, (2,)),
                 num_warps=8,
                 bytes_per_pixel=5,
                 floor_bytes_per_pixel=5,
@@ -257,6 +258,7 @@ def compile_cases() -> list[CompileCase]:
             signature=pointers | above,
             constexprs={"MASKED": True, "PASSES": PASSES, "BITS": BITS, "BLOCK": _BLOCK},
             sizes={"count": 8 * 1024 * 1024},
+            work=Work(8 * 1024**2, 1024, (2,)),
             num_warps=8,
             bytes_per_pixel=5,
             floor_bytes_per_pixel=5,

@@ -24,7 +24,7 @@ import triton
 from torch import Tensor
 
 from ..cells import _cell_loss_kernel, tile
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..layout import check_indices
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
@@ -176,6 +176,8 @@ def loss_cases(
             for parameter in _cell_loss_kernel.arg_names:
                 if parameter not in signature and parameter not in constexprs:
                     signature[parameter] = "i32"
+            segment = _segment(8 * triton.cdiv(192, lanes - 1), 192)
+            programs = 8 * triton.cdiv(192, lanes - 1) * triton.cdiv(192, segment)
             suffix = f"-{describe(option)}" if len(options) > 1 else ""
             cases.append(
                 CompileCase(
@@ -186,6 +188,7 @@ def loss_cases(
                     num_warps=warps,
                     bytes_per_pixel=maps + (2 + 4) * per_pixel,
                     floor_bytes_per_pixel=maps + (2 + 2) * per_pixel,
+                    work=Work(8 * 768**2, programs, (4 * (segment + 1), 4)),
                 )
             )
     return cases

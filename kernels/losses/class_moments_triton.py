@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..dispatch import INTERPRETED
 from ..layout import check_indices, dense
 from ..upsample import stride_of
@@ -205,6 +205,7 @@ def compile_cases() -> list[CompileCase]:
                     "BLOCK": BLOCK,
                 },
                 num_warps=WARPS,
+                work=Work(8 * 768**2, CHUNKS * blocks, (8 * 192 * 192 / BLOCK / CHUNKS,)),
                 # Each block of features reads the labels again: every fourth row of the map.
                 bytes_per_pixel=2 * 256 / 16 + blocks / 4,
                 floor_bytes_per_pixel=2 * 256 / 16 + 1 / 4,

@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..layout import check_indices
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
@@ -164,6 +164,7 @@ def compile_cases() -> list[CompileCase]:
     for name, classes, stride, mode, squared in rows:
         tile = _tile(classes, 768 // stride)
         per_pixel = classes / stride**2
+        cells = tile["CELLS"]
         shared = {"num_warps": tile.pop("num_warps"), "floor_bytes_per_pixel": 1 + 6 * per_pixel}
         options = {"COUNT": 0 if mode == NO_WARP else 4, "TEACHER": mode.value, "HAS_VALID": True}
         options |= {"THRESHOLD": squared, "SQUARED": squared}
@@ -175,6 +176,7 @@ def compile_cases() -> list[CompileCase]:
                 kernel=_consistency_kernel,
                 signature=_types(_consistency_kernel.arg_names, types, {**tile, **options}),
                 constexprs={**tile, **options},
+                work=Work(8 * 768**2, 8 * 4 * 97 * triton.cdiv(97, cells), (4, 4)),
                 bytes_per_pixel=1 + 2 * classes * warped + (4 * (2 + 2) + 7 * 4) * per_pixel,
                 **shared,
             )
@@ -187,6 +189,7 @@ def compile_cases() -> list[CompileCase]:
                     kernel=_teacher_kernel,
                     signature=_types(_teacher_kernel.arg_names, kinds, tile),
                     constexprs=tile,
+                    work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, cells), (4, 4)),
                     bytes_per_pixel=2 * classes + 2 * per_pixel,
                     **shared,
                 )

@@ -124,8 +124,8 @@ def _consistency_kernel(
     """One program: CELLS cells of one colour of a row of cells, of the images from `first` on.
 
     map_ptr: the teacher's probabilities of these images. teacher_ptr: its logits, where those are
-    read instead. Stores the sum of the loss over its pixels and their number, adds the sum's gradient to
-    gradient (N, h, C, w).
+    read instead. Stores the sum of the loss over its pixels and their number, adds the gradient of
+    that sum to gradient (N, h, C, w).
     """
     image = (first + tl.program_id(2)).to(tl.int64)
     i = tl.program_id(1) * 2 + colour // 2

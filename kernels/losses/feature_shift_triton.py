@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..layout import check_indices, dense
 from .class_moments_triton import label_of, sizes_and_strides
 
@@ -110,6 +110,7 @@ def compile_cases() -> list[CompileCase]:
                     "CLASSES": padded,
                     "BLOCK": max(1, TILE // padded),
                 },
+                work=Work(8 * 768**2, 8 * 192 * 192 // (TILE // padded)),
                 bytes_per_pixel=moved,
                 floor_bytes_per_pixel=moved,
             )

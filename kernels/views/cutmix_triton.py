@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..layout import check_indices, dense
 from ..upsample import stride_of
 
@@ -150,11 +150,11 @@ cutmix_op.register_autograd(_backward, setup_context=_save)
 def compile_cases() -> list[CompileCase]:
     """List the kernel on the maps of the recipes: images, labels, logits and their gradient."""
     rows = [
-        # name, type, boxes, channels together, block, backward, bytes per pixel
-        ("images", "*bf16", 4, 3, 1024, False, 12.0),
-        ("labels", "*u8", 1, 1, 1024, False, 2.0),
-        ("logits-C19-s4", "*bf16", 4, 19, 1024, False, 4 * 19 / 16),
-        ("gradient-C19-s4", "*bf16", 4, 19, 1024, True, 4 * 19 / 16),
+        # name, type, boxes, channels together, programs, backward, bytes per pixel
+        ("images", "*bf16", 4, 3, 16 * 512 * 3, False, 12.0),
+        ("labels", "*u8", 1, 1, 16 * 512, False, 2.0),
+        ("logits-C19-s4", "*bf16", 4, 19, 16 * 128 * 5, False, 4 * 19 / 16),
+        ("gradient-C19-s4", "*bf16", 4, 19, 16 * 128 * 5, True, 4 * 19 / 16),
     ]
     return [
         CompileCase(
@@ -171,10 +171,11 @@ def compile_cases() -> list[CompileCase]:
                 "CHANNELS": channels,
                 "BOXES": boxes,
                 "BACKWARD": backward,
-                "BLOCK": block,
+                "BLOCK": BLOCKS[0],
             },
+            work=Work(16 * 512 * 1024, programs),
             bytes_per_pixel=moved,
             floor_bytes_per_pixel=moved,
         )
-        for name, pointer, boxes, channels, block, backward, moved in rows
+        for name, pointer, boxes, channels, programs, backward, moved in rows
     ]

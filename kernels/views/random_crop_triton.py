@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..layout import check_indices
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportFunctionMemberAccess=false
@@ -235,6 +235,7 @@ def compile_cases() -> list[CompileCase]:
                     "ANTIALIAS": antialias,
                     "BLOCK": BLOCK,
                 },
+                work=Work(16 * 512 * 1024, 16 * 512 * 1024 // BLOCK, (2, 2)),
                 bytes_per_pixel=moved,
                 floor_bytes_per_pixel=moved,
             )

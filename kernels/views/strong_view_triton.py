@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..layout import check_indices
 from ..math_triton import divide
 from .tps_triton import spline_position, within_window
@@ -277,6 +277,7 @@ def compile_cases() -> list[CompileCase]:
                 "BLOCK_P": BLOCK,
             },
             num_warps=WARPS,
+            work=Work(16 * 512 * 1024, 16 * 512 * 1024 // BLOCK),
             bytes_per_pixel=16.0 if weak else 10.0,
             floor_bytes_per_pixel=16.0 if weak else 10.0,
         )

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..layout import check_indices
 from .tps_triton import spline_position
 
@@ -163,6 +163,11 @@ def map_case(
         signature={**pointers, **scalars, **integers},
         constexprs=constexprs,
         sizes=sizes,
+        work=Work(
+            8 * area,
+            8 * area // constexprs["BLOCK_P"],
+            (triton.cdiv(channels, constexprs["BLOCK_C"]),),
+        ),
         num_warps=WARPS,
         bytes_per_pixel=moved[0],
         floor_bytes_per_pixel=moved[1],

@@ -120,7 +120,9 @@ def test_pseudo_labels_of_masked_and_broken_logits() -> None:
 def _consistency(teacher: Tensor, **options: object) -> Callable[[Tensor], Tensor]:
     spline = sample_tps(1, SIZE, sigma=0.05, generator=torch.Generator().manual_seed(3))
     spline = spline.to(DEVICES[0])
-    return lambda student: consistency_kl(student, teacher, **{"size": SIZE, "tps": spline, **options})
+    return lambda student: consistency_kl(
+        student, teacher, **{"size": SIZE, "tps": spline, **options}
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"blend": "logits"}, {"tps": None}], ids=str)

@@ -163,8 +163,6 @@ def test_extreme_logits(blend, sigma, magnitude, path):
         lambda leaf: _formula(leaf, teacher, stride, size, tps, valid, blend=blend),
         student,
         path,
-        # The kernel keeps the teacher of half-precision logits in float16.
-        torch.float32 if dtype == torch.float32 else torch.float16,
     )
 
 
