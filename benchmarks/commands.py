@@ -1,17 +1,55 @@
-"""The command `warpseg bench NAME`."""
+"""The command `warpseg bench NAME`: its words are read here, without torch; what they ask for lies
+in measures/NAME.py."""
 
 import importlib
 import sys
+from typing import NamedTuple
+
+import tyro
+
+from .words import (
+    DeviceSettings,
+    Given,
+    InferenceSettings,
+    KernelsSettings,
+    LabelingBenchSettings,
+    MemorySettings,
+    PipelineSettings,
+    ReportSettings,
+    ScalingSettings,
+    StepSettings,
+)
+
+
+class Benchmark(NamedTuple):
+    """The words of a benchmark, what it measures, and the recipes that come first: none, RECIPE, or
+    RECIPE ... for several."""
+
+    settings: type
+    text: str
+    recipes: str = ""
+
 
 BENCHMARKS = {
-    "kernels": "fused operations against their references, eager and compiled",
-    "pipeline": "the loaders against those of the field",
-    "step": "training steps: images/s, where the time goes, plain PyTorch beside them",
-    "memory": "training steps: what is allocated after each phase",
-    "inference": "networks on one image at a time",
-    "labeling": "pseudo-labels against forward passes alone",
-    "scaling": "training steps on 1 to N ranks",
-    "report": "tables and plots of results, as Markdown",
+    "device": Benchmark(
+        DeviceSettings, "what a device is, and whether every operation is right on it"
+    ),
+    "kernels": Benchmark(
+        KernelsSettings, "fused operations against their references, eager and compiled"
+    ),
+    "pipeline": Benchmark(PipelineSettings, "the loaders against those of the field"),
+    "step": Benchmark(
+        StepSettings,
+        "training steps: images/s, where the time goes, plain PyTorch beside them",
+        "RECIPE",
+    ),
+    "memory": Benchmark(
+        MemorySettings, "training steps: what is allocated after each phase", "RECIPE ..."
+    ),
+    "inference": Benchmark(InferenceSettings, "networks on one image at a time"),
+    "labeling": Benchmark(LabelingBenchSettings, "pseudo-labels against forward passes alone"),
+    "scaling": Benchmark(ScalingSettings, "training steps on 1 to N ranks", "RECIPE"),
+    "report": Benchmark(ReportSettings, "tables and plots of results, as Markdown"),
 }
 
 
@@ -24,10 +62,31 @@ def bench(arguments: list[str]) -> int:
         print(_usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     name, *rest = arguments
+    given = _parse(name, rest)
     module = importlib.import_module(f".measures.{name}", __package__)
-    return getattr(module, name)(rest)
+    return getattr(module, name)(given)
+
+
+def _parse(name: str, words: list[str]) -> Given:
+    """Read the words behind a benchmark's name. Raise ValueError where its recipe is missing."""
+    kind, _, recipes = BENCHMARKS[name]
+    if not recipes:
+        settings = tyro.cli(kind, args=words, prog=f"warpseg bench {name}")
+        return Given(settings, (), (), tuple(words))
+    count = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+    count = min(count, 1) if recipes == "RECIPE" else count
+    settings, changes = tyro.cli(
+        kind,
+        args=words[count:],
+        prog=f"warpseg bench {name} {recipes} [--any.setting value ...]",
+        return_unknown_args=True,
+    )
+    if not count:
+        number = "a RECIPE" if recipes == "RECIPE" else "one RECIPE or more"
+        raise ValueError(f"bench {name} takes {number} first; see warpseg train --help")
+    return Given(settings, tuple(words[:count]), tuple(changes), tuple(words))
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10} {text}" for name, text in BENCHMARKS.items()]
+    lines = [f"  {name:<10} {benchmark.text}" for name, benchmark in BENCHMARKS.items()]
     return "usage: warpseg bench NAME [options]\n\n" + "\n".join(lines)

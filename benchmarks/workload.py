@@ -18,8 +18,9 @@ from ..trainers.engine.runtime import Runtime
 from ..trainers.engine.settings import RunSettings
 from ..trainers.engine.stages import Engine, Method
 from ..trainers.engine.streams import Batches, StreamSpec
-from ..trainers.methods.supervised import SupervisedSettings
-from ..trainers.recipes.registry import build_method, change_recipe
+from ..trainers.methods.registry import build_method
+from ..trainers.methods.settings.supervised import SupervisedSettings
+from ..trainers.recipes.changes import change_recipe
 
 IGNORED_SHARE = 0.1
 """Share of the rows of a mask that hold no class."""

@@ -3,7 +3,6 @@
 Files are read with `weights_only=True`: a file of weights can hold no program.
 """
 
-import pickle
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import get_weight
+
+from ..plain import one_line
+from .tensor_files import UnfitFile, load_tensors, not_finite
 
 FLAG = "--network.weights"
 """The command line's flag for weights, as errors name it."""
@@ -68,28 +70,36 @@ def read_file(path: Path, network: str | None = None) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; pass a file of weights as {FLAG}")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        content = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
+    except UnfitFile as error:
         raise ValueError(
-            f"{path} is damaged or holds more than tensors; save it anew with "
-            "torch.save(network.state_dict(), file)"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is damaged ({reason}); fetch it again") from error
-    return _unwrap(content, path, network)
+            f"{path} is damaged or holds more than tensors ({error}); fetch it again, or have it "
+            "saved anew as safetensors"
+        ) from None
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)}); fetch it again") from error
+    state = _unwrap(content, path, network)
+    spoiled = not_finite(state)
+    if spoiled is not None:
+        raise ValueError(
+            f"{path} holds no numbers as {one_line(spoiled)}: its training diverged; pass other "
+            "weights"
+        )
+    return state
 
 
 def _unwrap(content: Any, path: Path, network: str | None) -> dict[str, Tensor]:
     """Return the state dict inside a checkpoint's containers."""
     if isinstance(content, Mapping) and "engine" in content and "run" in content:
-        states = content["engine"]["networks"]
-        name = network or content["run"]["evaluated"]
-        if name not in states:
-            raise ValueError(f"{path} has no network {name!r}; it has: {', '.join(states)}")
-        return dict(states[name])
+        try:
+            states = content["engine"]["networks"]
+            name = network or content["run"]["evaluated"]
+            found, names = states.get(name), ", ".join(states)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is a damaged checkpoint ({one_line(error)})") from None
+        if not isinstance(found, Mapping):
+            raise ValueError(f"{path} has no network {name!r}; it has: {names}")
+        return {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
     if network is not None:
         raise ValueError(f"{path} holds one network; leave out '#{network}'")
     while isinstance(content, Mapping):

@@ -1,34 +1,51 @@
 """Shards to batches of weak and strong views on the device."""
 
-from .batches import LabeledBatch, PairedBatch, PlainBatch, SecondView
-from .settings import (
-    NORMALIZATIONS,
-    GeometrySettings,
-    LoaderSettings,
-    NormalizationSettings,
-    StrongSettings,
-    normalization_of,
-)
-from .streams.labeled import labeled
-from .streams.paired import paired
-from .streams.plain import plain
-from .streams.show import label_sheet, rounds_sheet, view_sheet
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "NORMALIZATIONS",
-    "GeometrySettings",
-    "LabeledBatch",
-    "LoaderSettings",
-    "NormalizationSettings",
-    "PairedBatch",
-    "PlainBatch",
-    "SecondView",
-    "StrongSettings",
-    "label_sheet",
-    "labeled",
-    "normalization_of",
-    "paired",
-    "plain",
-    "rounds_sheet",
-    "view_sheet",
-]
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .batches import LabeledBatch as LabeledBatch
+    from .batches import PairedBatch as PairedBatch
+    from .batches import PlainBatch as PlainBatch
+    from .batches import SecondView as SecondView
+    from .settings import NORMALIZATIONS as NORMALIZATIONS
+    from .settings import GeometrySettings as GeometrySettings
+    from .settings import LoaderSettings as LoaderSettings
+    from .settings import NormalizationSettings as NormalizationSettings
+    from .settings import StrongSettings as StrongSettings
+    from .settings import normalization_of as normalization_of
+    from .streams.labeled import labeled as labeled
+    from .streams.paired import paired as paired
+    from .streams.plain import plain as plain
+    from .streams.show import label_sheet as label_sheet
+    from .streams.show import rounds_sheet as rounds_sheet
+    from .streams.show import view_sheet as view_sheet
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".batches": (
+            "LabeledBatch",
+            "PairedBatch",
+            "PlainBatch",
+            "SecondView",
+        ),
+        ".settings": (
+            "NORMALIZATIONS",
+            "GeometrySettings",
+            "LoaderSettings",
+            "NormalizationSettings",
+            "StrongSettings",
+            "normalization_of",
+        ),
+        ".streams.labeled": ("labeled",),
+        ".streams.paired": ("paired",),
+        ".streams.plain": ("plain",),
+        ".streams.show": (
+            "label_sheet",
+            "rounds_sheet",
+            "view_sheet",
+        ),
+    },
+)

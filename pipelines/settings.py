@@ -6,13 +6,16 @@ line.
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .. import IGNORE
+from ..plain import environment_number
+from .registry import VIEWS
 
-View = Literal["phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none"]
-"""Strong views: photometric change and thin-plate-spline warp, either alone, colours, operations on
-the whole image or on small crops, or none."""
+OWN_VIEWS = ("phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none")
+"""Strong views of this package, which settings know without loading them: photometric change and
+thin-plate-spline warp, either alone, colours, operations on the whole image or on small crops, or
+none."""
 
 Triple = tuple[float, float, float]
 
@@ -82,12 +85,14 @@ class GeometrySettings:
 class StrongSettings:
     """Strong view: what is done to the weak crop to perturb it."""
 
-    view: View = "phtps"
+    view: str = "phtps"
     """phtps: photometric change and thin-plate-spline warp; ph or tps: one of them; colour: jitter,
     grayscale and blur, each by its probability; mkd: exactly one of jitter, blur, equalize,
     solarize and grayscale; sda: some of 17 operations on the whole image, before scale, crop and
     flip; randaugment: some of 16 operations, Cutout among them, on crops that are classified as
-    wholes; none: the strong view is the weak one."""
+    wholes; none: the strong view is the weak one; or a plugin's, by name."""
+    options: tuple[str, ...] = ()
+    """options of a plugin's view, as name=value."""
     photometric_strength: float = 1.0
     """Strength s_P of the photometric change (0: none, 1: the paper's)."""
     geometric_strength: float = 1.0
@@ -127,6 +132,11 @@ class StrongSettings:
     """randaugment: least and greatest magnitude (m), drawn once for an image."""
 
     def __post_init__(self) -> None:
+        if self.view not in OWN_VIEWS:
+            VIEWS.find(self.view)
+        for word in self.options:
+            if "=" not in word:
+                raise ValueError(f"--strong.options takes name=value; got {word!r}")
         for name in ("photometric_strength", "geometric_strength"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
@@ -168,15 +178,12 @@ class StrongSettings:
         """Whether the device changes colours."""
         return self.view in ("phtps", "ph")
 
-    @property
-    def coloured(self) -> bool:
-        """Whether the view is one of those that change colours alone, without a kernel."""
-        return self.view in ("colour", "mkd")
+    def parsed_options(self) -> dict[str, Any]:
+        """Return the options as keyword arguments of the view."""
+        import yaml
 
-    @property
-    def whole(self) -> bool:
-        """Whether the view changes whole images, before their geometry."""
-        return self.view == "sda"
+        words = (word.split("=", 1) for word in self.options)
+        return {name: yaml.safe_load(value) for name, value in words}
 
     @property
     def warped(self) -> bool:
@@ -288,7 +295,7 @@ class LoaderSettings:
     def num_threads(self) -> int:
         """The number of threads, at least 1."""
         # torchrun says how many ranks a machine has.
-        ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        ranks = environment_number("LOCAL_WORLD_SIZE", 1)
         return self.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = 512
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Parts = dict[str, tuple[int, int]]
 """Members of one sample: extension -> (offset in the tar, size), both in bytes."""
 
@@ -23,8 +24,8 @@ Parts = dict[str, tuple[int, int]]
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a new file beside `path` that takes its place, whole, when the block ends without error.
 
-    Raises OSError with one sentence where the disk is full; the file under its own name stays as it
-    was.
+    Raises OSError with one sentence that names `path` where it cannot be written; the file under
+    its own name stays as it was.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -35,11 +36,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in _FULL:
             raise OSError(
                 f"the disk is full: {path} could not be written; free some space and run the same "
                 "command again, what is finished is kept"
             ) from error
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -35,7 +35,9 @@ class Source:
     """A data set in its original form: files below a root, listed by subset.
 
     Subsets are `train`, `val`, and `unlabeled` for images that have no masks. `settings` are
-    recorded in the manifest; `groups` are named sets of entry names (see Manifest). A source whose
+    recorded in the manifest; `groups` are named sets of entry names (see Manifest). `size`,
+    height and width in pixels, is what images and masks are brought to when they are packed, None
+    their own. A source whose
     pixels are not files of their own overrides `read` and `files`.
     """
 
@@ -48,6 +50,7 @@ class Source:
     task: str = "segmentation"
     settings: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not 1 < len(self.classes) <= MAX_CLASSES:

@@ -17,6 +17,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from .archive import index_text, read_index, sha256_of, write_text
 from .dataset import SPLIT_FILE, SPLITS, Dataset, parts_of_image
 from .lists import NameTable, quoted, read_list, short_ids
@@ -62,12 +64,19 @@ def labeled_count(text: str, total: int) -> int:
 
 
 def choose_fraction(
-    dataset: Dataset, labeled: str, seed: int, *, balanced: bool, with_unlabeled: bool
+    dataset: Dataset,
+    labeled: str,
+    seed: int,
+    *,
+    balanced: bool = False,
+    with_unlabeled: bool = True,
+    order_by: Literal["hash", "permutation"] = "hash",
 ) -> Choice:
     """Choose labeled images at random; a smaller fraction of one seed is a part of a larger one.
 
     `balanced` takes equally many of each class (classification). Images converted without masks
-    join the unlabeled side `with_unlabeled`.
+    join the unlabeled side `with_unlabeled`. order_by: "hash", images are ordered by a hash of
+    their names and the seed; "permutation", as NumPy's RandomState permutes their sorted names.
     """
     records = dataset.manifest.subsets["train"].shards
     names = [name for record in records for name in record.names]
@@ -77,14 +86,21 @@ def choose_fraction(
             f"--balanced yes is for classification, but {dataset.root} has masks: leave it out"
         )
     ids = short_ids(names)
-    order = sorted(names, key=lambda name: shuffling_hash(ids[name], seed))
+    if order_by == "permutation":
+        sorted_names = sorted(names)
+        places = np.random.RandomState(seed).permutation(len(names))
+        order = [sorted_names[place] for place in places]
+    else:
+        order = sorted(names, key=lambda name: shuffling_hash(ids[name], seed))
     if balanced:
         labels = {
             n: k for record in records for n, k in zip(record.names, record.labels, strict=True)
         }
         order = _alternating(order, labels, count, dataset.num_classes)
     rest = order[count:] + (_without_masks(dataset) if with_unlabeled else [])
-    origin = {"labeled": labeled, "seed": seed, "balanced": balanced}
+    origin: dict[str, Any] = {"labeled": labeled, "seed": seed, "balanced": balanced}
+    if order_by != "hash":
+        origin["order"] = order_by
     return Choice(labeled=order[:count], unlabeled=rest, origin=origin)
 
 

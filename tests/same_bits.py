@@ -88,7 +88,7 @@ def record(out: Path, only: Sequence[str], seed: int) -> None:
     listed = io.StringIO()
     with contextlib.redirect_stdout(listed):
         main(["train", "--help"])
-    recipes = [line.strip() for line in listed.getvalue().splitlines()]
+    recipes = [line.split()[0] for line in listed.getvalue().splitlines() if line.strip()]
     runs: dict[str, tuple[str, list[str]]] = {}
     for recipe in recipes:
         method = recipe.removesuffix(SYNTHETIC).removesuffix(CIFAR)

@@ -4,6 +4,7 @@ import ast
 import configparser
 import contextlib
 import dataclasses
+import graphlib
 import re
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from warpseg.__main__ import VERBS, main
-from warpseg.trainers.recipes.registry import METHODS, RECIPES, ROUNDS
+from warpseg.trainers.methods.registry import METHODS, ROUNDS
+from warpseg.trainers.recipes.registry import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("shards", "pipelines", "kernels", "models", "trainers", "benchmarks")
@@ -25,6 +27,16 @@ MAY_IMPORT = {
     "trainers": {"kernels", "models", "pipelines", "shards"},
     "benchmarks": set(FOLDERS),
 }
+WINGS = {
+    "trainers": "engine scoring labels methods recipes runs reports commands",
+    "kernels": "views losses labels",
+    "pipelines": "views loaders streams",
+    "shards": "sources conversion commands",
+    "models": "",
+    "benchmarks": "contenders measures",
+}
+"""The wings of each folder: one imports those before it, and what lies beside them in the folder;
+the folder's front, `__init__.py`, names what it likes."""
 ONLY = {
     "shards": {"numpy", "PIL", "webdataset", "tqdm", "tyro", "scipy", "nvidia", "fsspec"},
     "kernels": {"torch", "triton"},
@@ -86,6 +98,62 @@ def test_imports_go_one_way(folder):
                 assert top in ONLY[folder], where
 
 
+def relative_imports(path, body=None):
+    """Yield the parts of the full name of each thing that a file imports from this package."""
+    nodes = ast.walk(ast.parse(path.read_text())) if body is None else body
+    folder = path.relative_to(ROOT).parts[:-1]
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = folder[: len(folder) - node.level + 1]
+            module = tuple(node.module.split(".")) if node.module else ()
+            yield from ((*base, *module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_wings_import_one_way(folder):
+    order = ["", *WINGS[folder].split()]
+    for path in (ROOT / folder).rglob("*.py"):
+        parts = path.relative_to(ROOT).parts
+        if parts[1:] == ("__init__.py",):
+            continue
+        wing = parts[1] if len(parts) > 2 else ""
+        assert wing in order, f"{path}: say in WINGS where {wing} stands"
+        for name in relative_imports(path):
+            if name[0] == folder:
+                other = name[1] if name[1] in order else ""
+                where = f"{path.relative_to(ROOT)} imports {'.'.join(name)}"
+                assert order.index(other) <= order.index(wing), where
+
+
+def at_import(body):
+    """Yield the statements that run when a module is imported: no functions, nothing that is for
+    type checkers alone."""
+    for node in body:
+        guard = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        yield node
+        for part in ("orelse",) if guard else ("body", "orelse", "finalbody", "handlers"):
+            yield from at_import(getattr(node, part, []))
+
+
+def test_no_circle_of_imports():
+    files = [p for f in FOLDERS for p in (ROOT / f).rglob("*.py")] + list(ROOT.glob("*.py"))
+    modules = {p.relative_to(ROOT).with_suffix("").parts: p for p in files}
+    packages = {name[:-1]: name for name in modules if name[-1] == "__init__"}
+    graph = {}
+    for module, path in modules.items():
+        body = at_import(ast.parse(path.read_text()).body)
+        needed = set()
+        for name in relative_imports(path, body):
+            # A module, a package, or a name that stands in one of them.
+            places = (name, name[:-1])
+            found = [packages.get(place, place) for place in places]
+            needed |= {next(place for place in found if place in modules)}
+        graph[module] = needed - {module}
+    graphlib.TopologicalSorter(graph).prepare()  # raises with the circle
+
+
 def test_shards_run_where_there_is_no_torch():
     code = "import sys, warpseg.shards.commands.convert; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -103,7 +171,7 @@ def options(kind, prefix=""):
 
 def test_no_option_comes_or_goes_unseen():
     """Users' files name options; tests/options.txt lists them, and changes with them."""
-    kinds = {name: kind for name, (kind, _) in METHODS.items()} | ROUNDS
+    kinds = {name: kind for name, (kind, _) in METHODS.items()} | dict(ROUNDS)
     found = sorted(f"{name} {option}" for name, kind in kinds.items() for option in options(kind))
     listed = (ROOT / "tests" / "options.txt").read_text().splitlines()
     assert found == listed

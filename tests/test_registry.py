@@ -1,5 +1,7 @@
 """Registries: a name is given once, and one that is missing is told with its neighbours."""
 
+import sys
+
 import pytest
 from warpseg.registry import Registry
 
@@ -30,3 +32,31 @@ def test_what_comes_close_is_told():
         colours.find("crimsom")
     with pytest.raises(ValueError, match="there are: crimson"):
         colours.find("x")
+
+
+def test_modules_register_themselves_at_the_first_look(tmp_path, monkeypatch):
+    package = tmp_path / "shades"
+    package.mkdir()
+    (package / "__init__.py").write_text("COLOURS = []\n")
+    (package / "dark.py").write_text("from shades import COLOURS\nCOLOURS[0].add('black', 0)\n")
+    (package / "pale.py").write_text("from shades import COLOURS\nCOLOURS[0].add('white', 1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import shades
+
+    colours = Registry[int]("colour", modules="shades")
+    shades.COLOURS.append(colours)
+    assert "shades.dark" not in sys.modules
+    assert dict(colours) == {"black": 0, "white": 1}
+    assert len(colours) == 2
+    colours["grey"] = 2
+    del colours["black"]
+    assert list(colours) == ["white", "grey"]
+
+
+def test_a_place_to_look_is_said_in_place_of_a_long_list():
+    colours = Registry[int]("colour", see="the chart lists all")
+    colours.add("crimson", 1)
+    with pytest.raises(ValueError, match="no colour 'x': the chart lists all"):
+        colours.find("x")
+    with pytest.raises(ValueError, match=r"did you mean crimson\? the chart lists all"):
+        colours.find("crimsom")

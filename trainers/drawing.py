@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .. import IGNORE
+from ..shards.archive import replacing
 
 Colour = tuple[int, int, int]
 
@@ -165,3 +168,15 @@ def _fitted(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width
     while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
+
+
+def save_picture(picture: Image.Image, file: Path, **options: Any) -> None:
+    """Write a picture, whole or not at all, in the format that the file's suffix names.
+
+    Raises ValueError for a suffix of no format, and OSError naming a file that cannot be written.
+    """
+    kind = Image.registered_extensions().get(file.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(f"{file} is no name of a picture: let it end in .png, .jpg or .webp")
+    with replacing(file) as stream:
+        picture.save(stream, kind, **options)

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from ..plain import printable
+
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align columns: words on the left, numbers on the right."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     columns = list(zip(headings, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     numeric = [all(_is_number(cell) for cell in column[1:]) for column in columns]

@@ -3,10 +3,10 @@
 from typing import Any
 
 from ...trainers.engine.settings import RunSettings
-from ...trainers.methods.consistency import ConsistencySettings
-from ...trainers.methods.gta import GtaSettings
-from ...trainers.methods.mkd import MkdSettings
-from ...trainers.methods.supervised import SupervisedSettings
+from ...trainers.methods.settings.consistency import ConsistencySettings
+from ...trainers.methods.settings.gta import GtaSettings
+from ...trainers.methods.settings.mkd import MkdSettings
+from ...trainers.methods.settings.supervised import SupervisedSettings
 from .plain_gta import PlainGta, is_plain_gta
 from .plain_mkd import PlainMkd, is_plain_mkd
 from .plain_step import PlainConsistency, PlainSupervised

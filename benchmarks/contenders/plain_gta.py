@@ -16,7 +16,7 @@ from torch.profiler import record_function
 from ... import IGNORE
 from ...kernels import cutmix_boxes, window_mask
 from ...pipelines.batches import PairedBatch
-from ...trainers.methods.gta import BACKBONE, GtaSettings
+from ...trainers.methods.settings.gta import BACKBONE, GtaSettings
 from .plain_step import Phase, PlainSupervised, build_plain_optimizer, mix, upsampled
 
 

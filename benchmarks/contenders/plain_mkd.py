@@ -18,7 +18,7 @@ from torch.profiler import record_function
 from ... import IGNORE
 from ...kernels import cutmix_boxes, window_mask
 from ...pipelines.batches import LabeledBatch, PairedBatch
-from ...trainers.methods.mkd import MkdSettings
+from ...trainers.methods.settings.mkd import MkdSettings
 from .plain_step import Phase, PlainSupervised, build_plain_optimizer, mix, upsampled
 
 View = tuple[Tensor, Tensor]

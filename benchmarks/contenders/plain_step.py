@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,10 +23,10 @@ from ...pipelines.batches import LabeledBatch, PairedBatch
 from ...trainers.engine.optimization import OptimizerSettings
 from ...trainers.engine.runtime import unwrap
 from ...trainers.engine.settings import RunSettings
-from ...trainers.methods.consistency import ConsistencySettings
+from ...trainers.methods.settings.consistency import ConsistencySettings
+from ..words import Arithmetic
 
 Phase = Callable[[str], AbstractContextManager[Any]]
-Arithmetic = Literal["fp32", "amp", "bf16"]
 """amp is float16 with a loss scaler on a GPU and bfloat16 on a CPU, which needs none."""
 
 

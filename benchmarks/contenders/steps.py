@@ -12,10 +12,11 @@ from torch import Tensor
 from ...shards import Dataset
 from ...trainers.engine.stages import Engine
 from ...trainers.engine.streams import Batches, next_batches, open_streams
+from ..words import Arithmetic
 from ..workload import Workload, held_between_steps
 from .plain import plain_step
 from .plain_loader import PlainLoader
-from .plain_step import Arithmetic, PlainSupervised, plain_batches
+from .plain_step import PlainSupervised, plain_batches
 
 TOLERANCE = {"fp32": 2e-3, "bf16": 5e-2, "fp16": 2e-2}
 """Greatest relative difference of the plain step's losses, by our precision."""

@@ -11,12 +11,10 @@ in bf16. The paper's figures are of an RTX A4500.
 import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor
 
 from ...kernels import cross_entropy
@@ -26,8 +24,8 @@ from ...trainers.tables import decimal
 from ..contenders.plain_step import planar
 from ..tables import Result, Table, result_of, write
 from ..timing import Times, choose_device, time_of
+from ..words import TABLE_11, Given, InferenceSettings
 
-TABLE_11 = ("deeplabv2-rn101", "deeplabv3plus-rn50", "swiftnet-rn34", "swiftnet-rn18")
 PAPER_A4500: dict[str, dict[str, float]] = {
     "1024x2048": dict(zip(TABLE_11, (5.1, 16.1, 39.2, 56.5), strict=True)),
     "512x1024": dict(zip(TABLE_11, (19.6, 54.2, 93.4, 139.5), strict=True)),
@@ -52,33 +50,21 @@ class Row:
         return 1e3 / self.milliseconds.median
 
 
-def inference(arguments: list[str]) -> int:
+def inference(given: Given) -> int:
     """Run `warpseg bench inference`."""
-
-    def run(
-        *,
-        networks: tuple[str, ...] = TABLE_11,
-        sizes: tuple[str, ...] = tuple(PAPER_A4500),
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        out: Path | None = None,
-    ) -> None:
-        """Time networks on single images.
-
-        Args:
-            networks: names that `warpseg models` lists
-            sizes: heights and widths in pixels, as 1024x2048
-            device: auto takes the GPU if there is one
-            out: write the results to this file as well (JSON)
-        """
-        chosen = choose_device(device)
-        torch.backends.cudnn.benchmark = True
-        rows = [row for size in sizes for name in networks for row in measure(name, size, chosen)]
-        content = {"rows": [{**asdict(row), "rate": row.rate} for row in rows]}
-        result = result_of("inference", arguments, chosen, content)
-        print(tables(result)[0].text())
-        write(result, out)
-
-    tyro.cli(run, args=arguments, prog="warpseg bench inference")
+    settings: InferenceSettings = given.settings
+    chosen = choose_device(settings.device)
+    torch.backends.cudnn.benchmark = True
+    rows = [
+        row
+        for size in settings.sizes
+        for name in settings.networks
+        for row in measure(name, size, chosen)
+    ]
+    content = {"rows": [{**asdict(row), "rate": row.rate} for row in rows]}
+    result = result_of("inference", given.arguments, chosen, content)
+    print(tables(result)[0].text())
+    write(result, settings.out)
     return 0
 
 

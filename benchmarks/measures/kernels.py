@@ -17,10 +17,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from ...kernels.dispatch import kernels as forced
 from ..bars import draw_bars
@@ -34,6 +33,7 @@ from ..timing import (
     time_of,
     waits_for_the_device,
 )
+from ..words import Given, KernelsSettings
 from . import compiled
 from .kernel_case import Case, Outputs, Target
 from .kernel_cases import cases
@@ -63,36 +63,17 @@ class Row:
     """Target -> pass, miss or not measured, with the number."""
 
 
-def kernels(arguments: list[str]) -> int:
+def kernels(given: Given) -> int:
     """Run `warpseg bench kernels`; 1 where an operation is wrong or a kernel spills."""
-    return tyro.cli(measure, args=arguments, prog="warpseg bench kernels")
+    return measure(given.settings)
 
 
-def measure(
-    *,
-    op: str | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    size: tuple[int, int, int] | None = None,
-    out: Path | None = None,
-    compile: bool = False,
-    mode: str = "max-autotune-no-cudagraphs",
-    jobs: int | None = None,
-) -> int:
-    """Measure operations against their references, or compile the kernels without a GPU.
-
-    Args:
-        op: only this operation and its variants (cross_entropy, strong_view, ...).
-        device: where to measure; auto takes the GPU if there is one.
-        size: batch, height and width in pixels of every case, in place of the recipes'.
-        out: folder for kernels.json, kernels.md and kernels.png, or for the compile report, which
-            without it takes the place of the one in benchmarks/results.
-        compile: write the compile report of every kernel instead.
-        mode: mode of torch.compile for the baseline.
-        jobs: processes that compile; all cores if not given.
-    """
-    if compile:
-        return _compile(jobs, out)
-    chosen = choose_device(device)
+def measure(settings: KernelsSettings) -> int:
+    """Measure operations against their references, or compile the kernels without a GPU."""
+    op, size, out = settings.op, settings.size, settings.out
+    if settings.compile:
+        return _compile(settings.jobs, out)
+    chosen = choose_device(settings.device)
     facts = circumstances(chosen)
     speed = bandwidth(chosen)
     facts["copy_gb_per_s"] = None if speed is None else round(speed / 1e9, 1)
@@ -100,7 +81,7 @@ def measure(
         print("No GPU is used: these are the plain PyTorch references on a CPU, not the kernels.")
     rows: list[Row] = []
     for case in cases(chosen, size, op):
-        rows.append(_measure_case(case, chosen, mode, speed, own_size=size is None))
+        rows.append(_measure_case(case, chosen, settings.mode, speed, own_size=size is None))
         print(f"{rows[-1].op}: {rows[-1].gate or 'right'}", file=sys.stderr)
     if not rows:
         raise ValueError(f"no operation {op!r} to measure; see --help")

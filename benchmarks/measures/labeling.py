@@ -14,64 +14,39 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 
 from ... import pipelines
 from ...pipelines.settings import LoaderSettings
 from ...shards import Dataset, Subset
 from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.streams import open_subset
-from ...trainers.labels.labeling import LabelingSettings, label_subset
+from ...trainers.labels.labeling import label_subset
 from ...trainers.labels.request import state_sum
+from ...trainers.labels.settings import LabelingSettings
 from ...trainers.runs.folder import open_trained
-from ...trainers.scoring.export import TrainedNetwork
 from ...trainers.scoring.inference import evaluating, predict_logits
+from ...trainers.scoring.trained import TrainedNetwork
 from ..tables import result_of, write
+from ..words import Given, LabelingBenchSettings
 
 NPY_BYTES = 8
 """Bytes a pixel of two float32 values."""
-CHOSEN = LabelingSettings(threshold="class", ratio=0.4)
 
 
-def labeling(arguments: list[str]) -> int:
+def labeling(given: Given) -> int:
     """Run `warpseg bench labeling`."""
-
-    def run(
-        path: tyro.conf.Positional[Path],
-        *,
-        data: Path | None = None,
-        split: str | None = None,
-        settings: Annotated[LabelingSettings, tyro.conf.arg(name="")] = CHOSEN,
-        images: int = 48,
-        repeats: int = 3,
-        device: str = "auto",
-        out: Path | None = None,
-    ) -> None:
-        """Measure pseudo-labeling against plain forward passes.
-
-        Args:
-            path: a run's folder, a checkpoint or an export
-            data: the data set; the one of the run when not given
-            split: the split whose unlabeled images are labeled; the one of the run when not given
-            settings: how images are labeled
-            images: how many of them
-            repeats: how often each is measured
-            device: auto, cpu, cuda or cuda:N
-            out: write the results to this file as well (JSON)
-        """
-        trained = open_trained(path)
-        dataset = Dataset.open(data or trained.origin["data"])
-        subset = open_subset(dataset, "unlabeled", split or trained.origin.get("split"))
-        subset = subset.only([sample.key for sample in subset.samples()[:images]])
-        runtime = open_runtime(device)
-        content = measure(trained, subset, settings, runtime, repeats)
-        print(describe(content))
-        write(result_of("labeling", arguments, runtime.device, content), out)
-
-    tyro.cli(run, args=arguments, prog="warpseg bench labeling")
+    settings: LabelingBenchSettings = given.settings
+    trained = open_trained(settings.path)
+    dataset = Dataset.open(settings.data or trained.origin["data"])
+    subset = open_subset(dataset, "unlabeled", settings.split or trained.origin.get("split"))
+    subset = subset.only([sample.key for sample in subset.samples()[: settings.images]])
+    runtime = open_runtime(settings.device)
+    content = measure(trained, subset, settings.settings, runtime, settings.repeats)
+    print(describe(content))
+    write(result_of("labeling", given.arguments, runtime.device, content), settings.out)
     return 0
 
 

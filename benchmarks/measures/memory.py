@@ -14,46 +14,26 @@ outputs, and so answers for sizes that do not fit here:
 
 import gc
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from torch import Tensor
 
 from ...kernels.dispatch import kernels
 from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
-from ...trainers.methods.consistency import ConsistencySettings
-from ...trainers.methods.gta import GtaSettings
+from ...trainers.methods.settings.consistency import ConsistencySettings
+from ...trainers.methods.settings.gta import GtaSettings
 from ..allocations import Phase, PhaseMemory, Step, clean_level, on_cuda, profiled
 from ..contenders.plain import has_plain, plain_step
-from ..contenders.plain_step import Arithmetic, plain_batches
+from ..contenders.plain_step import plain_batches
 from ..tables import MiB, Result, Table, result_of, setup_of, write
+from ..words import Arithmetic, Given, MemorySettings
 from ..workload import bench_settings, held_between_steps, open_workload, supervised_part
 from .memory_model import Precision, modeled_plain, modeled_step
 
 ARITHMETIC: dict[str, Arithmetic] = {"fp32": "fp32", "bf16": "bf16", "fp16": "amp"}
 """Our precision -> the plain implementation's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemorySettings:
-    """Measure what the training steps of recipes allocate, phase by phase."""
-
-    model: bool = False
-    """compute nothing: follow the step's tensors on the meta device, as on a GPU"""
-    plain: bool = False
-    """also the plain PyTorch implementation, in the paper's order and with one backward pass"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """of ours and of plain PyTorch: fp32 (the paper's), or bf16 activations; auto is the recipe's,
-    bf16 on a GPU that has it, and fp32 for the model"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """where to measure; auto takes the GPU if there is one"""
-    classes: int = 19
-    """number of classes"""
-    out: Path | None = None
-    """write the results to this file as well (JSON)"""
 
 
 @dataclass(kw_only=True)
@@ -74,23 +54,16 @@ class Subject:
         return max(phase.peak for phase in self.phases)
 
 
-def memory(arguments: list[str]) -> int:
+def memory(given: Given) -> int:
     """Run `warpseg bench memory`."""
-    count = next((n for n, word in enumerate(arguments) if word.startswith("-")), len(arguments))
-    recipes, rest = arguments[:count], arguments[count:]
-    settings, words = tyro.cli(
-        MemorySettings,
-        args=rest,
-        prog="warpseg bench memory RECIPE ... [--any.setting value ...]",
-        return_unknown_args=True,
+    settings: MemorySettings = given.settings
+    subjects = measure(
+        {name: bench_settings(name, given.changes) for name in given.recipes}, settings
     )
-    if not recipes:
-        raise ValueError("bench memory takes one RECIPE or more first; see warpseg train --help")
-    subjects = measure({name: bench_settings(name, words) for name in recipes}, settings)
     on_gpu = subjects[0].instrument.startswith("CUDA allocator")
     steps = [{**asdict(subject), "peak": subject.peak} for subject in subjects]
     device = torch.device("cuda" if on_gpu else "cpu")
-    result = result_of("memory", arguments, device, {"steps": steps})
+    result = result_of("memory", given.arguments, device, {"steps": steps})
     print("\n\n".join(table.text() for table in tables(result)))
     write(result, settings.out)
     return 0

@@ -23,10 +23,9 @@ from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from ...pipelines import GeometrySettings, LoaderSettings, labeled
 from ...pipelines.loaders.dali import has_dali
@@ -34,55 +33,29 @@ from ...shards import Dataset, Subset
 from ..contenders.loaders import BASELINE, CROPS, PAIRS, Contender, Row, contenders
 from ..tables import Result, Table, result_of, write
 from ..timing import circumstances, cpu_seconds
+from ..words import Given, PipelineSettings
 from .enlarged import enlarge
 
 
-def pipeline(arguments: list[str]) -> int:
+def pipeline(given: Given) -> int:
     """Run `warpseg bench pipeline`."""
-
-    def run(
-        data: Annotated[Path, tyro.conf.Positional],
-        /,
-        *,
-        out: Path | None = None,
-        seconds: float = 6.0,
-        rounds: int = 3,
-        threads: int = 2,
-        cases: tuple[Literal["small", "large"], ...] = ("small", "large"),
-        peers: tuple[Literal["torchvision.v2", "albumentations"], ...] = (
-            "torchvision.v2",
-            "albumentations",
-        ),
-    ) -> None:
-        """Measure the loaders.
-
-        Args:
-            data: a converted data set with masks
-            out: write the results to this file as well (JSON)
-            seconds: length of one measurement
-            rounds: measurements of each loader, in turns
-            threads: threads of ours, worker processes of the peers
-            cases: small: 256 x 256 from the images as they are; large: 512 x 512 from 2048 x 1024
-            peers: loaders to compare with besides Pillow's
-        """
-        subset = Dataset.open(data).subset("train")
-        makers = partial(contenders, threads=threads, peers=(BASELINE, *peers))
-        results: dict[str, list[Row]] = {}
-        if "small" in cases:
-            rows = measure(subset, 256, 16, seconds, rounds, makers)
-            results["256x256"] = rows
-            print(table("256 x 256 from the data set's images", rows))
-        if "large" in cases:
-            with tempfile.TemporaryDirectory(prefix="warpseg-bench-") as folder:
-                enlarged = enlarge(subset, Path(folder))
-                rows = measure(enlarged, 512, 8, 2 * seconds, rounds, makers)
-            results["2048x1024 to 512x512"] = rows
-            print(table("512 x 512 from 2048 x 1024 JPEG", rows))
-        plain = {name: [asdict(row) for row in rows] for name, rows in results.items()}
-        content = {"machine": machine(threads), "cases": plain}
-        write(result_of("pipeline", arguments, torch.device("cpu"), content), out)
-
-    tyro.cli(run, args=arguments, prog="warpseg bench pipeline")
+    settings: PipelineSettings = given.settings
+    subset = Dataset.open(settings.data).subset("train")
+    makers = partial(contenders, threads=settings.threads, peers=(BASELINE, *settings.peers))
+    results: dict[str, list[Row]] = {}
+    if "small" in settings.cases:
+        rows = measure(subset, 256, 16, settings.seconds, settings.rounds, makers)
+        results["256x256"] = rows
+        print(table("256 x 256 from the data set's images", rows))
+    if "large" in settings.cases:
+        with tempfile.TemporaryDirectory(prefix="warpseg-bench-") as folder:
+            enlarged = enlarge(subset, Path(folder))
+            rows = measure(enlarged, 512, 8, 2 * settings.seconds, settings.rounds, makers)
+        results["2048x1024 to 512x512"] = rows
+        print(table("512 x 512 from 2048 x 1024 JPEG", rows))
+    plain = {name: [asdict(row) for row in rows] for name, rows in results.items()}
+    content = {"machine": machine(settings.threads), "cases": plain}
+    write(result_of("pipeline", given.arguments, torch.device("cpu"), content), settings.out)
     return 0
 
 

@@ -10,12 +10,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ..bars import draw_bars
 from ..tables import Result
+from ..words import Given, ReportSettings
 from . import inference, memory, pipeline, scaling, step
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -30,30 +28,16 @@ TABLES = {
 BARS = {"pipeline": pipeline.bars, "step": step.bars}
 
 
-def report(arguments: list[str]) -> int:
+def report(given: Given) -> int:
     """Run `warpseg bench report`."""
-
-    def run(
-        files: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
-        /,
-        *,
-        out: Path | None = None,
-    ) -> None:
-        """Write the tables of results.
-
-        Args:
-            files: results, JSON; all committed ones if none is given
-            out: Markdown file to write, with plots beside it; else the tables are printed
-        """
-        chosen = files or committed()
-        if out is None:
-            print(markdown(chosen, Path()))
-        else:
-            out.write_text(markdown(chosen, out.parent))
-            draw(chosen, out.parent)
-            print(out)
-
-    tyro.cli(run, args=arguments, prog="warpseg bench report")
+    settings: ReportSettings = given.settings
+    chosen, out = settings.files or committed(), settings.out
+    if out is None:
+        print(markdown(chosen, Path()))
+    else:
+        out.write_text(markdown(chosen, out.parent))
+        draw(chosen, out.parent)
+        print(out)
     return 0
 
 

@@ -16,55 +16,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from ...trainers.engine.runtime import close_runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
 from ..tables import Result, Table, result_of, setup_of, write
+from ..words import Given, ScalingSettings
 from ..workload import bench_settings, open_workload
 
 WARM = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScalingSettings:
-    """Time the training step of a recipe on 1 to N ranks."""
-
-    ranks: tuple[int, ...] = (1, 2)
-    """numbers of ranks on this machine"""
-    steps: int = 10
-    """steps that are timed, each alone; the median counts"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes the GPUs if there are any"""
-    classes: int = 19
-    """number of classes"""
-    out: Path | None = None
-    """write the results to this file as well (JSON)"""
-
-    def __post_init__(self) -> None:
-        if not self.ranks or min(self.ranks) < 1:
-            raise ValueError(f"--ranks takes numbers of at least 1; got {self.ranks}")
-
-
-def scaling(arguments: list[str]) -> int:
+def scaling(given: Given) -> int:
     """Run `warpseg bench scaling`."""
-    if not arguments or arguments[0].startswith("-"):
-        tyro.cli(ScalingSettings, args=arguments, prog="warpseg bench scaling RECIPE")
-        raise ValueError("bench scaling takes a RECIPE first; see warpseg train --help")
-    recipe, *rest = arguments
+    (recipe,), settings, arguments = given.recipes, given.settings, given.arguments
     worker = os.environ.get(_RESULT)
-    settings, words = tyro.cli(
-        ScalingSettings,
-        args=rest,
-        prog="warpseg bench scaling RECIPE [--any.setting value ...]",
-        return_unknown_args=True,
-    )
-    run = bench_settings(recipe, words)
+    run = bench_settings(recipe, given.changes)
     if worker:
         _work(recipe, run, settings, Path(worker))
         return 0

@@ -16,11 +16,9 @@ import statistics
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...shards import Dataset
@@ -29,7 +27,7 @@ from ...trainers.engine.settings import RunSettings, to_plain
 from ...trainers.engine.speed import manual_garbage_collection
 from ...trainers.tables import decimal
 from ..allocations import bytes_of
-from ..contenders.plain_step import Arithmetic, plain_batches
+from ..contenders.plain_step import plain_batches
 from ..contenders.steps import (
     Contender,
     Row,
@@ -40,6 +38,7 @@ from ..contenders.steps import (
 )
 from ..tables import MiB, Result, Table, by_kind, result_of, setup_of, write
 from ..timing import cpu_seconds
+from ..words import Given, StepSettings
 from ..workload import bench_settings, open_workload
 from .phases import PhaseTime, measure_phases
 
@@ -47,46 +46,12 @@ WARM_UP = 3
 """Steps before the first window, in which memory grows and algorithms are chosen."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepSettings:
-    """Time the training step of a recipe beside plain PyTorch's."""
-
-    data: Path | None = None
-    """a converted data set; without one, only constant batches are timed"""
-    split: str | None = None
-    """a split of the data set"""
-    plain: tuple[Arithmetic, ...] = ("fp32",)
-    """arithmetic of the plain implementations: fp32, bf16 (autocast), amp (fp16 and a loss scaler;
-    bf16 on a CPU); nothing for none"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes the GPU if there is one"""
-    classes: int = 19
-    """number of classes, where no data set says it"""
-    rounds: int = 5
-    """windows of each contender, in turns"""
-    steps: int = 3
-    """steps of a window"""
-    nvtx: bool = False
-    """also emit NVTX ranges, for Nsight Systems; needs a GPU"""
-    out: Path | None = None
-    """write the results to this file as well (JSON)"""
-
-
-def step(arguments: list[str]) -> int:
+def step(given: Given) -> int:
     """Run `warpseg bench step`."""
-    if not arguments or arguments[0].startswith("-"):
-        tyro.cli(StepSettings, args=arguments, prog="warpseg bench step RECIPE")
-        raise ValueError("bench step takes a RECIPE first; see warpseg train --help")
-    recipe, *rest = arguments
-    settings, words = tyro.cli(
-        StepSettings,
-        args=rest,
-        prog="warpseg bench step RECIPE [--any.setting value ...]",
-        return_unknown_args=True,
-    )
-    measured = measure(recipe, bench_settings(recipe, words), settings)
+    (recipe,), settings = given.recipes, given.settings
+    measured = measure(recipe, bench_settings(recipe, given.changes), settings)
     device = measured.runtime.device
-    result = result_of("step", arguments, device, measured.to_json())
+    result = result_of("step", given.arguments, device, measured.to_json())
     print("\n\n".join(table.text() for table in tables(result)))
     write(result, settings.out)
     return 0

@@ -96,10 +96,14 @@ def consistency_kl_reference(
     threshold: float | None = None,
     reduction: str = "pooled",
     denominator: Tensor | None = None,
+    reverse: bool = False,
+    hard: bool = False,
 ) -> Tensor:
     """Define `consistency_kl` in plain PyTorch, differentiable in both logits.
 
     The ablations 1w-cs and 2w-c1 need the teacher's gradient; detach the side that must get none.
+    reverse: the student's distribution is the target, KL(p_s || p_t), and its confidence the one
+    that `threshold` is held against. hard: the target is one-hot, at its likeliest class.
     """
     check_consistency(
         student_logits, teacher_logits, size, tps, valid, blend, divergence, reduction
@@ -107,8 +111,14 @@ def consistency_kl_reference(
     teacher, within = _warped_distribution(teacher_logits, size, tps, blend)
     counted = _join(valid, within, student_logits, size)
     student = _full_resolution(student_logits, size)
-    loss = _squared_l2(student, teacher) if divergence == "squared_l2" else _kl(student, teacher)
-    kept = counted if threshold is None else counted & (teacher.amax(1) > threshold)
+    target = student.softmax(1) if reverse else teacher
+    kept = counted if threshold is None else counted & (target.amax(1) > threshold)
+    if hard:
+        target = torch.zeros_like(target).scatter_(1, target.argmax(1, keepdim=True), 1)
+    if divergence == "squared_l2":
+        loss = ((teacher if reverse else student.softmax(1)) - target).square().sum(1)
+    else:
+        loss = _kl(_log(teacher) if reverse else student.log_softmax(1), target)
     # where, not a product: what is not counted must not spread a NaN.
     losses = torch.where(kept, loss, 0).sum((1, 2))
     return _reduce(losses, counted.sum((1, 2)), reduction, denominator)
@@ -177,16 +187,15 @@ def _join(
     return valid & within
 
 
-def _kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """Eq. 5 per pixel; 0 ln 0 = 0. The student enters through its log-sum-exp and one product."""
-    log_teacher = teacher.clamp_min(_TINY).log()
-    loss = (teacher * (log_teacher - student.log_softmax(1))).sum(1)
-    # A class that the student has masked out, and the teacher has not.
+def _kl(log_prediction: Tensor, target: Tensor) -> Tensor:
+    """Eq. 5 per pixel; 0 ln 0 = 0."""
+    loss = (target * (_log(target) - log_prediction)).sum(1)
+    # A class that the prediction has masked out, and the target has not.
     return torch.where(loss > -LOWEST, torch.inf, loss)
 
 
-def _squared_l2(student: Tensor, teacher: Tensor) -> Tensor:
-    return (student.softmax(1) - teacher).square().sum(1)
+def _log(prob: Tensor) -> Tensor:
+    return prob.clamp_min(_TINY).log()
 
 
 def _reduce(losses: Tensor, counts: Tensor, reduction: str, denominator: Tensor | None) -> Tensor:

@@ -18,6 +18,8 @@ Moved per stride-s pixel: the shift reads and writes the logits and one label (4
 bfloat16); the moments read the features once (2 A bytes in bfloat16).
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -37,12 +39,24 @@ __all__ = [
 class ClassStatistics(nn.Module):
     """Running mean and variance of the features of each class, kept in buffers.
 
-    mean, variance: (C, A) float32, zero for a class not seen yet; count: (C,) int64 pixels. Each
-    rank keeps its own, as in the released code.
+    mean, variance: (C, A) float32, zero for a class not seen yet; count: (C,) int64 pixels.
+    total: sums a float64 tensor over all ranks; with it each update adds the pixels of all of them,
+    so that all ranks hold the statistics of the joined batches. (The released code's ranks keep
+    their own.)
     """
 
-    def __init__(self, num_classes: int, num_features: int) -> None:
+    same_on_ranks = True
+    """Averaging the buffers over ranks would weigh a rank that did not see a class like one that
+    did: whoever averages buffers must leave these alone."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_features: int,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        self.total_over_ranks = total
         self.register_buffer("mean", torch.zeros(num_classes, num_features))
         self.register_buffer("variance", torch.zeros(num_classes, num_features))
         self.register_buffer("count", torch.zeros(num_classes, dtype=torch.int64))
@@ -54,6 +68,8 @@ class ClassStatistics(nn.Module):
     def update(self, feature: Tensor, label: Tensor) -> None:
         """Add a batch: feature (N, A, h, w), label as for `class_moments`."""
         new, mean, squares = class_moments(feature, label, self.count.shape[0])
+        if self.total_over_ranks is not None:
+            new, mean, squares = pooled_moments(new, mean, squares, self.total_over_ranks)
         total = self.count + new
         share = (new.double() / total.clamp(min=1)).to(self.mean.dtype)[:, None]
         variance = squares / new.clamp(min=1)[:, None]
@@ -65,6 +81,22 @@ class ClassStatistics(nn.Module):
     def table(self, weight: Tensor, strength: float | Tensor) -> Tensor:
         """Return `shift_table` of these variances."""
         return shift_table(self.variance, weight, strength)
+
+
+def pooled_moments(
+    count: Tensor, mean: Tensor, squares: Tensor, total: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Join the moments of `class_moments` of all ranks, exactly but for rounding, in one exchange.
+
+    total: sums a float64 tensor over the ranks. Sums of squares stay in float64 until their mean is
+    taken off, so that features far from zero lose nothing.
+    """
+    n, centre = count.double()[:, None], mean.double()
+    joined = total(torch.cat([n, n * centre, squares.double() + n * centre.square()], 1))
+    n, sums, powers = joined.split((1, mean.shape[1], mean.shape[1]), 1)
+    centre = sums / n.clamp(min=1)
+    spread = (powers - n * centre.square()).clamp(min=0)
+    return n[:, 0].round().long(), centre.to(mean.dtype), spread.to(squares.dtype)
 
 
 @torch.no_grad()

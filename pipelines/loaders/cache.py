@@ -4,7 +4,6 @@ Between no cache and the device's: a data set that no GPU holds often fits into 
 machine, and its crops then cost a resize, not a decode.
 """
 
-import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...plain import environment_number
 from ...shards import Sample
 
 MIB = 2**20
@@ -60,7 +60,7 @@ def decoded_bytes(samples: Sequence[Sample]) -> int:
 
 def check_host_room(needed: int, images: int) -> None:
     """Raise ValueError where a machine's ranks cannot keep so many bytes each."""
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    ranks = environment_number("LOCAL_WORLD_SIZE", 1)
     free = free_memory()
     if needed * ranks > free:
         raise ValueError(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...plain import environment_number
 from ...shards import Sample
 from ...shards.images import DAMAGED
 from ..settings import LoaderSettings
@@ -183,8 +184,6 @@ class Loader(ABC):
 
 def share_of_cores() -> set[int]:
     """Return the cores of this rank: an equal share of the machine's, neighbours together."""
-    ranks, rank = (
-        int(os.environ.get(f"LOCAL_{n}", d)) for n, d in (("WORLD_SIZE", 1), ("RANK", 0))
-    )
+    ranks, rank = (environment_number(f"LOCAL_{n}", d) for n, d in (("WORLD_SIZE", 1), ("RANK", 0)))
     cores = sorted(os.sched_getaffinity(0))
     return set(cores[rank * len(cores) // ranks : (rank + 1) * len(cores) // ranks] or cores)

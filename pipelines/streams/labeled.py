@@ -1,22 +1,22 @@
 """The stream of weak views with their masks."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
 
 from ... import IGNORE
-from ...kernels import TPS, strong_view, warp, window_mask
+from ...kernels import warp, window_mask
 from ...shards import Subset
 from ...shards.masks import MASK_EXTENSION
 from ..batches import LabeledBatch
 from ..image_labels import ImageLabels
 from ..loaders.loading import Loader
 from ..loaders.plan import Crops, MapSource, Plan, Pseudo, pseudo_maps
-from ..settings import GeometrySettings, LoaderSettings, NormalizationSettings, StrongSettings
-from ..views.colour import colour_views
-from .stream import Stream
+from ..settings import GeometrySettings, LoaderSettings, StrongSettings
+from ..strong import Perturbed
+from .stream import Stream, StreamOptions, completed
 
 
 def strong_rows(batch_size: int, rank: int, share: float) -> list[int]:
@@ -48,22 +48,21 @@ class LabeledStream(Stream[LabeledBatch]):
         super().__init__(subset, **options)
 
     def _open_loader(self, plan: Plan, settings: LoaderSettings) -> Loader:
-        if self.strong is not None and self.strong.whole:
-            plan = replace(plan, change=self._augmentation(self.strong, self._rows))
+        if self._rows and self._strong_view().whole:
+            plan = replace(plan, change=self._augmentation(self._rows))
         return super()._open_loader(plan, settings)
 
     def _make(self, crops: Crops) -> LabeledBatch:
         pixels = self._to_device(crops.image)
         mask, confidence = self._targets(crops)
         image = self._weak(self._normalized(pixels), pixels, crops)
-        if self._rows and self.strong is not None:
+        if self._rows:
             rows = self._to_device(torch.tensor(self._rows))
-            views, tps = self._perturbed(crops, pixels[rows], rows, self.strong)
-            image[rows] = views
-            if tps is not None and mask.shape[1:] == image.shape[2:]:
-                mask[rows] = warp(mask[rows], tps, mode="nearest", fill=IGNORE)
-                if confidence is not None:
-                    confidence[rows] = warp(confidence[rows], tps, mode="nearest")
+            window = self._to_device(crops.window)[rows]
+            made = self._perturb(crops, pixels[rows], window, self._rows, paired=False)
+            image[rows] = made.strong
+            if mask.shape[1:] == image.shape[2:]:
+                _follow(made, rows, mask, confidence)
         return LabeledBatch(image=image, mask=mask, keys=crops.keys, confidence=confidence)
 
     def _targets(self, crops: Crops) -> tuple[Tensor, Tensor | None]:
@@ -77,31 +76,18 @@ class LabeledStream(Stream[LabeledBatch]):
             mask = mask.masked_fill(~shown, self._padding_class)
         return mask, self._confidence(crops)
 
-    def _perturbed(
-        self, crops: Crops, pixels: Tensor, rows: Tensor, settings: StrongSettings
-    ) -> tuple[Tensor, TPS | None]:
-        """Return the strong views of the perturbed rows, and their warp."""
-        if settings.whole:
-            return self._normalized(pixels), None
-        if settings.view == "randaugment":
-            return self._normalized(self._randaugmented(pixels, settings, self._rows)), None
-        if settings.coloured:
-            colours = self._colours(crops, settings)
-            chosen = [colours[row] for row in self._rows]
-            shown = self._to_device(crops.window)[rows] if settings.view == "mkd" else None
-            return colour_views(pixels, chosen, self.normalization, self.dtype, shown)[1], None
-        changed, tps = self._perturbation(settings, self._rows)
-        view = strong_view(
-            pixels,
-            photometric=changed,
-            tps=tps,
-            mean=self.normalization.mean,
-            std=self.normalization.std,
-            dtype=self.dtype,
-            space=settings.photometric_space,
-            clamp=settings.clamp,
-        )
-        return view.strong, tps
+
+def _follow(made: Perturbed, rows: Tensor, mask: Tensor, confidence: Tensor | None) -> None:
+    """Let the masks of some rows, and their confidences, follow the strong views: warped alike, and
+    IGNORE, or 0, where a view says that a pixel does not count."""
+    if made.tps is not None:
+        mask[rows] = warp(mask[rows], made.tps, mode="nearest", fill=IGNORE)
+        if confidence is not None:
+            confidence[rows] = warp(confidence[rows], made.tps, mode="nearest")
+    elif made.valid is not None:
+        mask[rows] = mask[rows].masked_fill(~made.valid, IGNORE)
+        if confidence is not None:
+            confidence[rows] = confidence[rows].masked_fill(~made.valid, 0)
 
 
 def labeled(
@@ -109,27 +95,16 @@ def labeled(
     *,
     geometry: GeometrySettings,
     batch_size: int,
-    normalization: NormalizationSettings | str = "imagenet",
-    loader: LoaderSettings | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     strong: StrongSettings | None = None,
     strong_share: float = 0.5,
     pseudo: Pseudo | None = None,
-    stream: str = "labeled",
-    weak_photometric: bool = False,
+    **options: Unpack[StreamOptions],
 ) -> LabeledStream:
-    """Open the stream of weak views and masks.
+    """Open the stream of weak views and masks; further options are those of `StreamOptions`.
 
-    batch_size: samples per rank and step. device: where the batches lie; on CUDA the loader works
-    there too. seed, stream: together they decide all that is random. strong: perturb the share
-    `strong_share` of the samples, masks warped alike (nearest, IGNORE outside). pseudo: take
-    pseudo-labels and their confidences in place of the masks. weak_photometric: distort the colours
-    of weak views (`distortion`).
-    Raises ValueError for a subset without masks or without samples.
+    batch_size: samples per rank and step. strong: perturb the share `strong_share` of the samples,
+    masks warped alike (nearest, IGNORE outside). pseudo: take pseudo-labels and their confidences
+    in place of the masks. Raises ValueError for a subset without masks or without samples.
     """
     if pseudo is None and not subset.has_masks:
         raise ValueError(
@@ -151,16 +126,8 @@ def labeled(
         image_labels=image_labels,
         padding_class=geometry.padding_class if true_masks else None,
         geometry=geometry,
-        normalization=normalization,
+        batch_size=batch_size,
         strong=strong,
         strong_share=strong_share,
-        loader=loader or LoaderSettings(),
-        batch_size=batch_size,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        stream=stream,
-        weak_photometric=weak_photometric,
+        **completed(options, "labeled"),
     )

@@ -13,6 +13,7 @@ from ... import IGNORE
 from ...shards import Subset
 from ..batches import PairedBatch
 from ..loaders.plan import Pseudo
+from ..paper import GAP, INK, PAPER, TITLE
 from ..settings import (
     GeometrySettings,
     LoaderSettings,
@@ -26,12 +27,11 @@ from .paired import paired
 Weigh = Callable[[PairedBatch], Tensor]
 """Says how much each pseudo-labeled pixel of a batch weighs, in [0, 1]: (N, H, W)."""
 
-GAP = 8
-TITLE = 22
-PAPER, INK = (250, 250, 250), (32, 32, 32)
 INVALID = (230, 30, 140)
 UNLABELED = (176, 176, 176)
 MASK_SHARE = 0.55
+DARK, BRIGHT = 16, 239
+"""Mean levels beyond which a view shows next to nothing, and is said to."""
 HEAT = ((48, 18, 59), (62, 82, 178), (27, 158, 119), (240, 200, 50), (255, 250, 220))
 """Colours from 0 to 1, evenly spaced."""
 
@@ -64,7 +64,7 @@ def view_sheet(
         columns["mask"] = _overlay(weak, mask, subset.dataset.palette)
     columns["strong view"] = perturbed
     columns["valid part"] = np.where(pair.valid.cpu().numpy()[..., None], perturbed, INVALID)
-    return _sheet(columns, pair.keys)
+    return _sheet(columns, _captions(subset, pair.keys))
 
 
 def label_sheet(
@@ -95,7 +95,7 @@ def label_sheet(
     columns["confidence"] = _heat(confidence)
     if weigh is not None:
         columns["dynamic weight"] = _weighed(weigh(pair), label)
-    return _sheet(columns, pair.keys)
+    return _sheet(columns, _captions(subset, pair.keys))
 
 
 def rounds_sheet(
@@ -126,7 +126,7 @@ def rounds_sheet(
             columns = {"image": weak, **_true_mask(weak, truth, shared)}
         columns[f"{title}: labels"] = _overlay(weak, label, subset.dataset.palette)
         columns[f"{title}: weights"] = _weighed(weigh(pair), label)
-    return _sheet(columns, keys)
+    return _sheet(columns, _captions(subset, keys))
 
 
 def _same_crops(
@@ -168,6 +168,12 @@ def _true_mask(
     return {"true mask": _overlay(weak, mask, truth.dataset.palette)}
 
 
+def _captions(subset: Subset, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the source names of samples, by which people know them."""
+    names = {sample.key: sample.name for sample in subset.samples()}
+    return tuple(names[key] for key in keys)
+
+
 def _first(stream: Any) -> Any:
     """Take one batch of a stream and close it."""
     try:
@@ -205,7 +211,13 @@ def _overlay(
     return (pictures * (1 - share) + colours[mask] * share).round().astype(np.uint8)
 
 
-def _sheet(columns: dict[str, np.ndarray], keys: tuple[str, ...]) -> Image.Image:
+def _remark(picture: np.ndarray) -> str:
+    """Say of a view that shows next to nothing what it is: no mistake of the sheet."""
+    level = picture.mean()
+    return "nearly black" if level < DARK else "nearly white" if level > BRIGHT else ""
+
+
+def _sheet(columns: dict[str, np.ndarray], captions: tuple[str, ...]) -> Image.Image:
     count, height, width, _ = next(iter(columns.values())).shape
     sheet = Image.new(
         "RGB",
@@ -219,6 +231,7 @@ def _sheet(columns: dict[str, np.ndarray], keys: tuple[str, ...]) -> Image.Image
         for row, picture in enumerate(pictures):
             y = TITLE + row * (height + TITLE)
             sheet.paste(Image.fromarray(picture.astype(np.uint8)), (x, y))
-            if column == 0:
-                draw.text((x, y + height + 3), keys[row], fill=INK, font=font)
+            below = captions[row] if column == 0 else ""
+            below = _remark(picture) if title == "strong view" else below
+            draw.text((x, y + height + 3), below, fill=INK, font=font)
     return sheet

@@ -9,14 +9,14 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any, Generic, TypeVar
+from functools import cache, partial
+from typing import Any, Generic, TypedDict, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...kernels import TPS, Photometric, normalize, sample_photometric, sample_tps
+from ...kernels import normalize
 from ...kernels.views.tps import window_mask
 from ...shards import Sample, Subset
 from ..batches import LabeledBatch, PairedBatch
@@ -33,16 +33,52 @@ from ..settings import (
     StrongSettings,
     normalization_of,
 )
-from ..views.colour import Colour, draw_colour
+from ..strong import Crop, Perturbed, View, build_view
 from ..views.distortion import Distortion, distort, sample_distortion
-from ..views.randaugment import randaugment, sample_randaugment
-from ..views.sda import augment
 
 Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 
-_PHOTOMETRIC, _TPS, _DISTORTION, _RANDAUGMENT, _SDA = 0, 1, 4, 5, 6
-"""What is drawn at a position; a second view takes the numbers 2 and 3."""
+_DISTORTION = 4
+"""What is drawn at a step; strong views take other numbers, from 0 to 9."""
 _log = logging.getLogger(__name__)
+
+
+class StreamOptions(TypedDict, total=False):
+    """What every stream of training can be told besides its geometry and batch size."""
+
+    normalization: NormalizationSettings | str
+    """statistics of the input, or their name; imagenet where not given"""
+    loader: LoaderSettings | None
+    """how samples are read"""
+    device: torch.device | str
+    """where the batches lie: cpu where not given; on CUDA the loader works there too"""
+    dtype: torch.dtype
+    """of images; float32 where not given"""
+    seed: int
+    """with `stream` it decides all that is random; 0 where not given"""
+    stream: str
+    """name of the stream, which has random numbers of its own; labeled or unlabeled by kind"""
+    rank: int
+    """number of this process; 0 where not given"""
+    world_size: int
+    """number of processes; 1 where not given"""
+    weak_photometric: bool
+    """distort the colours of weak views (`distortion`); not done where not given"""
+
+
+def completed(options: StreamOptions, stream: str) -> dict[str, Any]:
+    """Return options with those that are not given; stream: the name of a stream of the kind."""
+    defaults: StreamOptions = {
+        "normalization": "imagenet",
+        "device": "cpu",
+        "dtype": torch.float32,
+        "seed": 0,
+        "stream": stream,
+        "rank": 0,
+        "world_size": 1,
+        "weak_photometric": False,
+    }
+    return {**defaults, **options, "loader": options.get("loader") or LoaderSettings()}
 
 
 class Stream(ABC, Generic[Batch]):
@@ -74,15 +110,16 @@ class Stream(ABC, Generic[Batch]):
             raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size}); got {rank}")
-        moved = strong is not None and strong.view == "randaugment"
-        if moved and subset.dataset.task != "classification":
+        self.normalization = normalization_of(normalization)
+        self.view = None if strong is None else build_view(strong, self.normalization, dtype)
+        moved = self.view is not None and self.view.moves
+        if strong is not None and moved and subset.dataset.task != "classification":
             raise ValueError(
-                "view randaugment moves pixels without their masks: it is for images that are "
+                f"view {strong.view} moves pixels without their masks: it is for images that are "
                 "classified as wholes; choose another"
             )
         samples = subset.samples()
         self.geometry, self.strong, self.weak_photometric = geometry, strong, weak_photometric
-        self.normalization = normalization_of(normalization)
         self.device, self.dtype = torch.device(device), dtype
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.epoch_size = len(samples)
@@ -145,59 +182,51 @@ class Stream(ABC, Generic[Batch]):
 
     def _open_loader(self, plan: Plan, settings: LoaderSettings) -> Loader:
         """Return the loader of the batches."""
+        if plan.change is not None and settings.cache == "device":
+            assert self.strong is not None
+            raise ValueError(
+                f"view {self.strong.view} changes images before they are cut, which "
+                "--loader.cache device cannot: choose --loader.cache host or none"
+            )
         return build_loader(plan, settings, self.batch_size * self.world_size, self.device)
 
     @abstractmethod
     def _make(self, crops: Crops) -> Batch:
         """Turn crops into the batch."""
 
-    def _perturbation(
-        self, settings: StrongSettings, rows: Sequence[int] | None = None, view: int = 0
-    ) -> tuple[Photometric | None, TPS | None]:
-        """Draw the parameters of a strong view, by its number, for this rank's rows of the step.
+    def _strong_view(self) -> View:
+        assert self.view is not None
+        return self.view
 
-        They are drawn for the batches of all ranks at once, so that N ranks draw together what one
-        rank draws with N times the batch.
-        """
+    def _perturb(
+        self,
+        crops: Crops,
+        pixels: Tensor,
+        window: Tensor,
+        rows: Sequence[int],
+        *,
+        number: int = 0,
+        paired: bool,
+    ) -> Perturbed:
+        """Make the strong view of this rank's rows of the step: their pixels (n, H, W, 3) uint8,
+        their windows (n, 4)."""
         first = self.rank * self.batch_size
-        own = torch.tensor([first + row for row in rows or range(self.batch_size)])
-        total = self.batch_size * self.world_size
-        changed = warped = None
-        if settings.photometric:
-            drawn = sample_photometric(
-                total,
-                strength=settings.photometric_strength,
-                permute=settings.permute,
-                generator=self._generator(_PHOTOMETRIC + 2 * view),
-            )
-            changed = Photometric(**{name: value[own] for name, value in vars(drawn).items()})
-            changed = changed.to(self.device, non_blocking=True)
-        if settings.warped:
-            spline = sample_tps(
-                total,
-                self.geometry.crop_size,
-                sigma=settings.tps_sigma,
-                preset=settings.tps,
-                strength=settings.geometric_strength,
-                generator=self._generator(_TPS + 2 * view),
-            )
-            warped = TPS(points=spline.points[own], weights=spline.weights[own])
-            warped = warped.to(self.device, non_blocking=True)
-        return changed, warped
-
-    def _randaugmented(
-        self, pixels: Tensor, settings: StrongSettings, rows: Sequence[int] | None = None
-    ) -> Tensor:
-        """Change crops (n, H, W, 3) uint8, this rank's rows of the step, by RandAugment."""
-        first = self.rank * self.batch_size
-        drawn = sample_randaugment(
-            self.batch_size * self.world_size,
-            operations=settings.randaugment_operations,
-            magnitudes=settings.randaugment_magnitudes,
-            generator=self._generator(_RANDAUGMENT),
+        crop = Crop(
+            pixels=pixels,
+            window=window
+            if len(rows) == len(window)
+            else window[self._to_device(torch.tensor(rows))],
+            rows=tuple(first + row for row in rows),
+            total=self.batch_size * self.world_size,
+            draws=crops.request.draws[list(rows)][:, COLOUR],
+            seed_of_step=partial(self._sampler.seed_at, self._position),
+            seed_of_crop=lambda place, purpose: self._sampler.seed_at(
+                self._position + first + rows[place], purpose
+            ),
+            number=number,
+            paired=paired,
         )
-        own = torch.tensor([first + row for row in rows or range(self.batch_size)])
-        return randaugment(pixels, drawn[own])
+        return self._strong_view().perturb(crop)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """Return crops (N, H, W, 3) uint8 as the network wants them."""
@@ -227,19 +256,17 @@ class Stream(ABC, Generic[Batch]):
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._sampler.seed_at(self._position, purpose))
 
-    def _augmentation(self, settings: StrongSettings, rows: Collection[int]) -> Change:
-        """Return what view "sda" does to the images of some of this rank's rows."""
+    def _augmentation(self, rows: Collection[int]) -> Change:
+        """Return what a view of whole images does to those of some of this rank's rows."""
         first, total = self.rank * self.batch_size, self.batch_size * self.world_size
+        view, sampler = self._strong_view(), self._sampler
 
         def change(image: np.ndarray, position: int) -> np.ndarray:
             if position % total - first not in rows:
                 return image
-            return augment(image, settings, self._sampler.seed_at(position, _SDA))
+            return view.change(image, partial(sampler.seed_at, position))
 
         return change
-
-    def _colours(self, crops: Crops, settings: StrongSettings) -> list[Colour]:
-        return [draw_colour(settings, row[COLOUR]) for row in crops.request.draws]
 
     def _to_device(self, values: Tensor) -> Tensor:
         if self.device.type == "cuda" and not values.is_cuda:
@@ -255,11 +282,6 @@ class Stream(ABC, Generic[Batch]):
 def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torch.device) -> Loader:
     """Build the loader that the settings name; RuntimeError where it is DALI and not installed."""
     if settings.cache == "device":
-        if plan.change is not None:
-            raise ValueError(
-                "view sda changes images before they are cut, which --loader.cache device cannot: "
-                "choose --loader.cache host or none"
-            )
         return ResidentLoader(plan, settings, stride, device)
     if loader_name(settings) == "dali":
         return DaliLoader(plan, settings, stride, device)

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.views.tps import window_mask
+from ..registry import VIEWS
 from ..settings import NormalizationSettings, StrongSettings
+from ..strong import Crop, Perturbed, View
 from .levels import Levels, change_levels
 
 OPERATIONS = {"jitter": 0.3, "blur": 0.5, "equalize": 0.1, "solarize": 0.1, "grayscale": 0.5}
@@ -48,6 +50,19 @@ class Colour:
     blur: float = 0.0
     blur_radius: float = math.inf
     levels: Levels = "kept"
+
+
+@VIEWS.register("colour")
+@VIEWS.register("mkd")
+class ColourView(View):
+    """Colours alone, without a kernel; of view "mkd" none beyond the window."""
+
+    def perturb(self, crop: Crop) -> Perturbed:
+        """Turn each crop's own draws into a change of its colours; the weak view comes with it."""
+        colours = [draw_colour(self.settings, row) for row in crop.draws]
+        shown = crop.window if self.settings.view == "mkd" else None
+        weak, strong = colour_views(crop.pixels, colours, self.look, self.dtype, shown)
+        return Perturbed(strong=strong, weak=weak)
 
 
 def draw_colour(settings: StrongSettings, draws: np.ndarray) -> Colour:

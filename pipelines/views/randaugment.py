@@ -18,10 +18,15 @@ import torch.nn.functional as F
 import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 
+from ..registry import VIEWS
+from ..strong import Crop, Perturbed, View
+
 LEVELS = 10
 """The greatest magnitude."""
 CUTOUT_COLOUR = (125, 123, 114)
 """RGB of what Cutout pastes."""
+_SEED = 5
+"""What is drawn at a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,23 @@ def randaugment(crop: Tensor, drawn: RandAugment) -> Tensor:
                 strength = Strength(share[rows], sign[rows], centre[rows])
                 crop[rows] = operation(crop[rows], strength)
     return crop
+
+
+@VIEWS.register("randaugment")
+class RandAugmentView(View):
+    """RandAugment of small crops, which are classified as wholes."""
+
+    moves = True
+
+    def perturb(self, crop: Crop) -> Perturbed:
+        """Draw for the batches of all ranks at once, and change these crops by what is theirs."""
+        drawn = sample_randaugment(
+            crop.total,
+            operations=self.settings.randaugment_operations,
+            magnitudes=self.settings.randaugment_magnitudes,
+            generator=crop.generator(_SEED),
+        )
+        return Perturbed(strong=self.normalized(randaugment(crop.pixels, drawn[crop.own])))
 
 
 def autocontrast(crop: Tensor, strength: Strength) -> Tensor:

@@ -19,7 +19,9 @@ from statistics import NormalDist
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from ..registry import VIEWS
 from ..settings import StrongSettings
+from ..strong import View
 
 OFFICIAL = 20 / 39
 """Where in its range the released code takes a magnitude: element 20 of 40."""
@@ -28,6 +30,10 @@ _LEVELS = np.arange(256)
 _SHARES = (np.arange(2**16) + 0.5) / 2**16
 _MOST_POISSON = 64
 """More than a Poisson number of 15 on average ever is: 6e-21 of them reach it."""
+
+
+_SEED = 6
+"""What is drawn at the position of an image."""
 
 
 class Draws:
@@ -230,3 +236,14 @@ def _with_noise(image: np.ndarray, quantiles: np.ndarray, draws: Draws) -> np.nd
 def _normal_quantiles() -> np.ndarray:
     law = NormalDist()
     return np.array([law.inv_cdf(share) for share in _SHARES.tolist()])
+
+
+@VIEWS.register("sda")
+class Sda(View):
+    """Some of the operations on the whole image."""
+
+    whole = True
+
+    def change(self, image: np.ndarray, seed: Callable[[int], int]) -> np.ndarray:
+        """Change the image by its own seed."""
+        return augment(image, self.settings, seed(_SEED))

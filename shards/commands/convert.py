@@ -1,28 +1,22 @@
-"""The command `warpseg convert`: one function for each source, their options as its help."""
+"""The command `warpseg convert`: the sources by name, their options as its help."""
 
 import dataclasses
+import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from ..conversion.convert import convert as convert_source
+from ..conversion.named import pack
 from ..conversion.packing import PackSettings
 from ..dataset import Dataset
+from ..registry import SOURCES, Loader, loader_arguments
 from ..source import Source
-from ..sources.cifar10 import Cifar10Settings
-from ..sources.cityscapes import CityscapesSettings
-from ..sources.folder import MaskSettings
-from ..sources.synthetic import SyntheticSettings
-from ..sources.voc import VocSettings
 from .splits import counted
 
 LARGE = 500 * 500
 """Pixels of an image from which the cost of PNG is worth a hint."""
-Root = Annotated[Path, tyro.conf.arg(metavar="ROOT")]
-Data = Annotated[Path, tyro.conf.arg(metavar="DATA")]
 
 
 def convert(arguments: list[str]) -> int:
@@ -34,149 +28,40 @@ def convert(arguments: list[str]) -> int:
         print(_convert_usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     name, *rest = arguments
-    flat = (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(SOURCES[name], args=rest, prog=f"warpseg convert {name}", config=flat)
+    loader = SOURCES.find(name)
+    given = tyro.cli(
+        _words(loader),
+        args=rest,
+        prog=f"warpseg convert {name}",
+        description=inspect.getdoc(loader),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    wanted = [getattr(given, name) for name in ("root", "settings") if hasattr(given, name)]
+    return _convert(loader(*wanted), given.data, given.packing, given.replace)
 
 
-def _camvid(root: Root, data: Data, /, *, packing: PackSettings, replace: bool = False) -> int:
-    """Convert CamVid as the SegNet tutorial ships it: train/, trainannot/, val/, valannot/.
-
-    Args:
-        root: Folder of the images.
-        data: Folder to write.
-        packing: How images are packed.
-        replace: Overwrite another conversion in DATA.
-    """
-    from ..sources.camvid import load_camvid
-
-    return _convert(load_camvid(root), data, packing, replace)
-
-
-def _voc(
-    root: Root, data: Data, /, *, voc: VocSettings, packing: PackSettings, replace: bool = False
-) -> int:
-    """Convert PASCAL VOC 2012, with SBD's masks where they are.
-
-    Args:
-        root: Folder with VOCdevkit/VOC2012, or VOC2012 itself.
-        data: Folder to write.
-        voc: Which images and masks are taken.
-        packing: How images are packed.
-        replace: Overwrite another conversion in DATA.
-    """
-    from ..sources.voc import load_voc
-
-    return _convert(load_voc(root, voc), data, packing, replace)
+def _words(loader: Loader) -> type:
+    """Return the words of a source's command line as a dataclass: root, data, its settings, how
+    images are packed."""
+    takes_root, settings = loader_arguments(loader)
+    fields: list[Any] = [("data", _positional("DATA", "Folder to write."))]
+    if takes_root:
+        fields.insert(0, ("root", _positional("ROOT", "Folder of the images.")))
+    if settings is not None:
+        fields.append(("settings", settings))
+    overwrite = tyro.conf.arg(help="Overwrite another conversion in DATA.")
+    fields += [("packing", PackSettings), ("replace", Annotated[bool, overwrite], False)]
+    return dataclasses.make_dataclass("Words", fields, kw_only=True)
 
 
-def _cityscapes(
-    root: Root,
-    data: Data,
-    /,
-    *,
-    cityscapes: CityscapesSettings,
-    packing: PackSettings,
-    replace: bool = False,
-) -> int:
-    """Convert Cityscapes (leftImg8bit/, gtFine/), raw label ids to the 19 train ids.
-
-    Args:
-        root: Folder with leftImg8bit and gtFine.
-        data: Folder to write.
-        cityscapes: Which images and masks are taken.
-        packing: How images are packed.
-        replace: Overwrite another conversion in DATA.
-    """
-    from ..sources.cityscapes import half_size, load_cityscapes
-
-    source = load_cityscapes(root, cityscapes)
-    if cityscapes.half:
-        if packing.size is not None:
-            raise ValueError("--half and --size exclude each other: say one of them")
-        packing = dataclasses.replace(packing, size=half_size(source))
-    return _convert(source, data, packing, replace)
-
-
-def _cifar10(
-    root: Root,
-    data: Data,
-    /,
-    *,
-    cifar10: Cifar10Settings,
-    packing: PackSettings,
-    replace: bool = False,
-) -> int:
-    """Convert CIFAR-10 (its archives or batches), or images in folders by class.
-
-    Args:
-        root: Archive, or folder of the archives, the batches or the images.
-        data: Folder to write.
-        cifar10: What is put aside.
-        packing: How images are packed.
-        replace: Overwrite another conversion in DATA.
-    """
-    from ..sources.cifar10 import load_cifar10
-
-    return _convert(load_cifar10(root, cifar10), data, packing, replace)
-
-
-def _folder(
-    root: Root,
-    data: Data,
-    /,
-    *,
-    masks: MaskSettings,
-    packing: PackSettings,
-    replace: bool = False,
-) -> int:
-    """Convert one's own images: images/, masks/, classes.txt, perhaps val/ and unlabeled/.
-
-    Args:
-        root: Folder of the images.
-        data: Folder to write.
-        masks: What the masks' values mean.
-        packing: How images are packed.
-        replace: Overwrite another conversion in DATA.
-    """
-    from ..sources.folder import load_folder
-
-    return _convert(load_folder(root, masks), data, packing, replace)
-
-
-def _synthetic(
-    data: Data,
-    /,
-    *,
-    scenes: SyntheticSettings,
-    packing: PackSettings,
-    replace: bool = False,
-) -> int:
-    """Draw the synthetic data set: scenes with known masks.
-
-    Args:
-        data: Folder to write.
-        scenes: What is drawn.
-        packing: How images are packed.
-        replace: Overwrite another conversion in DATA.
-    """
-    from ..sources.synthetic import load_synthetic
-
-    return _convert(load_synthetic(scenes), data, packing, replace)
-
-
-SOURCES: dict[str, Callable[..., int]] = {
-    "camvid": _camvid,
-    "voc": _voc,
-    "cityscapes": _cityscapes,
-    "cifar10": _cifar10,
-    "folder": _folder,
-    "synthetic": _synthetic,
-}
+def _positional(metavar: str, text: str) -> Any:
+    return tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar=metavar, help=text)]]
 
 
 def _convert_usage() -> str:
     lines = [
-        f"  {name:<11} {(call.__doc__ or '').splitlines()[0]}" for name, call in SOURCES.items()
+        f"  {name:<11} {(inspect.getdoc(loader) or '').splitlines()[0]}"
+        for name, loader in SOURCES.items()
     ]
     return (
         "usage: warpseg convert SOURCE ROOT DATA [options]\n\n"
@@ -186,7 +71,7 @@ def _convert_usage() -> str:
 
 
 def _convert(source: Source, data: Path, packing: PackSettings, replace: bool) -> int:
-    report = convert_source(source, data, packing, replace_other=replace)
+    report = pack(source, data, packing, replace=replace)
     counts = ", ".join(f"{count} {name}" for name, count in report.samples.items())
     kept = f", {report.kept} were finished before" if report.kept else ""
     if packing.part is not None:

@@ -28,6 +28,7 @@ def _split(
     overlap: Literal["error", "drop"] = "error",
     held_out: int = 0,
     pair: float | None = None,
+    order: Literal["hash", "permutation"] = "hash",
     balanced: Literal["auto", "yes", "no"] = "auto",
     with_unlabeled: bool = True,
     replace: bool = False,
@@ -46,6 +47,9 @@ def _split(
             networks by (`train --select held_out`).
         pair: Also make NAME-a and NAME-b, each with this share of the labeled images and as
             different as can be (DMT: 0.8).
+        order: How --seed orders the images of which the first are labeled: by a hash of their
+            names, or as NumPy's RandomState permutes their sorted names (the one-way paper's
+            splits: seeds 53 to 57).
         balanced: Take equally many images of each class; auto does for classification.
         with_unlabeled: Let images converted without masks join the unlabeled side.
         replace: Overwrite another split of this name.
@@ -57,10 +61,17 @@ def _split(
         raise ValueError("say either --labeled or --labeled-list")
     if unlabeled_list is not None and labeled_list is None:
         raise ValueError("--unlabeled-list goes with --labeled-list")
+    if labeled is None and order != "hash":
+        raise ValueError("--order goes with --labeled: a list says itself which images it means")
     if labeled is not None:
         equal = balanced == "yes" or (balanced == "auto" and dataset.task == "classification")
         choice = choose_fraction(
-            dataset, labeled, seed, balanced=equal, with_unlabeled=with_unlabeled
+            dataset,
+            labeled,
+            seed,
+            balanced=equal,
+            with_unlabeled=with_unlabeled,
+            order_by=order,
         )
     else:
         assert labeled_list is not None

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
+
+from ...plugins import loaded_plugins, require_plugins
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
@@ -36,7 +39,9 @@ def mapped(
         return
     # spawn: the caller may run threads (torch, DALI), with which a fork can deadlock
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, context, _start_worker, (function, shared))
+    # Bytes: a plugin's classes can be read once the plugin is loaded there.
+    work = pickle.dumps((function, shared))
+    pool = ProcessPoolExecutor(count, context, _start_worker, (loaded_plugins(), work))
     try:
         yield _in_order(
             pool, [items[i : i + chunk] for i in range(0, len(items), chunk)], 4 * count
@@ -64,10 +69,11 @@ def _in_order(pool: ProcessPoolExecutor, chunks: list[Sequence[Any]], ahead: int
 _worker_state: list[Any] = []
 
 
-def _start_worker(function: Callable[..., Any], shared: Any) -> None:
+def _start_worker(plugins: list[dict[str, str]], work: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _worker_state[:] = [function, shared]
+    require_plugins(plugins, "this conversion")
+    _worker_state[:] = pickle.loads(work)
 
 
 def _exit_with_parent() -> None:

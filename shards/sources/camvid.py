@@ -6,6 +6,7 @@ test/ and testannot/ may be there as well. Masks hold ids 0 to 10; 11 is void an
 from pathlib import Path
 
 from ..masks import id_values
+from ..registry import SOURCES
 from ..source import Source, list_images, pair_with_masks
 
 VOID = 11
@@ -24,8 +25,12 @@ CLASSES = {
 }
 
 
+@SOURCES.register("camvid")
 def load_camvid(root: Path) -> Source:
-    """List CamVid's images and masks; subsets train, val and, where there is one, test."""
+    """List CamVid as the SegNet tutorial ships it: train/, trainannot/, val/, valannot/.
+
+    Subsets are train, val and, where there is one, test.
+    """
     subsets = {}
     for subset in ("train", "val", "test"):
         if subset == "test" and not (root / "test").is_dir():

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..images import IMAGE_SUFFIXES
-from ..masks import default_palette
+from ..palette import palette_of
+from ..registry import SOURCES
 from ..source import Entry, Source, shuffling_hash
 
 CLASSES = (
@@ -72,11 +73,13 @@ class Cifar10Source(Source):
         return [self.root / (entry.image.rsplit("/", 1)[0] if self.batches else entry.image)]
 
 
+@SOURCES.register("cifar10")
 def load_cifar10(root: Path, settings: Cifar10Settings) -> Source:
-    """List the images; subsets train and, where there is a test set or `hold_out`, val.
+    """List CIFAR-10 (its archives or batches), or images in folders by class.
 
-    `root` is an archive or a folder. Raises FileNotFoundError or ValueError where it holds neither
-    batches nor folders by class.
+    `root` is an archive, or a folder of archives, batches or images. Subsets are train and, where
+    there is a test set or `hold_out`, val. Raises FileNotFoundError or ValueError where it holds
+    neither batches nor folders by class.
     """
     if not root.exists():
         raise FileNotFoundError(f"{root} does not exist: give CIFAR-10's archive or folder")
@@ -94,7 +97,7 @@ def load_cifar10(root: Path, settings: Cifar10Settings) -> Source:
         kind="cifar10",
         root=folder,
         classes=classes,
-        palette=default_palette(len(classes)),
+        palette=palette_of(classes),
         subsets=subsets,
         settings={"hold_out": settings.hold_out},
         archives=archives,

@@ -1,7 +1,8 @@
-"""Cityscapes: leftImg8bit/ and gtFine/, perhaps train_extra as unlabeled images.
+"""Cityscapes: leftImg8bit/ and gtFine/, perhaps train_extra, unlabeled or with coarse masks.
 
     leftImg8bit/{train,val,train_extra}/CITY/CITY_000000_000019_leftImg8bit.png
     gtFine/{train,val}/CITY/CITY_000000_000019_gtFine_labelIds.png      or _labelTrainIds.png
+    gtCoarse/train_extra/CITY/CITY_000000_000019_gtCoarse_labelIds.png  or _labelTrainIds.png
 
 Raw label ids become the 19 train ids; all other labels become IGNORE.
 """
@@ -13,6 +14,7 @@ from typing import Literal
 from ... import IGNORE
 from ..images import open_image
 from ..masks import MaskValues, id_values
+from ..registry import SOURCES
 from ..source import Entry, Source, list_images
 
 CLASSES = {
@@ -47,20 +49,27 @@ class CityscapesSettings:
 
     labels: Labels = "auto"
     """Mask files: raw labelIds or labelTrainIds; auto takes labelIds where they are."""
-    coarse: bool = False
-    """Convert the images of train_extra without masks, as unlabeled."""
+    coarse: Literal["no", "images", "labels"] = "no"
+    """What becomes of train_extra. images: unlabeled images, without masks; labels: more training
+    images, with their coarse masks."""
     half: bool = False
     """Halve height and width, as the half-resolution experiments do."""
 
 
+@SOURCES.register("cityscapes")
 def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
-    """List Cityscapes' images and masks; subsets train, val and, where asked for, unlabeled."""
+    """List Cityscapes (leftImg8bit/, gtFine/), raw label ids as the 19 train ids.
+
+    Subsets are train, val and, where asked for, unlabeled.
+    """
     labels = _find_labels(root) if settings.labels == "auto" else settings.labels
     subsets = {subset: _pairs(root, subset, labels) for subset in ("train", "val")}
-    if settings.coarse:
+    if settings.coarse == "labels":
+        subsets["train"] += _pairs(root, "train_extra", labels, "gtCoarse")
+    if settings.coarse == "images":
         images = list_images(root, "leftImg8bit/train_extra")
         subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
-    return Source(
+    source = Source(
         kind="cityscapes",
         root=root,
         classes=tuple(CLASSES),
@@ -69,6 +78,9 @@ def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
         values=raw_id_values() if labels == "labelIds" else id_values(len(CLASSES)),
         settings={"labels": labels},
     )
+    if settings.half:
+        source.size = half_size(source)
+    return source
 
 
 def raw_id_values() -> MaskValues:
@@ -89,15 +101,15 @@ def _find_labels(root: Path) -> Labels:
     return "labelTrainIds" if found is None else "labelIds"
 
 
-def _pairs(root: Path, subset: str, labels: Labels) -> list[Entry]:
+def _pairs(root: Path, subset: str, labels: Labels, kind: str = "gtFine") -> list[Entry]:
     entries = []
     for image in list_images(root, f"leftImg8bit/{subset}"):
         stem = Path(image).stem.removesuffix("_leftImg8bit")
         city = Path(image).parent.name
-        mask = f"gtFine/{subset}/{city}/{stem}_gtFine_{labels}.png"
+        mask = f"{kind}/{subset}/{city}/{stem}_{kind}_{labels}.png"
         if not (root / mask).is_file():
             raise FileNotFoundError(
-                f"{root / image} has no mask {root / mask}: fetch gtFine, or make the masks with "
+                f"{root / image} has no mask {root / mask}: fetch {kind}, or make the masks with "
                 "cityscapesscripts"
             )
         entries.append(Entry(name=image, image=image, mask=mask))

@@ -16,10 +16,11 @@ from ..masks import (
     MaskValues,
     binary_values,
     colour_values,
-    default_palette,
     grey_values,
     id_values,
 )
+from ..palette import palette_of
+from ..registry import SOURCES
 from ..source import Entry, Palette, Source, list_images, pair_with_masks
 
 ValueKind = Literal["ids", "palette", "binary"]
@@ -54,8 +55,9 @@ class MaskSettings:
             )
 
 
+@SOURCES.register("folder")
 def load_folder(root: Path, settings: MaskSettings) -> Source:
-    """List the images and masks of a folder; subsets train, perhaps val and unlabeled."""
+    """List one's own images: images/, masks/, classes.txt, perhaps val/ and unlabeled/."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder, or does not exist")
     classes, colours, ignored = _read_classes(root, settings)
@@ -73,7 +75,7 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
         kind="folder",
         root=root,
         classes=classes,
-        palette=colours or default_palette(len(classes)),
+        palette=colours or palette_of(classes),
         subsets=subsets,
         values=_values(root, settings, classes, colours, ignored),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..registry import SOURCES
 from ..source import Entry, Source
 from .scenes import CLASSES, DRAWING, draw_scene
 
@@ -52,8 +53,12 @@ class SyntheticSource(Source):
         return []
 
 
+@SOURCES.register("synthetic")
 def load_synthetic(settings: SyntheticSettings) -> Source:
-    """List scenes; subsets train, val and, where asked for, unlabeled."""
+    """List the synthetic data set: drawn scenes with known masks.
+
+    Subsets are train, val and, where asked for, unlabeled.
+    """
     subsets: dict[str, list[Entry]] = {}
     for subset in ("train", "val", "unlabeled"):
         names = [f"{subset}/{i:05d}" for i in range(getattr(settings, subset))]

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from ..masks import default_palette, id_values
+from ..registry import SOURCES
 from ..source import Entry, Source
 
 CLASSES = (
@@ -74,8 +75,11 @@ class VocSource(Source):
         return (self.root / entry.image).read_bytes(), self.values.map(read_sbd(path), str(path))
 
 
+@SOURCES.register("voc")
 def load_voc(root: Path, settings: VocSettings) -> Source:
-    """List VOC's images and masks; subsets train, val and, where asked for, unlabeled.
+    """List PASCAL VOC 2012, with SBD's masks where they are; VOCdevkit/VOC2012 lies in ROOT.
+
+    Subsets are train, val and, where asked for, unlabeled.
 
     Raises FileNotFoundError or ValueError for a missing folder, list, image or mask.
     """

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 from warpseg import kernels as ops
-from warpseg.benchmarks.measures import inference
+from warpseg.benchmarks import commands
 from warpseg.benchmarks.measures import kernels as bench
 from warpseg.benchmarks.measures.kernel_case import Case, Draw, Target
 from warpseg.benchmarks.measures.kernel_cases import cases
 from warpseg.benchmarks.measures.kernel_gate import differences, gate
 from warpseg.benchmarks.timing import Times
+from warpseg.benchmarks.words import KernelsSettings
 from warpseg.kernels.dispatch import kernels as forced
 
 OPS = ["cutmix", "random_crop", "feature_shift", "class_moments", "cross_entropy", "strong_view"]
@@ -34,7 +35,7 @@ def _case(function, baseline=None, **options) -> Case:
 @pytest.mark.parametrize("op", OPS)
 def test_runs_and_writes(op, tmp_path, capsys):
     words = ["--op", op, "--size", "2", "16", "24", "--device", "cpu", "--out", str(tmp_path)]
-    assert bench.kernels(words) == 0
+    assert commands.bench(["kernels", *words]) == 0
     said = capsys.readouterr().out
     assert "references on a CPU, not the kernels" in said
     written = json.loads((tmp_path / "kernels.json").read_text())
@@ -57,11 +58,11 @@ def test_a_wrong_operation_gets_no_number(monkeypatch, capsys, tmp_path):
 
     case = _case(wrong, torch.square, gradient=0, exact=(0,))
     monkeypatch.setattr(bench, "cases", lambda *_: iter([case]))
-    assert bench.measure(device="cpu") == 1
+    assert bench.measure(KernelsSettings(device="cpu")) == 1
     assert "WRONG: output: relative error 1.0e-03; gradient: relative" in capsys.readouterr().out
     right = _case(torch.square, torch.square, gradient=0, exact=(0,))
     monkeypatch.setattr(bench, "cases", lambda *_: iter([right]))
-    assert bench.measure(device="cpu") == 0
+    assert bench.measure(KernelsSettings(device="cpu")) == 0
     assert "WRONG" not in capsys.readouterr().out
 
 
@@ -137,26 +138,26 @@ def test_verdicts():
 
 def test_user_errors(monkeypatch):
     with pytest.raises(ValueError, match="no operation 'nothing'"):
-        bench.measure(op="nothing", device="cpu", size=(1, 8, 8))
+        bench.measure(KernelsSettings(op="nothing", device="cpu", size=(1, 8, 8)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="no CUDA device"):
-        bench.measure(device="cuda")
+        bench.measure(KernelsSettings(device="cuda"))
     with pytest.raises(ValueError, match="no CUDA device"):
-        inference.inference(["--device", "cuda"])
+        commands.bench(["inference", "--device", "cuda"])
 
 
 @pytest.mark.slow
 def test_every_operation_is_right():
     """All cases through the gate: on the GPU, or here in Triton's interpreter."""
     with forced("triton"):
-        assert bench.measure(size=(2, 24, 32)) == 0
+        assert bench.measure(KernelsSettings(size=(2, 24, 32))) == 0
 
 
 def test_the_compile_report_goes_where_it_is_told(monkeypatch, tmp_path):
     before = bench.compiled.REPORT.read_bytes()
     report = json.loads(before)
     monkeypatch.setattr(bench.compiled, "measure", lambda jobs: report)
-    bench.measure(compile=True, out=tmp_path / "told")
+    bench.measure(KernelsSettings(compile=True, out=tmp_path / "told"))
     assert json.loads((tmp_path / "told" / "kernels-compiled.json").read_text()) == report
     assert "| sm_80 |" in (tmp_path / "told" / "kernels-compiled.md").read_text()
     assert bench.compiled.REPORT.read_bytes() == before

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from warpseg.benchmarks import allocations, commands
 from warpseg.benchmarks.measures import memory
-from warpseg.benchmarks.measures.memory import MemorySettings
 from warpseg.benchmarks.measures.memory_model import modeled_plain, modeled_step
+from warpseg.benchmarks.words import MemorySettings
 from warpseg.benchmarks.workload import supervised_part
 from warpseg.kernels.dispatch import kernels
 from warpseg.models import SegmentationNetwork

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from warpseg.__main__ import main
-from warpseg.models import NETWORKS, build_network, commands
-from warpseg.models.commands import VARIANTS, measure
+from warpseg.models import NETWORKS, build_network, commands, cost
+from warpseg.models.cost import VARIANTS, measure
 
 
 def test_flops_equal_a_count_by_hand():
@@ -49,7 +49,7 @@ def test_activations_equal_what_a_real_pass_keeps():
 def test_table(capsys, monkeypatch):
     assert {name for name, _ in VARIANTS} == set(NETWORKS)
     gta = ("deeplabv3plus-rn101", {"head": "gta"})
-    monkeypatch.setattr(commands, "VARIANTS", (VARIANTS[0], gta))
+    monkeypatch.setattr(cost, "VARIANTS", (VARIANTS[0], gta))
     assert commands.models(["--size", "64", "96", "--num-classes", "19"]) == 0
     head, first, last = capsys.readouterr().out.splitlines()
     assert head.split() == [

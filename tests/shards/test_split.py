@@ -69,6 +69,19 @@ def test_wrong_counts(text: str) -> None:
         labeled_count(text, 100)
 
 
+def test_the_order_of_a_permutation(dataset: Dataset) -> None:
+    """The first of the sorted names, permuted by NumPy's old generator with the seed."""
+    names = sorted(
+        name for shard in dataset.manifest.subsets["train"].shards for name in shard.names
+    )
+    permuted = [names[place] for place in np.random.RandomState(53).permutation(10)]
+    choice = fraction(dataset, "1/4", 53, order_by="permutation")
+    assert choice.labeled == permuted[:3]
+    assert sorted(choice.labeled + choice.unlabeled) == names
+    assert choice.origin["order"] == "permutation"
+    assert set(fraction(dataset, "3", 53).labeled) != set(permuted[:3])
+
+
 def test_sides_cover_the_training_images(dataset: Dataset) -> None:
     assert write_split(dataset, "third", fraction(dataset, "1/3"))
     keys = {

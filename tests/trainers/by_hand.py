@@ -14,7 +14,7 @@ from warpseg.pipelines.batches import LabeledBatch, PairedBatch
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.stages import Engine
-from warpseg.trainers.recipes.registry import build_method
+from warpseg.trainers.methods.registry import build_method
 
 CLASSES, SIZE, SEED, NUM_STEPS = 4, (32, 32), 7, 8
 WINDOWS = ((0, 0, 32, 32), (5, 0, 32, 27), (0, 8, 32, 32))

@@ -19,7 +19,7 @@ from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
 from warpseg.trainers.engine.speed import SpeedSettings
 from warpseg.trainers.engine.stages import Engine
 from warpseg.trainers.engine.streams import next_batches, open_streams
-from warpseg.trainers.recipes.registry import build_method
+from warpseg.trainers.methods.registry import build_method
 from warpseg.trainers.runs import train
 
 
@@ -60,6 +60,50 @@ def gradients(folder):
         torch.save(unwrap(method.student).state_dict(), folder / f"ranks-{runtime.world_size}.pt")
     runtime.barrier()
     close_runtime()
+
+
+def statistics(folder):
+    """Save MKD's class statistics after two steps, and what they were updated by on this rank.
+
+    The last class is in the masks of rank 1 alone.
+    """
+    runtime = open_runtime("cpu", "fp32")
+    settings = tiny_recipe(METHOD_RECIPES["mkd"])
+    runtime.seed(0)
+    method = build_method(settings, runtime, 5)
+    seen = [[] for _ in method.augmentations]
+    for rows, augmentation in zip(seen, method.augmentations, strict=True):
+        augmentation.statistics.update = recorded(augmentation.statistics.update, rows)
+    engine = Engine(
+        method,
+        runtime,
+        optimizer=OptimizerSettings(name="sgd", lr=0.1),
+        schedule=ScheduleSettings(name="constant"),
+        num_steps=2,
+    )
+    generator = torch.Generator().manual_seed(1 + runtime.rank)
+    for _ in range(2):
+        image = torch.randn(3, 2, 3, 32, 32, generator=generator)
+        mask = torch.randint(0, 4, (2, 32, 32), generator=generator, dtype=torch.uint8)
+        mask[:, 8:16] = 4 if runtime.rank else IGNORE
+        window = torch.tensor([[0, 0, 32, 32]] * 2, dtype=torch.int32)
+        unlabeled = SimpleNamespace(weak=image[1], strong=image[2], window=window)
+        labeled = SimpleNamespace(image=image[0], mask=mask)
+        engine.run_step([{"labeled": labeled, "unlabeled": unlabeled}])
+    held = [augmentation.statistics.state_dict() for augmentation in method.augmentations]
+    torch.save({"held": held, "seen": seen}, folder / f"statistics-{runtime.rank}.pt")
+    runtime.barrier()
+    close_runtime()
+
+
+def recorded(update, rows):
+    """Return an update that keeps what it is given."""
+
+    def updating(feature, label):
+        rows.append((feature.clone(), label.clone()))
+        update(feature, label)
+
+    return updating
 
 
 def reductions(folder, data):
@@ -159,7 +203,7 @@ def run_until_step_5(words, then):
 if __name__ == "__main__":
     NETWORKS.update(TINY_NETWORKS)
     task, folder, *rest = sys.argv[1:]
-    tasks = (gradients, reductions, keys, stopped, dies)
+    tasks = (gradients, statistics, reductions, keys, stopped, dies)
     {function.__name__: function for function in tasks}[task](Path(folder), *rest)
     # The result is on the disk; gloo's threads may abort a busy machine's interpreter as it ends.
     os._exit(0)

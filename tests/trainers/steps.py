@@ -8,7 +8,7 @@ from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.speed import SpeedSettings
 from warpseg.trainers.engine.stages import Engine
 from warpseg.trainers.engine.streams import next_batches, open_streams
-from warpseg.trainers.recipes.registry import build_method
+from warpseg.trainers.methods.registry import build_method
 
 TAUGHT = {
     "simple-baseline": "simple-baseline-student-synthetic-swiftnet18-tiny",

@@ -12,8 +12,8 @@ from torch import nn
 from warpseg.models.build import NETWORKS
 from warpseg.models.network import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
-from warpseg.trainers.methods.gta import GtaSettings
-from warpseg.trainers.methods.mkd import MkdSettings
+from warpseg.trainers.methods.settings.gta import GtaSettings
+from warpseg.trainers.methods.settings.mkd import MkdSettings
 from warpseg.trainers.recipes.registry import RECIPES
 
 

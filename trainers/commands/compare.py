@@ -13,25 +13,33 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import tyro
 
+from ...plugins import plugin_words, require_plugins
 from ...shards import Dataset
+from ...shards.archive import write_text
+from ..drawing import save_picture
+from ..engine.children import STOPPED, end_children, last_words, start_child
 from ..engine.journal import start_logging
-from ..engine.settings import first_difference, to_plain
-from ..recipes.registry import change_recipe
+from ..engine.locking import alone
+from ..engine.settings import first_difference
+from ..engine.stopping import Stop, Stopped, terminating
+from ..recipes.changes import change_recipe
 from ..reports.comparison import Comparison
-from ..reports.comparison_page import page, pictures
 from ..runs.record import Run, load_run
 
 PROGRAM = (sys.executable, "-m", "warpseg")
 """What trains a run."""
+_PAUSE = 0.1
+"""Seconds between looks at the trainings."""
+_ASKED = ("method", "split", "classes", "settings")
+"""Entries of settings.json that make a run the one that is asked for."""
 
 log = logging.getLogger("warpseg")
 
@@ -75,21 +83,33 @@ class Candidate:
     words: tuple[str, ...] = field(repr=False)
     """Words for `warpseg train`, the device apart."""
 
-    def finished(self) -> Run | None:
+    def finished(self, dataset: Dataset) -> Run | None:
         """Return the run if it has its last score already.
 
-        Raises ValueError where the folder holds a run of other settings.
+        Raises ValueError where the folder holds a run of other settings or on other data.
         """
-        path = self.folder / "settings.json"
-        if not path.is_file():
+        if not (self.folder / "settings.json").is_file():
             return None
-        held = json.loads(path.read_text())
-        asked = {"split": self.split, "settings": to_plain(self.settings)}
-        different = first_difference({key: held.get(key) for key in asked}, asked)
+        from ..runs.folder import completed_settings, describe_run, read_settings
+        from ..runs.sums import other_data
+
+        held = read_settings(self.folder)
+        require_plugins(held.get("plugins", ()), self.folder)
+        asked = describe_run(self.settings, dataset, self.split, recipe=self.recipe)
+        before = {key: held.get(key) for key in _ASKED}
+        if held["method"] == asked["method"]:
+            before["settings"] = completed_settings(held)
+        different = first_difference(before, {key: asked[key] for key in _ASKED})
         if different:
             raise ValueError(
                 f"{self.folder} holds a run of other settings ({different}); "
                 "choose another --out or remove the folder"
+            )
+        changed = other_data(held.get("sums"), asked["sums"])
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a run on other data ({changed} of {asked['data']} is not "
+                "what it was); choose another --out or remove the folder"
             )
         try:
             run = load_run(self.folder)
@@ -125,7 +145,8 @@ def run_comparison(
     """Train what is missing, write the report into the settings' folder and return it.
 
     changes: words such as `--num-steps 400`, for all recipes. Raises ValueError for a data set that
-    cannot be scored, and RuntimeError, once the others are done, when a training failed.
+    cannot be scored, RuntimeError, once the others are done, when a training failed, and Stopped,
+    with the trainings ended and saved, where SIGTERM or Ctrl-C asked for it.
     """
     dataset = Dataset.open(settings.data)
     if "val" not in dataset.subsets:
@@ -135,21 +156,36 @@ def run_comparison(
     if settings.split is not None:
         dataset.split_record(settings.split)
     candidates = list_candidates(recipes, settings, changes)
-    train_missing(candidates, settings)
+    with alone(settings.out):
+        with terminating() as stop:
+            train_missing(candidates, settings, dataset, stop)
+        if stop():
+            raise Stopped("stopped; the same command goes on", stop.number)
+        return _write_report(recipes, candidates, settings, dataset)
+
+
+def _write_report(
+    recipes: Sequence[str],
+    candidates: Sequence[Candidate],
+    settings: CompareSettings,
+    dataset: Dataset,
+) -> Comparison:
     runs: dict[str, list[Run]] = {recipe: [] for recipe in recipes}
     for candidate in candidates:
-        run = candidate.finished()
+        run = candidate.finished(dataset)
         if run is None:
-            raise RuntimeError(f"{candidate.folder} was stopped; compare again to go on")
+            raise Stopped(f"{candidate.folder} was stopped; the same command goes on")
         runs[candidate.recipe].append(run)
+    from ..reports.comparison_page import page, pictures
+
     comparison = Comparison(runs)
     drawn = None
     if settings.images and dataset.task == "segmentation":
         drawn = pictures(comparison, dataset, settings.images, settings.devices[0])
-        drawn.save(settings.out / "pictures.png")
+        save_picture(drawn, settings.out / "pictures.png")
     text = json.dumps(comparison.to_json(), indent=2)
-    (settings.out / "comparison.json").write_text(text + "\n")
-    (settings.out / "comparison.html").write_text(page(comparison, drawn))
+    write_text(settings.out / "comparison.json", text + "\n")
+    write_text(settings.out / "comparison.html", page(comparison, drawn))
     return comparison
 
 
@@ -186,47 +222,54 @@ def seed_words(settings: Any, seed: int) -> list[str]:
     return [word for name in names for word in (f"--{name.replace('_', '-')}", str(seed))]
 
 
-def train_missing(candidates: Sequence[Candidate], settings: CompareSettings) -> None:
-    """Train the runs that are not finished, `jobs` of them side by side, devices in turn.
+def train_missing(
+    candidates: Sequence[Candidate], settings: CompareSettings, dataset: Dataset, stop: Stop
+) -> None:
+    """Train the runs that are not finished, `jobs` of them side by side, devices in turn, until
+    `stop` tells to end; then all are ended, their steps saved.
 
     Raises RuntimeError, with the last words of its log, when a training failed.
     """
-    missing = [candidate for candidate in candidates if candidate.finished() is None]
+    missing = [candidate for candidate in candidates if candidate.finished(dataset) is None]
     log.info(f"{len(candidates) - len(missing)} of {len(candidates)} runs are finished")
-    free: SimpleQueue[str] = SimpleQueue()
-    for number in range(settings.jobs):
-        free.put(settings.devices[number % len(settings.devices)])
-
-    def work(candidate: Candidate) -> str | None:
-        device = free.get()
-        try:
-            return _train(candidate, device, settings.jobs)
-        finally:
-            free.put(device)
-
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        failures = [failure for failure in pool.map(work, missing) if failure]
+    free = [settings.devices[n % len(settings.devices)] for n in range(settings.jobs)]
+    running: list[tuple[Candidate, str, subprocess.Popen[bytes]]] = []
+    failures: list[str] = []
+    try:
+        while (missing or running) and not stop():
+            while missing and free:
+                candidate, device = missing.pop(0), free.pop(0)
+                running.append((candidate, device, _start(candidate, device, settings.jobs)))
+            time.sleep(_PAUSE)
+            for entry in [entry for entry in running if entry[2].poll() is not None]:
+                running.remove(entry)
+                free.append(entry[1])
+                failures += _told(entry[0], entry[2].returncode)
+    finally:
+        end_children(process for _, _, process in running)
     if failures:
         raise RuntimeError(failures[0])
 
 
-def _train(candidate: Candidate, device: str, jobs: int) -> str | None:
-    """Train one run in a process of its own; return what went wrong, or None."""
-    where = f"{candidate.recipe} {candidate.folder.name}"
+def _start(candidate: Candidate, device: str, jobs: int) -> subprocess.Popen[bytes]:
+    """Start the training of a run in a process of its own."""
     record = candidate.folder.with_suffix(".log")
     record.parent.mkdir(parents=True, exist_ok=True)
-    log.info(f"{where}: training on {device}, log {record}")
+    log.info(f"{_name(candidate)}: training on {device}, log {record}")
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    with record.open("a") as file:
-        status = subprocess.run(
-            [*PROGRAM, "train", *candidate.words, "--device", device],
-            env={"OMP_NUM_THREADS": threads, **os.environ},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
-    log.info(f"{where}: {'failed' if status else 'done'}")
-    if not status:
-        return None
-    said = record.read_text().strip().splitlines()
-    return f"{where} failed: {said[-1] if said else f'exit status {status}'} (log {record})"
+    words = [*PROGRAM, "train", *candidate.words, "--device", device, *plugin_words()]
+    return start_child(words, record, {"OMP_NUM_THREADS": threads, **os.environ})
+
+
+def _told(candidate: Candidate, status: int) -> list[str]:
+    """Say how a training ended; return what went wrong, if anything."""
+    where, record = _name(candidate), candidate.folder.with_suffix(".log")
+    stopped = status in STOPPED
+    log.info(f"{where}: {'stopped' if stopped else 'failed' if status else 'done'}")
+    if stopped or not status:
+        return []
+    return [f"{where} failed: {last_words(record, status)} (log {record})"]
+
+
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.recipe} {candidate.folder.name}"

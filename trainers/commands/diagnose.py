@@ -5,18 +5,15 @@ warpseg diagnose weights OUT --out weights.png                 what DMT makes of
 warpseg diagnose norm RUN --out norm.png                       batch statistics of strong views
 """
 
-import importlib
 import sys
+from json import dumps
+from pathlib import Path
+from typing import Literal
 
-DIAGNOSES = {
-    "labels": ("labels.errors", "how wrong pseudo-labels are, by their confidence (DMT, Figure 1)"),
-    "weights": ("reports.weights", "dynamic weights of pseudo-labels by round (DMT, Figure 6)"),
-    "norm": (
-        "reports.norm_statistics",
-        "what batch norms see of weak and strong views (SimpleBaseline, Figure 1)",
-    ),
-}
-"""Word -> module of `trainers`, with a function of that name, and what it draws."""
+import tyro
+
+from ...shards import Dataset
+from ..drawing import save_picture
 
 
 def diagnose(arguments: list[str]) -> int:
@@ -27,6 +24,115 @@ def diagnose(arguments: list[str]) -> int:
         usage = "usage: warpseg diagnose WHAT ...\n\n" + "\n".join(lines)
         print(usage, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    module, _ = DIAGNOSES[arguments[0]]
-    command = getattr(importlib.import_module(f"..{module}", __package__), arguments[0])
+    command, _ = DIAGNOSES[arguments[0]]
     return command(arguments[1:])
+
+
+def labels(arguments: list[str]) -> int:
+    """Draw the error of pseudo-labels by confidence: `diagnose labels LABELS --data DATA`."""
+
+    def run(folder: tyro.conf.Positional[Path], *, data: Path, out: Path) -> None:
+        """Compare pseudo-labels with the true masks of their images.
+
+        Args:
+            folder: folder that `warpseg pseudo-label` made, without a threshold
+            data: the data set whose images it labels
+            out: picture to write
+        """
+        from ..labels.errors import count_errors, draw_errors
+
+        errors = count_errors(Dataset.open(data), folder)
+        save_picture(draw_errors(errors, f"pseudo-labels {folder.name}"), out)
+        print(dumps({"labels": str(folder), **errors.to_json()}))
+
+    tyro.cli(run, args=arguments, prog="warpseg diagnose labels")
+    return 0
+
+
+def weights(arguments: list[str]) -> int:
+    """Draw Figure 6 of DMT: `diagnose weights OUT --out weights.png`."""
+
+    def run(
+        path: tyro.conf.Positional[Path],
+        *,
+        out: Path,
+        network: Literal["a", "b"] = "b",
+        data: Path | None = None,
+        samples: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Draw the pseudo-labels of every phase and their weights for the network that learns them.
+
+        Args:
+            path: folder of a finished dmt recipe of two networks, or of one
+            out: picture to write
+            network: the network that learns
+            data: the data set; the one of the run when not given
+            samples: number of images
+            seed: seed of the crops
+        """
+        from ..reports.weights import draw_weights
+
+        drawn = draw_weights(path, network, data=data, samples=samples, seed=seed)
+        save_picture(drawn, out)
+        print(out)
+
+    tyro.cli(run, args=arguments, prog="warpseg diagnose weights")
+    return 0
+
+
+def norm(arguments: list[str]) -> int:
+    """Draw what batch norms see of weak and strong views: `diagnose norm RUN --out norm.png`."""
+
+    def run(
+        path: tyro.conf.Positional[Path],
+        *,
+        out: Path,
+        data: Path | None = None,
+        view: str | None = None,
+        batches: int = 8,
+        batch_size: int = 8,
+        layers: int = 3,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        """Compare the batch statistics of weak and strong views, layer by layer.
+
+        Args:
+            path: a run's folder or a checkpoint
+            out: picture to write
+            data: the data set; the one of the run when not given
+            view: the strong view; the run's own, or sda, when not given
+            batches: batches of each view
+            batch_size: images of a batch
+            layers: layers whose channels are drawn
+            seed: seed of the views
+            device: auto, cpu, cuda or cuda:N
+        """
+        from ..reports.norm_statistics import draw_statistics, measure_norms
+
+        found = measure_norms(
+            path,
+            data=data,
+            view=view,
+            batches=batches,
+            batch_size=batch_size,
+            seed=seed,
+            device=device,
+        )
+        title = f"{path.name}: what batch norms see"
+        save_picture(draw_statistics(found, title, layers), out)
+        for layer in found:
+            row = {"mean_shift": layer.mean_shift, "variance_shift": layer.variance_shift}
+            print(dumps({"layer": layer.name, "channels": layer.mean.shape[1], **row}))
+
+    tyro.cli(run, args=arguments, prog="warpseg diagnose norm")
+    return 0
+
+
+DIAGNOSES = {
+    "labels": (labels, "how wrong pseudo-labels are, by their confidence (DMT, Figure 1)"),
+    "weights": (weights, "dynamic weights of pseudo-labels by round (DMT, Figure 6)"),
+    "norm": (norm, "what batch norms see of weak and strong views (SimpleBaseline, Figure 1)"),
+}
+"""Word -> its command and what that draws."""

@@ -1,6 +1,5 @@
 """The verbs that use a trained network: evaluate, predict, export and pseudo-label."""
 
-from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -8,17 +7,12 @@ from typing import Annotated
 import tyro
 
 from ...pipelines.settings import LoaderSettings
-from ...shards import Dataset
+from ...plain import environment_number, printable
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
-from ..engine.runtime import Precision, close_runtime, open_runtime
-from ..engine.stopping import Stopped, terminating
-from ..engine.streams import open_subset
-from ..labels.labeling import LabelingSettings, label_subset
-from ..labels.statistics import label_table
-from ..runs.folder import open_trained, score
-from ..scoring.export import Graph, TrainedNetwork, export_network
-from ..scoring.predict import PredictSettings, predict_images
+from ..engine.speed import Precision
+from ..labels.settings import LabelingSettings
+from ..scoring.settings import Graph, PredictSettings
 
 READING = LoaderSettings()
 DRAWING = PredictSettings()
@@ -51,22 +45,21 @@ def evaluate(arguments: list[str]) -> int:
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
-        trained = open_trained(path, network=network)
-        dataset = _data_of(trained, path, data)
-        runtime = open_runtime(device, precision)
-        start_logging(runtime.rank)
-        try:
-            result = score(
-                runtime.place(trained.network),
-                dataset.subset(subset),
-                runtime,
-                normalization=trained.normalization,
-                evaluation=evaluation,
-                loader=loader,
-            )
-        finally:
-            close_runtime()
-        if runtime.rank == 0:
+        from .api import evaluate
+
+        rank = environment_number("RANK", 0)
+        start_logging(rank)
+        result = evaluate(
+            path,
+            data=data,
+            subset=subset,
+            network=network,
+            evaluation=evaluation,
+            loader=loader,
+            precision=precision,
+            device=device,
+        )
+        if rank == 0:
             print(result.table())
             print(dumps({"run": str(path), "subset": subset, **result.to_json()}))
 
@@ -101,15 +94,21 @@ def predict(arguments: list[str]) -> int:
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
-        runtime = open_runtime(device, precision)
-        start_logging(runtime.rank)
-        trained = replace(open_trained(path, network=network), evaluation=evaluation)
-        runtime.place(trained.network)
-        done = predict_images(
-            trained, images, out, settings, device=runtime.device, dtype=runtime.dtype
+        from .api import predict
+
+        start_logging(environment_number("RANK", 0))
+        done = predict(
+            path,
+            images,
+            out,
+            settings=settings,
+            evaluation=evaluation,
+            network=network,
+            precision=precision,
+            device=device,
         )
         for sentence in done.skipped:
-            print(f"skipped: {sentence}")
+            print(f"skipped: {printable(sentence)}")
         print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
@@ -140,6 +139,9 @@ def export(arguments: list[str]) -> int:
             graph_size: height and width of the graph's images
             overwrite: replace an earlier export
         """
+        from ..runs.folder import open_trained
+        from ..scoring.export import export_network
+
         export_network(
             open_trained(path, network=network),
             out,
@@ -173,7 +175,8 @@ def pseudo_label(arguments: list[str]) -> int:
     ) -> None:
         """Label images of a data set; the labels are shards that training reads.
 
-        The same words go on with what was interrupted. SIGTERM stops it, exit status 0.
+        The same words go on with what was interrupted. SIGTERM and Ctrl-C stop it, exit status
+        143 and 130.
 
         Args:
             path: a run's folder, a checkpoint or an export
@@ -187,8 +190,16 @@ def pseudo_label(arguments: list[str]) -> int:
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
+        from ..engine.runtime import close_runtime, open_runtime
+        from ..engine.stopping import Stopped, terminating
+        from ..engine.streams import open_subset
+        from ..labels.labeling import label_subset
+        from ..labels.statistics import label_table
+        from ..runs.folder import open_trained
+        from .api import data_of
+
         trained = open_trained(path, network=network)
-        dataset = _data_of(trained, path, data)
+        dataset = data_of(trained, data, None if split is None else [])
         sides = ("labeled", "unlabeled", "all")
         images = (
             open_subset(dataset, subset, split or trained.origin.get("split"))
@@ -203,8 +214,8 @@ def pseudo_label(arguments: list[str]) -> int:
                     trained, images, out, settings, runtime, loader=loader, stop=stop
                 )
         except Stopped as stopped:
-            print(f"{stopped}; the same command goes on")
-            return
+            told = f"{stopped}; the same command goes on"
+            raise Stopped("" if runtime.rank else told, stop.number) from None
         finally:
             close_runtime()
         if runtime.rank == 0:
@@ -213,18 +224,6 @@ def pseudo_label(arguments: list[str]) -> int:
 
     tyro.cli(run, args=arguments, prog="warpseg pseudo-label")
     return 0
-
-
-def _data_of(trained: TrainedNetwork, path: Path, data: Path | None) -> Dataset:
-    """Open the data set that is named, or that of the run; ValueError where classes differ."""
-    dataset = Dataset.open(data or trained.origin["data"])
-    if dataset.classes != trained.classes:
-        raise ValueError(
-            f"{path} knows {len(trained.classes)} classes ({', '.join(trained.classes)}), but "
-            f"{dataset.root} has {len(dataset.classes)} ({', '.join(dataset.classes)}); "
-            "choose the data set that it was trained for with --data"
-        )
-    return dataset
 
 
 def _protocol(arguments: list[str]) -> EvaluationSettings:
@@ -239,4 +238,6 @@ def _protocol(arguments: list[str]) -> EvaluationSettings:
             f"name the run first, and {arguments[0]} after it: settings that are not given are "
             "the run's own"
         )
+    from ..runs.folder import open_trained
+
     return open_trained(Path(arguments[0])).evaluation

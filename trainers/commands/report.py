@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from ...shards.archive import write_text
 from ..reports.page import page
 from ..reports.report import report as build_report
 
@@ -28,9 +29,9 @@ def report(arguments: list[str]) -> int:
         made = build_report(runs)
         print(made.table())
         if json is not None:
-            json.write_text(dumps(made.to_json(), indent=2) + "\n")
+            write_text(json, dumps(made.to_json(), indent=2) + "\n")
         if html is not None:
-            html.write_text(page(made))
+            write_text(html, page(made))
 
     tyro.cli(run, args=arguments, prog="warpseg report")
     return 0

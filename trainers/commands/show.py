@@ -5,10 +5,9 @@ from pathlib import Path
 import tyro
 
 from ...shards import Dataset
+from ..drawing import save_picture
 from ..methods.rounds import RoundsSettings
 from ..recipes.registry import find_recipe
-from ..reports.views import draw_labels, draw_views
-from ..runs.folder import open_trained
 
 
 def show(arguments: list[str]) -> int:
@@ -41,6 +40,9 @@ def show(arguments: list[str]) -> int:
             samples: number of images
             seed: seed of the views
         """
+        from ..reports.views import draw_labels, draw_views
+        from ..runs.folder import open_trained
+
         settings = find_recipe(recipe)
         if isinstance(settings, RoundsSettings):
             settings = settings.example()
@@ -54,7 +56,7 @@ def show(arguments: list[str]) -> int:
             raise ValueError("--network weighs pseudo-labels: name them with --labels")
         else:
             sheet = draw_views(dataset, split, settings, samples=samples, seed=seed)
-        sheet.save(out)
+        save_picture(sheet, out)
         print(out)
 
     tyro.cli(run, args=arguments, prog="warpseg show")

@@ -1,117 +1,113 @@
-"""The verbs train and report."""
+"""The verb `train`: its words, and which recipe they change."""
 
-import os
-from collections.abc import Callable
+import dataclasses
+import inspect
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from ...plain import environment_number, read_json, shown
+from ...plugins import load_plugins, require_plugins
 from ..engine.journal import start_logging
-from ..engine.settings import RunSettings, from_plain
+from ..engine.settings import RunSettings
+from ..engine.yaml_text import read_yaml
 from ..methods.rounds import RoundsSettings
-from ..recipes.registry import RECIPES, find_recipe
-from ..runs.rounds.run import run_one_part, run_rounds
-from ..runs.rounds.summary import table as rounds_table
-from ..runs.train import train as run_training
+from ..recipes.changes import change_settings, spread_words
+from ..recipes.registry import find_recipe
+
+USAGE = """\
+usage: warpseg train RECIPE --data DATA --out RUN [--split NAME] [--resume]
+                     [--any.setting value ...]
+       warpseg train --config FILE.yaml --data DATA --out RUN ...
+       warpseg train --only PART --out OUT     one part of rounds
+
+warpseg train RECIPE --help lists its settings. A recipe reads METHOD-DATASET-NETWORK and trains on
+any data set of its kind."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWords:
+    """Train a network."""
+
+    data: Path
+    """folder that `warpseg convert` made"""
+    out: Path
+    """folder for the run; of rounds for all runs and labels, one for each part of the plan"""
+    split: str | None = None
+    """a split that `warpseg split` made; without one, all masks are used"""
+    resume: bool = False
+    """go on from the folder's last checkpoint, if it has one; of rounds, parts that are finished
+    are not done again"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunWords(TrainWords):
+    """Train a network."""
+
+    profile: int = 0
+    """number of steps to profile, once the run is warm, into OUT/profile"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsWords(TrainWords):
+    """Train in rounds: networks label images for each other.
+
+    Any option of a single run holds for all parts: --num-steps is the total, divided over them as
+    the recipe does; --batch-size, --optimizer.lr, --log-every and the like are copied to each.
+    """
+
+    jobs: int = 1
+    """parts that do not need each other run side by side, each on a GPU of its own"""
 
 
 def train(arguments: list[str]) -> int:
     """Train by a recipe: `train RECIPE --data DATA --out RUN`, or by `--config FILE.yaml`."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_recipe_list())
+        from ..recipes.listing import recipe_list
+
+        print(f"{USAGE}\n\nrecipes by method and data set\n\n{recipe_list()}")
         return 0 if arguments else 2
     if arguments[0] == "--only":
         return _train_part(arguments)
+    _load_recorded(arguments)
     recipe, settings, rest = _read_recipe(arguments)
-    run = _rounds_command if isinstance(settings, RoundsSettings) else _run_command
-    tyro.cli(run(recipe, settings), args=rest, prog=f"warpseg train {recipe}")
+    words = _parse(recipe, settings, rest)
+    from ..runs.start import start
+
+    given = {field.name: getattr(words, field.name) for field in dataclasses.fields(words)}
+    summary = start(given.pop("settings"), recipe=recipe, **given)
+    if summary is not None:
+        from ..runs.rounds.summary import table
+
+        print(table(summary))
     return 0
 
 
-def _run_command(recipe: str, settings: Any) -> Callable[..., None]:
-    """Return the command that trains by a recipe: its flags are the recipe's settings."""
-
-    def run(
-        *,
-        data: Path,
-        out: Path,
-        settings: Any = settings,
-        split: str | None = None,
-        resume: bool = False,
-        device: str = "auto",
-        profile: int = 0,
-    ) -> None:
-        """Train a network.
-
-        Args:
-            data: folder that `warpseg convert` made
-            out: folder for the run
-            settings: the recipe
-            split: a split that `warpseg split` made; without one, all masks are used
-            resume: go on from the folder's last checkpoint, if it has one
-            device: auto, cpu, cuda or cuda:N
-            profile: number of steps to profile, once the run is warm, into OUT/profile
-        """
-        run_training(
-            settings,
-            data=data,
-            out=out,
-            split=split,
-            resume=resume,
-            device=device,
-            recipe=recipe,
-            profile=profile,
-        )
-
-    run.__annotations__["settings"] = Annotated[type(settings), tyro.conf.arg(name="")]
-    return run
-
-
-def _rounds_command(recipe: str, settings: Any) -> Callable[..., None]:
-    """Return the command that trains in rounds by a recipe."""
-
-    def run(
-        *,
-        data: Path,
-        out: Path,
-        settings: Any = settings,
-        split: str | None = None,
-        resume: bool = False,
-        device: str = "auto",
-        jobs: int = 1,
-    ) -> None:
-        """Train in rounds: networks label images for each other.
-
-        Args:
-            data: folder that `warpseg convert` made
-            out: folder for all runs and labels, one for each part of the plan
-            settings: the recipe
-            split: a split that `warpseg split` made
-            resume: go on where it was interrupted; what is finished is not done again
-            device: auto, cpu, cuda or cuda:N
-            jobs: parts that do not need each other run side by side, each on a GPU of its own
-        """
-        start_logging(int(os.environ.get("RANK", 0)))
-        summary = run_rounds(
-            settings,
-            data=data,
-            out=out,
-            split=split,
-            resume=resume,
-            device=device,
-            jobs=jobs,
-            recipe=recipe,
-        )
-        if summary is not None:
-            print(rounds_table(summary))
-
-    run.__annotations__["settings"] = Annotated[type(settings), tyro.conf.arg(name="")]
-    return run
+def _parse(recipe: str, settings: RunSettings | RoundsSettings, words: list[str]) -> Any:
+    """Return the words of a recipe's command line: those of `TrainWords`, and its settings."""
+    kind = RoundsWords if isinstance(settings, RoundsSettings) else RunWords
+    settings, words = spread_words(settings, words, [f.name for f in dataclasses.fields(kind)])
+    unnamed = Annotated[type(settings), tyro.conf.arg(name="")]
+    made = dataclasses.make_dataclass(
+        "Words",
+        [("settings", unnamed, dataclasses.field(default_factory=lambda: settings))],
+        bases=(kind,),
+        frozen=True,
+        kw_only=True,
+    )
+    return tyro.cli(
+        made, args=words, prog=f"warpseg train {recipe}", description=inspect.getdoc(kind)
+    )
 
 
 def _train_part(arguments: list[str]) -> int:
     """Do one part of rounds that were begun: `train --only PART --out OUT`."""
+
+    from ..runs.rounds.run import run_one_part
 
     def run(*, only: str, out: Path, device: str = "auto") -> None:
         """Train or label one part of rounds whose folder `warpseg train RECIPE` has begun.
@@ -121,11 +117,22 @@ def _train_part(arguments: list[str]) -> int:
             out: folder of the rounds
             device: auto, cpu, cuda or cuda:N
         """
-        start_logging(int(os.environ.get("RANK", 0)))
+        start_logging(environment_number("RANK", 0))
         run_one_part(out, only, device=device)
 
     tyro.cli(run, args=arguments, prog="warpseg train")
     return 0
+
+
+def _load_recorded(arguments: list[str]) -> None:
+    """Load the plugins of the run that `--resume` goes on with: they may hold its recipe."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    if "--resume" not in words or "--out" not in words[:-1]:
+        return
+    file = Path(words[words.index("--out") + 1]) / "settings.json"
+    if file.is_file():
+        held = read_json(file, dict[str, Any], "bring it back from a copy of the run")
+        require_plugins(held.get("plugins", ()), file.parent)
 
 
 def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSettings, list[str]]:
@@ -136,25 +143,25 @@ def _read_recipe(arguments: list[str]) -> tuple[str, RunSettings | RoundsSetting
         raise ValueError(
             "train takes a RECIPE or --config FILE.yaml first; see warpseg train --help"
         )
-    import yaml
-
     path = Path(arguments[1])
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--config {path} is no file")
     try:
-        changes: Any = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from None
-    if not isinstance(changes, dict) or "recipe" not in changes:
+        changes: Any = read_yaml(path.read_text(encoding="utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no YAML: it is not in UTF-8 ({error.reason})") from None
+    recipe = changes.pop("recipe", None) if isinstance(changes, dict) else None
+    if not isinstance(recipe, str):
         raise ValueError(f"{path} needs a line 'recipe: NAME', the recipe that it changes")
-    base = find_recipe(changes.pop("recipe"))
-    return path.stem, from_plain(type(base), changes, base), arguments[2:]
+    _load_named(changes.pop("plugins", []), path)
+    try:
+        return path.stem, change_settings(find_recipe(recipe), changes), arguments[2:]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
-def _recipe_list() -> str:
-    names = "\n".join(f"  {name}" for name in RECIPES)
-    return (
-        "usage: warpseg train RECIPE --data DATA --out RUN [--split NAME] [--resume]\n"
-        "                     [--any.setting value ...]\n"
-        "       warpseg train --config FILE.yaml --data DATA --out RUN ...\n"
-        "       warpseg train --only PART --out OUT     one part of rounds\n\n"
-        f"recipes:\n{names}\n\nwarpseg train RECIPE --help lists its settings."
-    )
+def _load_named(plugins: Any, path: Path) -> None:
+    """Load the plugins that a file of settings names, by paths from its own folder."""
+    if not isinstance(plugins, list) or not all(isinstance(name, str) for name in plugins):
+        raise ValueError(f"{path}: plugins is a list of files of Python; got {shown(plugins)}")
+    load_plugins(path.parent / name for name in plugins)

@@ -1,7 +1,22 @@
 """The loop of every method: stages, runtime, optimizers, streams, checkpoints, settings."""
 
-from .settings import RunSettings
-from .stages import Engine, Method, Stage
-from .streams import Batches, StreamSpec
+from typing import TYPE_CHECKING
 
-__all__ = ["Batches", "Engine", "Method", "RunSettings", "Stage", "StreamSpec"]
+from ...lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .settings import RunSettings as RunSettings
+    from .stages import Engine as Engine
+    from .stages import Method as Method
+    from .stages import Stage as Stage
+    from .streams import Batches as Batches
+    from .streams import StreamSpec as StreamSpec
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        ".settings": ("RunSettings",),
+        ".stages": ("Engine", "Method", "Stage"),
+        ".streams": ("Batches", "StreamSpec"),
+    },
+)

@@ -1,41 +1,88 @@
-"""What a run says while it works: metrics.jsonl, a progress line, and TensorBoard where it is
-installed."""
+"""What a run says while it works: metrics.jsonl, a progress line, and the loggers it names."""
 
 import json
 import logging
-import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-import torch
-
+from ...plain import one_line, parse_json, printable, typed
+from ...shards.archive import write_text
 from ..tables import decimal
+from .loggers import Logger
 
 log = logging.getLogger("warpseg")
+
+FILE = "metrics.jsonl"
+"""Its name in a run's folder."""
+
+
+class Row(TypedDict):
+    """One line of metrics.jsonl, of training or of an evaluation; further keys are kept."""
+
+    step: int
+    losses: NotRequired[dict[str, float]]
+    lr: NotRequired[dict[str, float]]
+    seconds: NotRequired[float]
+    images_per_second: NotRequired[float | None]
+    data_wait: NotRequired[float | None]
+    peak_memory: NotRequired[float | None]
+    miou: NotRequired[float | None]
+    accuracy: NotRequired[float | None]
+    iou: NotRequired[dict[str, float | None]]
+    evaluation: NotRequired[str]
+    networks: NotRequired[dict[str, float | None]]
+
+
+class _Printable(logging.Formatter):
+    """Messages in which names from outside move no cursor; line breaks of ours stay."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message of a record."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
 
 
 def start_logging(rank: int = 0) -> None:
     """Send the program's messages to standard error: all of rank 0's, only warnings of the
     others'."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(message)s"))
+    handler.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log.setLevel(logging.INFO)
+
+
+def read_rows(file: Path, *, cut: bool = True) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl, without a last one that a kill cut short (unless `cut` is
+    off). Raises ValueError naming the line for one that is no row."""
+    lines = file.read_bytes().splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(typed(parse_json(line), Row))
+        except ValueError as error:
+            if cut and number == len(lines):
+                break
+            raise ValueError(
+                f"{file} line {number} is no row of metrics ({one_line(error)}); remove the line"
+            ) from None
+    return rows
 
 
 class Journal:
-    """The record of one run: rows of metrics.jsonl and their progress lines.
+    """The record of one run: rows of metrics.jsonl and their progress lines, and loggers.
 
     With `run` None, on ranks that only take part, nothing is written.
     """
 
-    def __init__(self, run: Path | None, num_steps: int, *, tensorboard: bool = False) -> None:
-        self.path = run and run / "metrics.jsonl"
+    def __init__(self, run: Path | None, num_steps: int, *, loggers: Sequence[Logger] = ()) -> None:
+        self.path = run and run / FILE
         self.num_steps = num_steps
-        self.board = open_tensorboard(run) if run and tensorboard else None
+        self.loggers = loggers
         self.restart(0)
 
     def restart(self, step: int) -> None:
@@ -48,12 +95,12 @@ class Journal:
     def rewind(self, step: int) -> None:
         """Drop the rows of steps after `step`, which a resumed run writes again."""
         self.restart(step)
+        for logger in self.loggers:
+            logger.rewind(step)
         if self.path is None or not self.path.exists():
             return
-        rows = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
-        aside = self.path.with_suffix(".partial")
-        aside.write_text("".join(line + "\n" for line in rows))
-        os.replace(aside, self.path)
+        rows = [row for row in read_rows(self.path) if row["step"] <= step]
+        write_text(self.path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def training(
         self,
@@ -82,7 +129,9 @@ class Journal:
                 **({} if skipped is None else {"skipped": dict(skipped)}),
             }
         )
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        # Terms of single classes are for the record alone.
+        told = {name: value for name, value in losses.items() if ":" not in name}
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in told.items())
         rates = ", ".join(f"{value:.2e}" for value in lr.values())
         log.info(
             f"step {step}/{self.num_steps}  {terms}  lr {rates}  {rate:.1f} images/s  "
@@ -103,13 +152,12 @@ class Journal:
         """Tell whether the record holds an evaluation of this step."""
         if self.path is None or not self.path.exists():
             return False
-        rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-        return any(row["step"] == step and "losses" not in row for row in rows)
+        return any(row["step"] == step and "losses" not in row for row in read_rows(self.path))
 
     def close(self) -> None:
         """Flush what is still in memory."""
-        if self.board is not None:
-            self.board.close()
+        for logger in self.loggers:
+            logger.close()
 
     def _write(self, row: dict[str, Any]) -> None:
         if self.path is None:
@@ -122,47 +170,20 @@ class Journal:
                 f"{self.path} could not be written ({error}); see that its folder is there and has "
                 "room, and use --resume"
             ) from error
-        if self.board is not None:
-            for name, value in _scalars(row):
-                self.board.add_scalar(name, value, row["step"])
+        for logger in self.loggers:
+            logger.row(row)
 
 
 def peak_memory_mib() -> float:
     """Return the most memory held so far, in MiB: of the GPU's allocator, or of this process on a
     CPU."""
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def open_tensorboard(run: Path) -> Any:
-    """Return a TensorBoard writer into the run's folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise RuntimeError(
-            'TensorBoard is not installed; run: pip install "warpseg[tensorboard]"'
-        ) from error
-    return SummaryWriter(run / "tensorboard")
-
-
 def _told(skipped: Mapping[str, int] | None) -> str:
     counts = [f"{count} {stream}" for stream, count in (skipped or {}).items() if count]
     return f"  skipped as corrupt: {', '.join(counts)}" if counts else ""
-
-
-def _scalars(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    scalars: list[tuple[str, float]] = []
-    for name, value in row.items():
-        if isinstance(value, Mapping):
-            scalars += _scalars(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and name != "step":
-            scalars.append((prefix + name, value))
-    return scalars
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")

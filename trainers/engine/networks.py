@@ -1,11 +1,15 @@
 """The network of a run, as settings."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+from ...plain import shown
+from .yaml_text import read_yaml
 
-from ...models import SegmentationNetwork, build_network, set_batch_norm_momentum
+if TYPE_CHECKING:
+    from ...models import SegmentationNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,19 +30,33 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         for word in self.options:
             if "=" not in word:
-                raise ValueError(f"--network.options takes name=value; got {word!r}")
+                raise ValueError(f"--network.options takes name=value; got {shown(word)}")
         if self.batch_norm_momentum is not None and not 0 < self.batch_norm_momentum <= 1:
             raise ValueError(
                 f"--network.batch-norm-momentum must lie in (0, 1]; got {self.batch_norm_momentum}"
             )
 
     def parsed_options(self) -> dict[str, Any]:
-        """Return the options as keyword arguments of the builder."""
-        words = (word.split("=", 1) for word in self.options)
-        return {name: yaml.safe_load(value) for name, value in words}
+        """Return the options as keyword arguments of the builder.
+
+        Raises ValueError for a value that is neither a word, a number nor a list of them.
+        """
+        options = {}
+        for word in self.options:
+            name, value = word.split("=", 1)
+            found = read_yaml(value, f"--network.options {shown(word)}")
+            for part in found if isinstance(found, list) else [found]:
+                if not isinstance(part, str | int | float | None):
+                    raise ValueError(
+                        f"--network.options {shown(word)} takes a word, a number or a list of them"
+                    )
+            options[name] = found
+        return options
 
     def build(self, num_classes: int, *, weights: str | None = None) -> SegmentationNetwork:
         """Build the network on the CPU, with other weights than the settings' if given."""
+        from ...models import build_network, set_batch_norm_momentum
+
         network = build_network(
             self.name, num_classes, weights or self.weights, **self.parsed_options()
         )

@@ -1,14 +1,17 @@
 """Optimizers and learning-rate schedules of the papers, as settings."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,8 @@ def build_optimizer(
     A network says by `parameter_groups()` what its backbone is. Raises RuntimeError where apex is
     asked for and cannot serve.
     """
+    import torch
+
     backbone: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for network in networks:

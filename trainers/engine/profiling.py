@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from ...shards.archive import write_text
+
 WARM_STEPS = 5
 """Steps before the first that is profiled: compiling and choosing algorithms are over by then."""
 _ROWS = 40
@@ -51,7 +53,7 @@ class StepProfiler:
         if not on_gpu:
             orders = ["self_cpu_time_total", "self_cpu_memory_usage"]
         tables = [averages.table(sort_by=order, row_limit=_ROWS) for order in orders]
-        (self.folder / f"operators-{self.rank}.txt").write_text("\n\n".join(tables) + "\n")
+        write_text(self.folder / f"operators-{self.rank}.txt", "\n\n".join(tables) + "\n")
         if on_gpu:
             torch.cuda.memory._dump_snapshot(str(self.folder / f"memory-{self.rank}.pickle"))
             torch.cuda.memory._record_memory_history(enabled=None)

@@ -41,6 +41,9 @@ class EvaluationSettings:
     """Label the mirrored image, too, and average."""
     average: Literal["softmax", "logits"] = "softmax"
     """What is averaged over windows, scales and flips."""
+    by: str | None = None
+    """Also score each group of images by itself: scene (the file's name up to its first _ or -),
+    folder, a regular expression with one group, or a file of names and groups."""
 
     def __post_init__(self) -> None:
         for name in ("crop_size", "size", "bound", "pad_to"):

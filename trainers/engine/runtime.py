@@ -4,12 +4,11 @@ for both."""
 import copy
 import inspect
 import logging
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,8 +16,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ...plain import environment_number
 from .networks import NetworkSettings
-from .speed import SpeedSettings
+from .speed import Precision, SpeedSettings
 
 # Each rank keeps its own batch-norm statistics; PyTorch 2.15 gave the flag another name.
 KEEP_BUFFERS = (
@@ -28,8 +28,6 @@ KEEP_BUFFERS = (
 )
 
 log = logging.getLogger("warpseg")
-
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 @dataclass(kw_only=True)
@@ -129,17 +127,29 @@ class Runtime:
         dist.all_reduce(value)
         return value / self.world_size
 
+    def total(self, value: Tensor) -> Tensor:
+        """Return the sum over the ranks of a tensor that takes no gradient, in its own dtype."""
+        if self.world_size == 1:
+            return value
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value
+
     def average_buffers(self, networks: Iterable[nn.Module]) -> None:
         """Give all ranks the mean of each buffer (integers rounded down), so all hold one network.
 
         Batch norms see each rank's images alone; without this, ranks would score, and a resumed
-        run go on with, other statistics than rank 0's.
+        run go on with, other statistics than rank 0's. Modules that say `same_on_ranks` have seen
+        all ranks' images already, and are left as they are.
         """
         if self.world_size == 1:
             return
         kinds: dict[torch.dtype, list[Tensor]] = {}
-        for network in networks:
-            for buffer in network.buffers():
+        modules = [module for network in networks for module in network.modules()]
+        for module in modules:
+            if getattr(module, "same_on_ranks", False):
+                continue
+            for buffer in module.buffers(recurse=False):
                 kinds.setdefault(buffer.dtype, []).append(buffer)
         for dtype, buffers in kinds.items():
             joined = torch.cat([buffer.flatten() for buffer in buffers])
@@ -153,11 +163,15 @@ class Runtime:
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on any rank. A synchronisation point."""
+        return bool(self.largest(float(flag))[0])
+
+    def largest(self, *values: float) -> list[float]:
+        """Return the largest of each value over the ranks. A synchronisation point."""
         if self.world_size == 1:
-            return flag
-        value = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return bool(value.item())
+            return list(values)
+        joined = torch.tensor(values, device=self.device)
+        dist.all_reduce(joined, op=dist.ReduceOp.MAX)
+        return joined.tolist()
 
     def gather(self, value: object) -> list:
         """Return the plain values of all ranks on rank 0, an empty list elsewhere."""
@@ -194,7 +208,9 @@ def open_runtime(
     `device` "auto" is this rank's GPU where there is one and the CPU elsewhere. Raises ValueError
     for a word that names no device and RuntimeError for a GPU that is not there.
     """
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = environment_number("RANK", 0), environment_number("WORLD_SIZE", 1)
+    if world_size < 1 or rank >= world_size:
+        raise ValueError(f"RANK {rank} of WORLD_SIZE {world_size} is no rank: see torchrun")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if re.fullmatch(r"cpu|cuda(:\d+)?", device) is None:
@@ -206,7 +222,7 @@ def open_runtime(
         )
     chosen = torch.device(device)
     if chosen.type == "cuda" and chosen.index is None:
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        chosen = torch.device("cuda", environment_number("LOCAL_RANK", 0))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.benchmark = True

@@ -17,13 +17,19 @@ from ...pipelines.settings import (
     NormalizationSettings,
     StrongSettings,
 )
+from ...plain import one_line, shown
+from .loggers import LOGGERS
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .protocol import EvaluationSettings
-from .runtime import Precision
-from .speed import SpeedSettings
+from .speed import Precision, SpeedSettings
 
 T = TypeVar("T")
+
+LARGEST = 2**53
+"""Numbers of settings lie below it in size, so that they are exact wherever they go."""
+TOLD_ALONE = ("ranks",)
+"""Settings that change what a run says, not what it computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,8 @@ class RunSettings:
     """optimizer steps of the run"""
     accumulate: int = 1
     """batches whose mean gradient makes one step"""
+    ranks: int = 1
+    """ranks that the batch sizes are made for: a run on others says what differs"""
     precision: Precision = "auto"
     """auto is bf16 or fp16 on a GPU and fp32 on a CPU"""
     seed: int = 0
@@ -57,18 +65,49 @@ class RunSettings:
     keep_checkpoints: bool = False
     """keep each checkpoint under RUN/checkpoints, not only the last"""
     tensorboard: bool = False
-    """write TensorBoard events into the run's folder (extra: tensorboard)"""
+    """the same as --logger tensorboard"""
+    logger: tuple[str, ...] = ()
+    """further records of the run: tensorboard (extra: tensorboard), or those of plugins"""
 
     def __post_init__(self) -> None:
-        positive = ("batch_size", "num_steps", "accumulate", "log_every", "checkpoint_every")
+        positive = ("batch_size", "num_steps", "accumulate", "ranks", "log_every")
+        positive += ("checkpoint_every",)
         for name in positive:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
+        if self.evaluate_every < 0 or self.seed < 0:
+            name = "seed" if self.seed < 0 else "evaluate-every"
+            raise ValueError(f"--{name} must be 0 or more")
+        check_numbers(self)
+        for name in self.logger:
+            LOGGERS.find(name)
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Names of the loggers, that of the older flag among them."""
+        return ("tensorboard",) * self.tensorboard + self.logger
+
+    @classmethod
+    def of_older(cls, plain: dict[str, Any]) -> dict[str, Any]:
+        """Return the plain settings of a file that may be older than some of them, with what the
+        file meant by not having them where that is not the default."""
+        return plain
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation that the method trains with, for drawing it."""
         return StrongSettings(view="none")
+
+
+def check_numbers(settings: Any, where: str = "--") -> None:
+    """Raise ValueError naming the flag of a setting that is NaN, infinite or beyond LARGEST."""
+    for entry in dataclasses.fields(settings):
+        value, flag = getattr(settings, entry.name), where + entry.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, flag + ".")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not -LARGEST < number < LARGEST:
+                raise ValueError(f"{flag} must be a number below 2**53; got {shown(number)}")
 
 
 def to_plain(value: Any) -> Any:
@@ -87,17 +126,21 @@ def from_plain(kind: type[T], plain: dict[str, Any], base: T | None = None, wher
     settings do not have.
     """
     hints = typing.get_type_hints(kind)
-    unknown = sorted(set(plain) - set(hints))
+    unknown = sorted((name for name in plain if name not in hints), key=str)
     if unknown:
+        name = unknown[0] if isinstance(unknown[0], str) else shown(unknown[0])
         raise ValueError(
-            f"no setting {where}{unknown[0]}; there are: {', '.join(where + h for h in hints)}"
+            f"no setting {one_line(where + name)}; there are: {', '.join(where + h for h in hints)}"
         )
     values: dict[str, Any] = {}
     for name, value in plain.items():
         default = None if base is None else getattr(base, name)
         held = _levels(name, value) if base is None else value
         values[name] = _convert(hints[name], held, default, f"{where}{name}")
-    return kind(**values) if base is None else dataclasses.replace(cast(Any, base), **values)
+    made = kind(**values) if base is None else dataclasses.replace(cast(Any, base), **values)
+    if isinstance(made, NetworkSettings):
+        made.parsed_options()  # on the command line, the network's builder asks for them
+    return made
 
 
 def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
@@ -107,27 +150,29 @@ def _convert(hint: Any, value: Any, base: Any, where: str) -> Any:
         hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ValueError(f"setting {where} is a group of settings; got {value!r}")
+            raise ValueError(f"setting {where} is a group of settings; got {shown(value)}")
         return from_plain(hint, value, base, where + ".")  # pyright: ignore[reportArgumentType]
     if typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
         if not isinstance(value, tuple | list):
-            raise ValueError(f"setting {where} takes a list of values; got {value!r}")
+            raise ValueError(f"setting {where} takes a list of values; got {shown(value)}")
         kinds = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
         if len(kinds) != len(value):
-            raise ValueError(f"setting {where} takes {len(kinds)} values; got {value!r}")
+            raise ValueError(f"setting {where} takes {len(kinds)} values; got {shown(value)}")
         return tuple(_convert(k, v, None, where) for k, v in zip(kinds, value, strict=True))
     if typing.get_origin(hint) is Literal:
-        if value not in typing.get_args(hint):
-            raise ValueError(f"setting {where} is one of {typing.get_args(hint)}; got {value!r}")
+        if not isinstance(value, str | int) or value not in typing.get_args(hint):
+            raise ValueError(
+                f"setting {where} is one of {typing.get_args(hint)}; got {shown(value)}"
+            )
         return value
     if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 2e-4, without a point, as a word
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if isinstance(hint, type) and type(value) is not hint:
-        raise ValueError(f"setting {where} takes {hint.__name__}; got {value!r}")
+        raise ValueError(f"setting {where} takes {hint.__name__}; got {shown(value)}")
     return value
 
 
@@ -140,13 +185,15 @@ def _levels(name: str, value: Any) -> Any:
 
 def first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Name the first setting in which two plain forms differ, with both values; None when they
-    agree."""
+    agree, but for what nothing that is computed depends on."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
+            if name in TOLD_ALONE:
+                continue
             found = first_difference(
                 _levels(name, old.get(name)), new.get(name), f"{where}.{name}" if where else name
             )
             if found:
                 return found
         return None
-    return None if old == new else f"{where}: {old!r} before, {new!r} now"
+    return None if old == new else f"{where}: {shown(old)} before, {shown(new)} now"

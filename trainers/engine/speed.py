@@ -3,14 +3,18 @@
 None of it changes what is computed but for rounding, and runs that use it resume exactly.
 """
 
+from __future__ import annotations
+
 import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
+
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 _VARIANTS = 64
 """Compiled variants of one network at most: passes differ in batch-norm policy and batch size."""
@@ -69,11 +73,15 @@ class SpeedSettings:
         """
         if self.compile == "none":
             return nullcontext()
+        import torch
+
         return torch.compiler.set_stance("force_eager")
 
     def begin_step(self) -> None:
         """Let CUDA graphs overwrite what the step before has left."""
         if self.cuda_graphs:
+            import torch
+
             torch.compiler.cudagraph_mark_step_begin()
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from ...models import Ensemble
+from ...models.tensor_files import not_finite
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
 from .streams import Batches, StreamSpec
@@ -28,9 +29,9 @@ class Stage:
     """One part of a training step.
 
     `loss(batches, step)` returns named 0-d tensors; "loss" is differentiated, the others are
-    logged. None skips the stage at this step, on all ranks alike, with all that follows it. With
-    an `optimizer`, the gradients gathered so far make one step of it; then `after(step)` runs,
-    without gradients.
+    logged, and may be (C,), one value for each class. None skips the stage at this step, on all
+    ranks alike, with all that follows it. With an `optimizer`, the gradients gathered so far make
+    one step of it; then `after(step)` runs, without gradients.
     """
 
     name: str
@@ -63,6 +64,11 @@ class Method:
 
     def __init__(self, settings: Any, runtime: Runtime, num_classes: int) -> None:
         """Build all of these; each method has its own."""
+
+    def concerns(self, means: Mapping[str, float]) -> dict[str, str]:
+        """Say what the mean logged terms (by their names in the log) should worry the user about,
+        a sentence by a short name; each is said once in a run."""
+        return {}
 
     def find_network(self, name: str) -> nn.Module:
         """Return a network, or an ensemble of them, without distributed wrappers."""
@@ -168,17 +174,33 @@ class Engine:
         """
         if not self.sums:
             return {}
-        sums = self.runtime.average(torch.stack(list(self.sums.values()))).tolist()
-        means = {
-            name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)
+        # A term of one value for each class is logged as many, `name:0`, `name:1`, ...
+        names = {
+            f"{name}:{place}" if value.ndim else name: self.counts[name]
+            for name, value in self.sums.items()
+            for place in range(value.numel())
         }
+        sums = self.runtime.average(self._joined_sums()).tolist()
+        means = {name: total / names[name] for name, total in zip(names, sums, strict=True)}
         self.sums, self.counts = {}, {}
         return means
 
     def finite(self) -> bool:
         """Tell whether every term logged since the last means is a number. A synchronisation
         point."""
-        return not self.sums or bool(torch.isfinite(torch.stack(list(self.sums.values()))).all())
+        return not self.sums or bool(torch.isfinite(self._joined_sums()).all())
+
+    def _joined_sums(self) -> Tensor:
+        return torch.cat([value.reshape(-1) for value in self.sums.values()])
+
+    def spoiled(self) -> str | None:
+        """Name the first weight, as network.weight, that is NaN or infinite; None where all are
+        numbers. A synchronisation point."""
+        for name, network in self.method.networks.items():
+            found = not_finite(unwrap(network).state_dict())
+            if found is not None:
+                return f"{name}.{found}"
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the coming steps depend on: tensors and plain values."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from ... import pipelines
-from ...pipelines.settings import StrongSettings
+from ...pipelines.settings import GeometrySettings, StrongSettings
 from ...pipelines.streams.stream import loader_name
 from ...shards import Dataset, Sample, Subset
 from ...shards.pseudo import load_label_manifest, open_pseudo_labels
@@ -30,7 +30,7 @@ class StreamSpec:
     labeled batch is perturbed by `strong`; a paired batch has a `second_view` if asked;
     `weak_photometric` distorts the colours of weak views. `pseudo` is a folder of pseudo-labels
     (`warpseg pseudo-label`): the stream is cut down to the images that have some, and its batches
-    hold them, in place of masks, with their confidences.
+    hold them, in place of masks, with their confidences. `geometry` takes the place of the run's.
     """
 
     kind: Literal["labeled", "paired"]
@@ -41,6 +41,7 @@ class StreamSpec:
     second_view: bool = False
     weak_photometric: bool = False
     pseudo: Path | None = None
+    geometry: GeometrySettings | None = None
 
 
 def open_subset(dataset: Dataset, name: str, split: str | None) -> Subset:
@@ -69,7 +70,7 @@ def open_streams(
     streams: dict[str, Any] = {}
     for name, spec in specs.items():
         shared: dict[str, Any] = {
-            "geometry": settings.geometry,
+            "geometry": spec.geometry or settings.geometry,
             "normalization": settings.normalization,
             "loader": settings.loader,
             "batch_size": spec.batch_size,

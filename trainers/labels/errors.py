@@ -6,12 +6,10 @@ pixels, whatever share of all is kept.
 """
 
 from dataclasses import dataclass
-from json import dumps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from ... import IGNORE
@@ -128,22 +126,3 @@ def draw_errors(errors: LabelErrors, title: str) -> Image.Image:
         up="%",
     )
     return stack([upper, lower])
-
-
-def labels(arguments: list[str]) -> int:
-    """Draw the error of pseudo-labels by confidence: `diagnose labels LABELS --data DATA`."""
-
-    def run(folder: tyro.conf.Positional[Path], *, data: Path, out: Path) -> None:
-        """Compare pseudo-labels with the true masks of their images.
-
-        Args:
-            folder: folder that `warpseg pseudo-label` made, without a threshold
-            data: the data set whose images it labels
-            out: picture to write
-        """
-        errors = count_errors(Dataset.open(data), folder)
-        draw_errors(errors, f"pseudo-labels {folder.name}").save(out)
-        print(dumps({"labels": str(folder), **errors.to_json()}))
-
-    tyro.cli(run, args=arguments, prog="warpseg diagnose labels")
-    return 0

@@ -17,11 +17,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ import torch.distributed as dist
 
 from ... import IGNORE
 from ...pipelines.settings import LoaderSettings
+from ...plain import read_json
 from ...shards import Sample, Subset
 from ...shards.archive import write_text
 from ...shards.pseudo import (
@@ -41,14 +42,15 @@ from ...shards.pseudo import (
     write_label_manifest,
     write_label_shard,
 )
-from ..engine.protocol import EvaluationSettings
+from ..engine.locking import alone
 from ..engine.runtime import Runtime
 from ..engine.stopping import Stop, Stopped, never
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import evaluating
+from ..scoring.trained import TrainedNetwork
 from .predicted import Predicted, predict_subset, read_scratch, write_scratch
 from .ranking import Chunk, rank_classes
 from .request import claim_labels, describe_labels
+from .settings import LabelingSettings
 from .statistics import summarize
 
 log = logging.getLogger("warpseg")
@@ -59,40 +61,6 @@ THRESHOLDS = f"{SCRATCH}/thresholds.json"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelingSettings:
-    """How a network labels images, and which of its labels are kept."""
-
-    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    """the protocol: mode, scales, flip; labels have the size of the image in any mode"""
-    threshold: Literal["none", "fixed", "global", "class"] = "none"
-    """none keeps all labels; fixed those of a confidence of `value`; global the share `ratio` of
-    all pixels, and class that of each predicted class, by exact ranking over the whole set"""
-    ratio: float = 1.0
-    """share that is kept of all pixels or of each class, above 0; 1 keeps all"""
-    value: float = 0.9
-    """least confidence that threshold fixed keeps"""
-    sample_every: int = 1
-    """rank every so many-th pixel of each image (DMT: 16)"""
-    batch_size: int = 0
-    """most images of one size in a pass; 0 is 1, or 250 where whole images have classes"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio <= 1:
-            raise ValueError(f"--ratio must lie in (0, 1]; got {self.ratio}")
-        if not 0 <= self.value <= 1:
-            raise ValueError(f"--value must lie in [0, 1]; got {self.value}")
-        if self.sample_every < 1:
-            raise ValueError(f"--sample-every must be at least 1; got {self.sample_every}")
-        if self.batch_size < 0:
-            raise ValueError(f"--batch-size must be 0 or more; got {self.batch_size}")
-
-    @property
-    def ranked(self) -> bool:
-        """Whether thresholds follow from the confidences of all images."""
-        return self.threshold in ("global", "class") and self.ratio < 1
 
 
 def label_subset(
@@ -148,6 +116,10 @@ class Labeling:
 
     def run(self) -> dict[str, Any]:
         """Make what is missing and return the manifest."""
+        with alone(self.out, held=self.runtime.rank == 0):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         if self.runtime.rank == 0:
             claim_labels(self.out, self.request)
         self.runtime.barrier()
@@ -160,11 +132,21 @@ class Labeling:
                 self._write(thresholds)
             self.runtime.barrier()
             if self.runtime.rank == 0:
-                manifest = self._complete(thresholds)
+                self._complete(thresholds)
             seconds = time.perf_counter() - started
             log.info(f"{len(self.subset)} images labeled in {seconds:.1f} s: {self.out}")
             self.runtime.barrier()
+        if self.runtime.rank == 0:
+            self._tidy()
         return load_label_manifest(self.out)
+
+    def _tidy(self) -> None:
+        """Remove what finished labels need no more, also after a kill in the midst of it."""
+        for number in range(len(self.shards)):
+            self._record(number).unlink(missing_ok=True)
+        for leftover in self.out.glob("labels-*.tmp"):
+            leftover.unlink()
+        shutil.rmtree(self.out / SCRATCH, ignore_errors=True)
 
     def _thresholds(self) -> np.ndarray:
         """Return the least confidence that is kept of each class: float32 (C,)."""
@@ -188,7 +170,8 @@ class Labeling:
             if self.runtime.rank == 0:
                 write_text(file, json.dumps([float(value) for value in values]))
             self.runtime.barrier()
-        return np.array(json.loads(file.read_text()), np.float32)
+        values = read_json(file, list[float], "remove it, and the thresholds are found again")
+        return np.array(values, np.float32)
 
     def _write(self, thresholds: np.ndarray) -> None:
         """Write this rank's shards that are missing; labels are encoded in threads."""
@@ -203,7 +186,7 @@ class Labeling:
                 write_text(self._record(number), json.dumps(asdict(record)))
                 self._scratch(number).unlink(missing_ok=True)
 
-    def _complete(self, thresholds: np.ndarray) -> dict[str, Any]:
+    def _complete(self, thresholds: np.ndarray) -> None:
         """Join the records of all shards in the manifest."""
         records = [self._finished(number) for number in range(len(self.shards))]
         shards = [record for record in records if record is not None]
@@ -216,10 +199,6 @@ class Labeling:
             **summarize(self.trained.classes, thresholds, shards),
         }
         write_label_manifest(self.out, shards, content, complete=True)
-        for number in range(len(shards)):
-            self._record(number).unlink()
-        shutil.rmtree(self.out / SCRATCH, ignore_errors=True)
-        return load_label_manifest(self.out)
 
     def _predict(self, number: int) -> Iterator[Predicted]:
         keys = [sample.key for sample in self.shards[number]]
@@ -255,10 +234,16 @@ class Labeling:
         return on_device.cpu().numpy()
 
     def _finished(self, number: int) -> LabelShard | None:
-        """Return the record of a shard that is whole, or None."""
+        """Return the record of a shard that is whole, or None: a damaged one is made again."""
         if not self._record(number).is_file():
             return None
-        return LabelShard.from_plain(json.loads(self._record(number).read_text()))
+        try:
+            record = LabelShard.from_plain(read_json(self._record(number), dict[str, Any], ""))
+        except (ValueError, TypeError, KeyError):
+            return None
+        tar = self.out / f"labels-{number:06d}.tar"
+        whole = record.tar == tar.name and tar.with_suffix(".idx").is_file() and tar.is_file()
+        return record if whole and tar.stat().st_size == record.bytes else None
 
     def _record(self, number: int) -> Path:
         return self.out / f"labels-{number:06d}.json"

@@ -15,8 +15,8 @@ from ...shards import Sample, Subset
 from ...shards.archive import replacing
 from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import Runtime
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import predict_logits
+from ..scoring.trained import TrainedNetwork
 
 _CLASSIFIED_AT_ONCE = 250
 

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...plain import typed
 from ...shards import Subset
 from ...shards.manifest import FILE as MANIFEST
 from ...shards.pseudo import load_label_manifest, write_label_manifest
+from ..engine.locking import LOCK
 from ..engine.runtime import Runtime
 from ..engine.settings import first_difference, to_plain
-from ..scoring.export import TrainedNetwork
+from ..scoring.trained import TrainedNetwork
 
 
 def describe_labels(
@@ -45,14 +47,25 @@ def claim_labels(out: Path, request: dict[str, Any]) -> None:
     if (out / MANIFEST).is_file():
         # The same network and data may have been moved: their sums tell.
         moved = {"data": None, "network": None}
-        different = first_difference(load_label_manifest(out)["request"] | moved, request | moved)
+        held = _request_of(out)
+        different = first_difference(held | moved, request | moved)
         if different:
             raise ValueError(f"{out} holds other labels ({different}); choose another folder")
         return
-    if out.exists() and any(out.iterdir()):
+    leftovers = (LOCK, f"{MANIFEST}.tmp")
+    if out.exists() and any(file.name not in leftovers for file in out.iterdir()):
         raise ValueError(f"{out} holds other files; choose an empty or new folder")
     out.mkdir(parents=True, exist_ok=True)
     write_label_manifest(out, [], {"request": request}, complete=False)
+
+
+def _request_of(out: Path) -> dict[str, Any]:
+    try:
+        return typed(load_label_manifest(out).get("request"), dict[str, Any], "request")
+    except ValueError as error:
+        raise ValueError(
+            f"{out / MANIFEST} is damaged ({error}): label into a new folder"
+        ) from None
 
 
 def state_sum(network: nn.Module) -> str:

@@ -10,97 +10,35 @@ semantic segmentation"), by default variant 1w-ct: one way, clean teacher.
                 Mean Teacher: h' <- .99 h' + .01 h
 
 Variants of L_c (Section 4.4), T a perturbation, ' a pass that takes no gradient:
-    1w-ct  D(h'(x), h(T(x)))     1w-cs  D(h(x), h'(T(x)))
-    2w-c1  D(h(x), h(T(x)))      1w-p2  D(h'(T_1(x)), h(T_2(x))), T_1's warp undone by splatting
+    1w-ct  D(h'(x), h(T(x)))     1w-cs  D(h'(T(x)), h(x))
+    2w-c1  D(h(T(x)), h(x))      1w-p2  D(h'(T_1(x)), h(T_2(x))), T_1's warp undone by splatting
+The text writes 1w-cs and 2w-c1 with the clean prediction first, D(h(x), .), but the released code,
+which made Tables 5 and 6, has the perturbed one as the target: `direction`.
 
 The teacher uses running statistics, and a student that sees a perturbed image batch statistics
 that it does not keep, so only clean inputs of students move the running statistics. Deviations of
 the released code are settings. CutMix (French et al.) is one of the perturbations: MT-CutMix~ is
-`cutmix`, `strong.view none`, `divergence squared_l2`, `threshold .97` (its target stays soft, as in
-its code). Images that are classified as wholes are perturbed alike; their class is not.
+`cutmix`, `strong.view none`, `divergence squared_l2`, `threshold .97` (its target is soft, as in
+its code, or one-hot as in Table 7: `target`). Images that are classified as wholes are perturbed
+alike; their class is not.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from ...kernels import CutMixBoxes, cutmix, cutmix_boxes, ema_update
 from ...models.norm import batch_norm_policy
-from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime, unwrap
-from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import supervised_loss
+from .registry import method
+from .settings.consistency import ConsistencySettings
 from .teaching import teaching, view_divergence
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConsistencySettings(RunSettings):
-    """Consistency of predictions under perturbation; by default one way, with a clean teacher."""
-
-    variant: Literal["1w-ct", "1w-cs", "2w-c1", "1w-p2"] = "1w-ct"
-    """1w-ct: clean teacher; 1w-cs: clean student; 2w-c1: gradients both ways, one input clean;
-    1w-p2: both inputs perturbed"""
-    strong: StrongSettings = field(default_factory=StrongSettings)
-    """the perturbation of the unlabeled images"""
-    cutmix: bool = False
-    """also swap a box of half the area within pairs of perturbed images, and of their targets"""
-    unlabeled_batch_size: int = 8
-    """unlabeled images of a step on each rank"""
-    unlabeled: Literal["all", "unlabeled"] = "all"
-    """all: the unlabeled stream also carries the labeled images, without masks, as in the paper"""
-    mean_teacher: bool = False
-    """the teacher is a moving average of the student, not the student itself"""
-    ema_decay: float = 0.99
-    """share of the old teacher that a step of Mean Teacher keeps"""
-    alpha: float = 0.5
-    """weight of the consistency loss (Eq. 2)"""
-    divergence: Literal["kl", "squared_l2"] = "kl"
-    """D: the Kullback-Leibler divergence (Eq. 5), or the squared distance of the distributions"""
-    threshold: float | None = None
-    """least confidence of a target; pixels below it count as 0 in the mean (MT-CutMix~: 0.97)"""
-    blend: Literal["probabilities", "logits"] = "probabilities"
-    """what of the target is warped; the released code warps logits"""
-    kl_mean: Literal["pooled", "per_image"] = "pooled"
-    """mean of the divergence over all valid pixels of the batch, or per image first (Eq. 4)"""
-    teacher_batch_norm: Literal["running", "batch"] = "running"
-    """statistics of the teacher's pass; the released code of the simple form uses batch"""
-    student_batch_norm: Literal["batch_frozen", "batch", "running"] = "batch_frozen"
-    """statistics of a student's perturbed pass; batch also moves the running ones (full-resolution
-    Cityscapes)"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unlabeled_batch_size < 1:
-            raise ValueError(
-                f"--unlabeled-batch-size must be at least 1; got {self.unlabeled_batch_size}"
-            )
-        if self.alpha < 0:
-            raise ValueError(f"--alpha must be >= 0; got {self.alpha}")
-        if not 0 <= self.ema_decay <= 1:
-            raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
-        if self.threshold is not None and not 0 <= self.threshold < 1:
-            raise ValueError(f"--threshold must lie in [0, 1); got {self.threshold}")
-        if self.variant == "2w-c1" and self.mean_teacher:
-            raise ValueError("--variant 2w-c1 has no teacher; use it with --no-mean-teacher")
-        if self.variant == "1w-p2" and (self.cutmix or self.strong.view == "colour"):
-            raise ValueError(
-                "--variant 1w-p2 perturbs both inputs by PhTPS; use it with --no-cutmix and "
-                "another --strong.view than colour"
-            )
-        if self.cutmix and (self.unlabeled_batch_size < 2 or self.kl_mean == "per_image"):
-            raise ValueError(
-                "--cutmix mixes images of one batch: it needs --unlabeled-batch-size 2 or more and "
-                "--kl-mean pooled"
-            )
-
-    def strong_view(self) -> StrongSettings:
-        """Return the perturbation of the unlabeled images."""
-        return self.strong
-
-
+@method("consistency", ConsistencySettings)
 class Consistency(Method):
     """Supervised cross-entropy, then the divergence between the predictions of two views."""
 
@@ -170,6 +108,8 @@ class Consistency(Method):
             boxes=boxes,
             from_second=settings.variant == "1w-p2",
             reduction=settings.kl_mean,
+            reverse=settings.variant in ("1w-cs", "2w-c1") and settings.direction == "code",
+            hard=settings.target == "hard",
             **self.options,
         )
         return {"loss": settings.alpha * value, "divergence": value}

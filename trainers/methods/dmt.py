@@ -14,9 +14,9 @@ which, and how often, is the plan of dmt_rounds.py. As in the released code the 
 the kept pixels of the joint batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -26,83 +26,21 @@ from ...kernels import Cases, dynamic_ce
 from ...pipelines.batches import LabeledBatch, PairedBatch
 from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime
-from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_cross_entropy
+from .registry import method
+from .settings.dmt import DmtSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class DmtSettings(RunSettings):
-    """A network that learns from masks and from another network's pseudo-labels."""
-
-    labels: str = ""
-    """folder of pseudo-labels that `warpseg pseudo-label` made"""
-    batch_size: int = 1
-    """labeled images of a step on each rank"""
-    unlabeled_batch_size: int = 7
-    """pseudo-labeled images of a step on each rank"""
-    form: Literal["dynamic", "naive", "flip", "online", "plain"] = "dynamic"
-    """dynamic: Eq. 6; naive: gamma1 in all its cases; flip: where the network is surer, its own
-    label; online: its own labels of a confidence of `threshold`, without a labels folder; plain:
-    all weigh 1 (CBST)"""
-    gamma1: float = 5.0
-    """exponent of the weight where both agree"""
-    gamma2: float = 5.0
-    """exponent of the weight where the pseudo-label is the surer one"""
-    threshold: float = 0.9
-    """online: least confidence of a label"""
-    normalizer: Literal["joint", "separate"] = "joint"
-    """joint: one mean over the kept pixels of the whole batch, as in the released code; separate:
-    a mean over the pseudo-labeled pixels plus a mean over the labeled ones"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unlabeled_batch_size < 1:
-            raise ValueError(
-                f"--unlabeled-batch-size must be at least 1; got {self.unlabeled_batch_size}"
-            )
-        for name in ("gamma1", "gamma2"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"--threshold must lie in [0, 1]; got {self.threshold}")
-
-    def streams(self) -> dict[str, StreamSpec]:
-        """Return the streams: pseudo-labeled images first, which make the epochs.
-
-        Raises ValueError where pseudo-labels are wanted, but none are named.
-        """
-        labeled = StreamSpec(kind="labeled", subset="labeled", batch_size=self.batch_size)
-        if self.form == "online":
-            pseudo = StreamSpec(
-                kind="paired",
-                subset="unlabeled",
-                batch_size=self.unlabeled_batch_size,
-                strong=StrongSettings(view="none"),
-            )
-        elif self.labels:
-            pseudo = StreamSpec(
-                kind="labeled",
-                subset="unlabeled",
-                batch_size=self.unlabeled_batch_size,
-                pseudo=Path(self.labels),
-            )
-        else:
-            raise ValueError(
-                "training on pseudo-labels needs --labels FOLDER, made by warpseg pseudo-label; a "
-                "dmt recipe without -phase makes them itself"
-            )
-        return {"pseudo": pseudo, "labeled": labeled}
-
-
+@method("dmt", DmtSettings)
 class Dmt(Method):
     """The dynamic loss on pseudo-labels and cross-entropy on masks, in one pass."""
 
     def __init__(self, settings: DmtSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.runtime = runtime
-        self.streams = settings.streams()
+        self.streams = streams_of(settings)
         self.student = runtime.train_network(settings.network, num_classes)
         self.networks = {"student": self.student}
         self.optimized = {"student": ("student",)}
@@ -156,3 +94,34 @@ class Dmt(Method):
             threshold=settings.threshold,
             denominator="kept" if settings.form == "online" else count,
         )
+
+
+def streams_of(settings: DmtSettings) -> dict[str, StreamSpec]:
+    """Return the streams: pseudo-labeled images first, which make the epochs.
+
+    Raises ValueError where pseudo-labels are wanted, but none are named.
+    """
+    labeled = StreamSpec(kind="labeled", subset="labeled", batch_size=settings.batch_size)
+    if settings.form == "online":
+        pseudo = StreamSpec(
+            kind="paired",
+            subset="unlabeled",
+            batch_size=settings.unlabeled_batch_size,
+            strong=StrongSettings(view="none"),
+            geometry=None
+            if settings.augment_unlabeled
+            else replace(settings.geometry, scale=(1.0, 1.0), flip=0.0),
+        )
+    elif settings.labels:
+        pseudo = StreamSpec(
+            kind="labeled",
+            subset="unlabeled",
+            batch_size=settings.unlabeled_batch_size,
+            pseudo=Path(settings.labels),
+        )
+    else:
+        raise ValueError(
+            "training on pseudo-labels needs --labels FOLDER, made by warpseg pseudo-label; a "
+            "dmt recipe without -phase makes them itself"
+        )
+    return {"pseudo": pseudo, "labeled": labeled}

@@ -16,9 +16,7 @@ code's. Curriculum labeling, the paper's baseline, is form plain.
 """
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,78 +25,20 @@ from torch import Tensor
 from ...kernels import dynamic_weights, ema_update
 from ...models.norm import batch_norm_policy
 from ...pipelines.batches import LabeledBatch
-from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime, unwrap
-from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
+from .registry import method
+from .settings.dmt_chain import DmtLinkSettings
 
 
-@dataclass(frozen=True, kw_only=True)
-class DmtLinkSettings(RunSettings):
-    """A classifier that learns from labels and, where given, from another's pseudo-labels."""
-
-    labels: str = ""
-    """folder of pseudo-labels that `warpseg pseudo-label` made; without one, the link F^0 that
-    learns from true labels alone"""
-    unlabeled_batch_size: int = 448
-    """pseudo-labeled images of a step on each rank"""
-    augmentation: StrongSettings = field(default_factory=lambda: StrongSettings(view="randaugment"))
-    """what changes all images, labeled and pseudo-labeled"""
-    form: Literal["dynamic", "naive", "plain"] = "dynamic"
-    """dynamic: Eq. 6; naive: gamma1 in all its cases; plain: all weigh 1 (curriculum labeling)"""
-    gamma1: float = 4.0
-    """exponent of the weight where both agree, at the end of the run"""
-    gamma2: float = 4.0
-    """exponent of the weight where the pseudo-label is the surer one, at the end of the run"""
-    mixup: float = 0.75
-    """both parameters of mixup's Beta distribution; 0 mixes nothing"""
-    ema_decay: float = 0.999
-    """share of the reported network that a step keeps"""
-    weight_batch_norm: Literal["batch_frozen", "batch"] = "batch_frozen"
-    """statistics of the pass that gives the weights: those of the batch; batch also moves the
-    running ones, as in the released code"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unlabeled_batch_size < 1:
-            raise ValueError(
-                f"--unlabeled-batch-size must be at least 1; got {self.unlabeled_batch_size}"
-            )
-        for name in ("gamma1", "gamma2", "mixup"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must be 0 or more; got {getattr(self, name)}")
-        if not 0 <= self.ema_decay <= 1:
-            raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
-
-    def strong_view(self) -> StrongSettings:
-        """Return the augmentation."""
-        return self.augmentation
-
-    def streams(self) -> dict[str, StreamSpec]:
-        """Return the streams: pseudo-labeled images, where there are any, and labeled ones."""
-        sizes = {"labeled": self.batch_size}
-        if self.labels:
-            sizes = {"pseudo": self.unlabeled_batch_size, **sizes}
-        return {
-            name: StreamSpec(
-                kind="labeled",
-                subset="labeled" if name == "labeled" else "unlabeled",
-                batch_size=size,
-                strong=self.augmentation,
-                strong_share=1.0,
-                pseudo=Path(self.labels) if name == "pseudo" else None,
-            )
-            for name, size in sizes.items()
-        }
-
-
+@method("dmt-link", DmtLinkSettings)
 class DmtLink(Method):
     """Cross-entropy of mixed images under mixed dynamic weights."""
 
     def __init__(self, settings: DmtLinkSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
-        self.streams = settings.streams()
+        self.streams = streams_of(settings)
         self.student = runtime.train_network(settings.network, num_classes)
         self.average = runtime.place(runtime.frozen_copy(self.student))
         self.networks = {"student": self.student, "average": self.average}
@@ -174,3 +114,21 @@ def draw_mixup(count: int, alpha: float, device: torch.device) -> tuple[Tensor, 
         share = torch.maximum(drawn, 1 - drawn)
     partner = torch.randperm(count)
     return share.to(device, non_blocking=True), partner.to(device, non_blocking=True)
+
+
+def streams_of(settings: DmtLinkSettings) -> dict[str, StreamSpec]:
+    """Return the streams: pseudo-labeled images, where there are any, and labeled ones."""
+    sizes = {"labeled": settings.batch_size}
+    if settings.labels:
+        sizes = {"pseudo": settings.unlabeled_batch_size, **sizes}
+    return {
+        name: StreamSpec(
+            kind="labeled",
+            subset="labeled" if name == "labeled" else "unlabeled",
+            batch_size=size,
+            strong=settings.augmentation,
+            strong_share=1.0,
+            pseudo=Path(settings.labels) if name == "pseudo" else None,
+        )
+        for name, size in sizes.items()
+    }

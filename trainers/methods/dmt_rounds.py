@@ -20,16 +20,18 @@ from dataclasses import dataclass, field, replace
 
 from ...pipelines.settings import normalization_of
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
-from .dmt import DmtSettings
-from .dmt_chain import DmtLinkSettings
+from ..labels.settings import LabelingSettings
+from .registry import ROUNDS
 from .rounds import LabelPart, Part, RoundsSettings, TrainPart
-from .supervised import SupervisedSettings
+from .settings.dmt import DmtSettings
+from .settings.dmt_chain import DmtLinkSettings
+from .settings.supervised import SupervisedSettings
 
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
 """Shares of the labels that the phases keep."""
 
 
+@ROUNDS.register("dmt-rounds")
 @dataclass(frozen=True, kw_only=True)
 class DmtRounds(RoundsSettings):
     """Two networks, trained on masks, then in phases on each other's pseudo-labels."""
@@ -104,6 +106,7 @@ class DmtRounds(RoundsSettings):
         return settings
 
 
+@ROUNDS.register("dmt-chain")
 @dataclass(frozen=True, kw_only=True)
 class DmtChain(RoundsSettings):
     """A chain of classifiers, each trained anew on the labels of the one before."""

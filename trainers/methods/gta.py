@@ -13,16 +13,16 @@
 So the student learns features from pseudo-labels but its decoder from true labels alone. Assistant
 and student see labeled and unlabeled images in one batch, for common batch statistics. In the
 warm-up the student alone learns, from labels, and is copied into the others once at its end. The
-tables of ablations are settings: 4 and 7 by `assistant_on` and `student_on`, 5 and 10 by `transfer`
-(but for Unbiased ST, another method), 8 by the decays and `warmup_steps`, 9 by `reweighting` and
+tables of ablations are settings: 4 and 7 by `assistant_on` and `student_on`, 5 by `transfer` and
+`transmission`, 10 by `transfer`, 8 by the decays and `warmup_steps`, 9 by `reweighting` and
 `smoothing`. Slips of the released code come by name: `--classifier shared`, and padding that counts
 as class 0, `--geometry.padding-class 0` (pseudo-labels of padding count, too) and
 `--evaluation.padding-class 0`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -40,90 +40,17 @@ from ...kernels import (
 from ...models import SegmentationNetwork, batch_norm_policy
 from ..engine.optimization import ScheduleSettings
 from ..engine.runtime import Runtime, unwrap
-from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_cross_entropy
+from .registry import method
+from .settings.gta import GtaSettings, Lessons
 
-Cut = Literal["layer0", "layer1", "layer2", "layer3", "layer4", "decoder", "classifier"]
-Lessons = Literal["pseudo", "labeled", "both", "nothing"]
-BACKBONE: tuple[Cut, ...] = ("layer0", "layer1", "layer2", "layer3", "layer4")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GtaSettings(RunSettings):
-    """A student that learns labels itself and features from an assistant."""
-
-    unlabeled_batch_size: int = 4
-    """unlabeled images of a step on each rank"""
-    assistant_on: Lessons = "pseudo"
-    """what the assistant learns from; nothing: there is none (teacher and student alone)"""
-    student_on: Lessons = "labeled"
-    """what the student learns from"""
-    transfer: tuple[Cut, ...] = BACKBONE
-    """parts of the assistant that pass to the student: the stem is layer0 (Table 10)"""
-    assistant_decay: float = 0.99
-    """share of the student's backbone that a step keeps (alpha)"""
-    ema_decay: float = 0.99
-    """share of the teacher that a step keeps (alpha)"""
-    mu: float = 1.0
-    """weight of the loss on pseudo-labels"""
-    drop: float = 0.2
-    """share of the least confident pixels of a batch that are left out"""
-    reweighting: bool = True
-    """weigh pixels by confidence"""
-    smoothing: float = 1.0
-    """what Laplace smoothing adds to a confidence (tau)"""
-    normalizer: Literal["kept", "all"] = "kept"
-    """mean over the weights of kept pixels; all: dropped pixels count too, as in the code"""
-    cutmix_probability: float = 0.5
-    """share of the steps that mix the unlabeled images"""
-    confidence: Literal["clean", "mixed"] = "clean"
-    """mixed: from another pass of the teacher, in training mode, over the mixed batch, which also
-    makes its batch-norm statistics, as in the code; clean: from the pass that labels"""
-    warmup_steps: int = 0
-    """steps in which the student alone learns, from labels; the paper has one epoch"""
-    warmup: Literal["student", "all"] = "student"
-    """student: it is copied into teacher and assistant at the end; all: the assistant learns from
-    labels as well, and the teacher alone is a copy"""
-    classifier: Literal["own", "shared"] = "own"
-    """shared: assistant and student have the same classifier, which both of them train, as by a
-    slip of the released code"""
-    assistant_schedule: Literal["same", "constant"] = "same"
-    """constant: the assistant's learning rate does not fall, as in the released code"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("assistant_decay", "ema_decay", "cutmix_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must lie in [0, 1]; got {getattr(self, name)}")
-        if not 0 <= self.drop < 1:
-            raise ValueError(f"--drop must lie in [0, 1); got {self.drop}")
-        for name in ("mu", "smoothing", "warmup_steps"):
-            if getattr(self, name) < 0:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be >= 0; got {getattr(self, name)}")
-        if self.student_on == "nothing":
-            raise ValueError("--student-on nothing would train no student; choose labeled")
-        if self.warmup_steps >= self.num_steps:
-            raise ValueError(
-                f"--warmup-steps must be less than --num-steps {self.num_steps}; "
-                f"got {self.warmup_steps}"
-            )
-        for cut in self.transfer:
-            if self.transfer.count(cut) > 1:
-                raise ValueError(f"--transfer names {cut} twice; name each part once")
-        if self.classifier == "shared" and (
-            self.assistant_on == "nothing" or "classifier" in self.transfer
-        ):
-            raise ValueError(
-                "--classifier shared is for an assistant whose classifier does not pass to the "
-                "student: choose another --assistant-on than nothing, and leave classifier out of "
-                "--transfer"
-            )
+_ONE_CLASS = 0.99
+"""Share of one class among the kept pseudo-labels from which on the run warns."""
 
 
+@method("gta", GtaSettings)
 class Gta(Method):
     """The assistant's step, then the student's, then the teacher's."""
 
@@ -146,8 +73,7 @@ class Gta(Method):
         if settings.assistant_on != "nothing":
             self.assistant = runtime.train_network(settings.network, num_classes)
             unwrap(self.assistant).load_state_dict(unwrap(self.student).state_dict())
-            if settings.classifier == "shared":
-                self._share_classifier()
+            self._share()
             self.networks["assistant"] = self.assistant
             self.optimized["assistant"] = ("assistant",)
             self.also_evaluated = ("student", "assistant")
@@ -185,7 +111,7 @@ class Gta(Method):
 
     def transfer(self, step: int) -> None:
         """Move the transferred parts of the student towards the assistant's (Eq. 9)."""
-        if step < self.settings.warmup_steps:
+        if step < self.settings.warmup_steps or self.settings.transmission == "shared":
             return
         decay = self._decay(step, self.settings.assistant_decay)
         student, assistant = self._transferred
@@ -203,11 +129,16 @@ class Gta(Method):
         decay = self._decay(step, settings.ema_decay)
         ema_update(self.teacher, student, decay, buffers=settings.confidence == "clean")
 
-    def _share_classifier(self) -> None:
-        """Let the assistant's classifier lie where the student's does; loading copies in place."""
-        theirs, own = (_cuts(network)["classifier"] for network in (self.student, self.assistant))
-        for name, parameter in own.items():
-            parameter.data = theirs[name].data
+    def _share(self) -> None:
+        """Let shared parts of the assistant lie where the student's do; loading copies in place."""
+        settings = self.settings
+        shared = list(settings.transfer) if settings.transmission == "shared" else []
+        if settings.classifier == "shared":
+            shared.append("classifier")
+        theirs, own = (_cuts(network) for network in (self.student, self.assistant))
+        for cut in shared:
+            for name, parameter in own[cut].items():
+                parameter.data = theirs[cut][name].data
 
     def _decay(self, step: int, decay: float) -> float:
         """Let the average follow its source closely in the first steps after the warm-up."""
@@ -233,11 +164,20 @@ class Gta(Method):
         terms: dict[str, Tensor] = {}
         if on in ("labeled", "both"):
             terms["labeled"] = mean_cross_entropy(logits[:count], labeled.mask, self.runtime)
+        shares: dict[str, Tensor] = {}
         if on in ("pseudo", "both"):
-            terms["pseudo"] = self._pseudo_loss(logits[count:], label, confidence)
+            terms["pseudo"], kept = self._pseudo_loss(logits[count:], label, confidence)
+            shares = kept_shares(kept, label, logits.shape[1])
         weights = {"labeled": 1.0, "pseudo": self.settings.mu}
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
-        return {"loss": loss, **terms}
+        return {"loss": loss, **terms, **shares}
+
+    def concerns(self, means: Mapping[str, float]) -> dict[str, str]:
+        """Warn where no pseudo-label is kept, or nearly all kept ones are of one class."""
+        found: dict[str, str] = {}
+        for stage in self.stages:
+            found |= kept_concern(means, stage.name)
+        return found
 
     def _mixed(self, batches: Batches) -> tuple[Tensor, Tensor, Tensor]:
         """Return mixed images with the teacher's labels and confidences; made once a step."""
@@ -266,21 +206,25 @@ class Gta(Method):
             logits = self.teacher(torch.cat((labeled, image)))[len(labeled) :]
         return image, label, pseudo_label(logits, size).confidence
 
-    def _pseudo_loss(self, logits: Tensor, label: Tensor, confidence: Tensor) -> Tensor:
+    def _pseudo_loss(
+        self, logits: Tensor, label: Tensor, confidence: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss on pseudo-labels (Eq. 7), 0-d, and the kept pixels (N, H, W)."""
         settings = self.settings
         known = label != IGNORE
         # The least confident pixel is at the quantile, not above it, even where none is dropped.
         threshold = quantile(confidence, settings.drop, mask=known) if settings.drop else 0.0
         kept = known & (confidence > threshold)
         if not settings.reweighting:
-            return mean_cross_entropy(logits, label.masked_fill(~kept, IGNORE), self.runtime)
+            plain = mean_cross_entropy(logits, label.masked_fill(~kept, IGNORE), self.runtime)
+            return plain, kept
         normalizer: str | Tensor = settings.normalizer
         if self.runtime.world_size > 1:
             total = ((confidence + settings.smoothing) * kept).sum()
             if settings.normalizer == "all":
                 total = total + settings.smoothing * (known & ~kept).sum()
             normalizer = self.runtime.average(total)
-        return reweight(
+        loss = reweight(
             logits,
             label,
             confidence,
@@ -288,6 +232,34 @@ class Gta(Method):
             normalizer=normalizer,
             smoothing=settings.smoothing,
         )
+        return loss, kept
+
+
+def kept_shares(kept: Tensor, label: Tensor, num_classes: int) -> dict[str, Tensor]:
+    """Return what is logged of the kept pixels (N, H, W): `kept`, their share, 0-d, and `class`,
+    the share of each class among them, (C,), by every fourth pixel in both directions."""
+    some = label[:, 2::4, 2::4].masked_fill(~kept[:, 2::4, 2::4], IGNORE)
+    classes = torch.arange(num_classes, device=label.device).view(-1, 1, 1, 1)
+    counts = (some == classes).sum((1, 2, 3))
+    return {"kept": kept.float().mean(), "class": counts / counts.sum().clamp(min=1)}
+
+
+def kept_concern(means: Mapping[str, float], stage: str) -> dict[str, str]:
+    """Return the warnings that the logged terms of a stage give reason to."""
+    kept = means.get(f"{stage}/kept")
+    if kept is None:
+        return {}
+    if kept == 0:
+        return {"kept": f"the {stage} learns from no pseudo-label at all: none is kept (--drop)"}
+    classes = {name: share for name, share in means.items() if name.startswith(f"{stage}/class:")}
+    first = max(classes, key=lambda name: classes[name])
+    if classes[first] < _ONE_CLASS:
+        return {}
+    return {
+        "class": f"{classes[first]:.1%} of the pseudo-labels that the {stage} learns from are of "
+        f"class {first.rpartition(':')[2]}: it learns little else; lower --drop, give it masks "
+        "as well (--assistant-on both), or lengthen --warmup-steps"
+    }
 
 
 def _cuts(network: nn.Module) -> dict[str, dict[str, nn.Parameter]]:

@@ -13,16 +13,18 @@ mutual knowledge distillation", Algorithm 1).
 
 The paper moves the teachers before the forward passes of the next step; here that is after the
 optimizer's step, which is the same. FD adds a row of a C x C table to the logits (ISDA with a
-diagonal covariance): the shift depends on a pixel's class alone. The ablation of the paper's
-Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix`, and `feature_strength`.
+diagonal covariance): the shift depends on a pixel's class alone, and is too great for networks from
+scratch with a wide classifier (feature_augmentation.py says why; the log shows it). The ablation of
+the paper's Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix`, and
+`feature_strength`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,13 +33,13 @@ from ... import IGNORE
 from ...kernels import cutmix, cutmix_boxes, ema_update, window_mask
 from ...models import batch_norm_policy
 from ...pipelines.batches import PairedBatch
-from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime, unwrap
-from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .feature_augmentation import FeatureAugmentation, own_labels
+from .feature_augmentation import Effect, FeatureAugmentation, own_labels, shift_concern
 from .losses import at_stride, mean_cross_entropy
+from .registry import method
+from .settings.mkd import MkdSettings
 
 View = tuple[Tensor, Tensor]
 """Logits (N, C, h, w) of a network and the feature (N, A, h, w) before its classifier."""
@@ -56,77 +58,7 @@ class Lesson:
     labeled: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class MkdSettings(RunSettings):
-    """Two students, each taught by the other and by the other's moving average."""
-
-    strong: StrongSettings = field(default_factory=lambda: StrongSettings(view="mkd"))
-    """the perturbation of the students' unlabeled input, before CutMix"""
-    weak_photometric: bool = False
-    """distort the colours of labeled images and of the teachers' input, as in the released code"""
-    unlabeled_batch_size: int = 4
-    """unlabeled images of a step on each rank; CutMix needs at least 2"""
-    cutmix: bool = True
-    """mix the strong views, and the teachers' outputs, by three boxes"""
-    teachers: Literal["mutual", "own", "none"] = "mutual"
-    """mutual: each teacher teaches the other's student; own: its own; none: CPS alone"""
-    alpha: float = 1.5
-    """weight of the teachers' labels (L_st)"""
-    beta: float = 1.0
-    """weight of the other student's labels (L_ss)"""
-    rampup_steps: int = 0
-    """steps over which alpha and beta grow from 0; the paper, which starts from ImageNet weights,
-    has none"""
-    gamma: float = 0.4
-    """most of the old teacher that a step keeps; the released code has 0.6"""
-    threshold: float | None = None
-    """least probability of a teacher's label; 0.95 in the paper's starred rows"""
-    feature_strength: float = 1.5
-    """greatest strength of the feature augmentation (lambda); 0 switches it off"""
-    feature_ramp: Literal["half_cosine", "linear"] = "half_cosine"
-    """how its strength grows from 0 over the run"""
-    feature_on: Literal["students", "all"] = "students"
-    """all: the teachers' logits are shifted as well, as in the released code"""
-    consistency_on: Literal["unlabeled", "both"] = "unlabeled"
-    """both: the labels of networks also teach on labeled images, as in the released code"""
-    teacher_batch_norm: Literal["batch", "running"] = "batch"
-    """statistics of the teachers' passes; running ones are averages of the students'"""
-    student_batch_norm: Literal["batch", "batch_frozen"] = "batch"
-    """statistics of the students' passes on strong views; batch_frozen keeps them out of the
-    running ones, which then know clean images alone, as those that are scored"""
-    loss_stride: int = 8
-    """pixels between the logits at which networks teach each other"""
-    count_padding: bool = False
-    """also teach where a crop shows no image, as in the released code"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unlabeled_batch_size < (2 if self.cutmix else 1):
-            raise ValueError(
-                "--unlabeled-batch-size must be at least 2 for CutMix; "
-                f"got {self.unlabeled_batch_size}"
-            )
-        for name in ("alpha", "beta", "rampup_steps", "feature_strength"):
-            if getattr(self, name) < 0:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be >= 0; got {getattr(self, name)}")
-        for name in ("gamma", "threshold"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"--{name} must lie in [0, 1]; got {value}")
-        if self.strong.warped:
-            raise ValueError(
-                f"--strong.view {self.strong.view} warps the image, but not the teachers' labels; "
-                "choose mkd, colour, sda, ph or none"
-            )
-        if self.loss_stride < 1:
-            raise ValueError(f"--loss-stride must be at least 1; got {self.loss_stride}")
-
-    def strong_view(self) -> StrongSettings:
-        """Return the perturbation of the students' unlabeled input."""
-        return self.strong
-
-
+@method("mkd", MkdSettings)
 class Mkd(Method):
     """Supervised losses of two students, then what networks teach each other."""
 
@@ -154,6 +86,7 @@ class Mkd(Method):
                 classifier.in_channels,
                 settings.feature_strength,
                 settings.feature_ramp,
+                runtime.total if runtime.world_size > 1 else None,
             ).to(runtime.device)
             for classifier in self.classifiers[: shifted * (settings.feature_strength > 0)]
         ]
@@ -244,7 +177,8 @@ class Mkd(Method):
     def _teach(self, lessons: list[Lesson], step: int) -> dict[str, Tensor]:
         """Return alpha L_st + beta L_ss, each term a mean over the pixels of all lessons."""
         settings = self.settings
-        opinions = [self._opinions(lesson, step / settings.num_steps) for lesson in lessons]
+        effects: list[Effect] = []
+        opinions = [self._opinions(lesson, step, effects) for lesson in lessons]
         logits, labels = (
             [torch.cat(part) for part in zip(*parts, strict=True)]
             for parts in zip(*opinions, strict=True)
@@ -257,19 +191,31 @@ class Mkd(Method):
             by_teacher = self._loss(students, of_teachers[::-1] if crossed else of_teachers)
         trust = min((step + 1) / max(settings.rampup_steps, 1), 1.0)
         loss = trust * (settings.alpha * by_teacher + settings.beta * by_student)
-        return {"loss": loss, "by_teacher": by_teacher, "by_student": by_student}
+        means = [torch.stack(values).mean() for values in zip(*effects, strict=True)]
+        shown = dict(zip(Effect._fields, means, strict=False))
+        return {"loss": loss, "by_teacher": by_teacher, "by_student": by_student, **shown}
 
-    def _opinions(self, lesson: Lesson, progress: float) -> tuple[list[Tensor], list[Tensor]]:
-        """Return logits after FD and labels of students, then teachers, at the loss stride."""
+    def concerns(self, means: Mapping[str, float]) -> dict[str, str]:
+        """Warn of a feature augmentation that overrides what the networks say."""
+        return shift_concern(means, self.stages[-1].name)
+
+    def _opinions(
+        self, lesson: Lesson, step: int, effects: list[Effect]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return logits after FD and labels of students, then teachers, at the loss stride; add
+        what FD did to `effects`."""
+        progress = step / self.settings.num_steps
         size = (lesson.known.shape[-2], lesson.known.shape[-1])
         all_logits, labels = [], []
         views = zip_longest(lesson.students + lesson.teachers, self.augmentations)
         for number, (view, augmentation) in enumerate(views):
             logits, feature = view
             if augmentation is not None:
-                label = lesson.known if lesson.labeled else own_labels(logits, lesson.known)
+                own = own_labels(logits, lesson.known)
+                label = lesson.known if lesson.labeled else own
                 weight = self.classifiers[number].weight
-                logits = augmentation(logits, feature, label, weight, progress)
+                logits, table = augmentation(logits, feature, label, weight, progress)
+                effects.append(augmentation.effect(view[0], logits, own != IGNORE, table))
             logits = at_stride(logits, size, self.settings.loss_stride)
             label = own_labels(logits, lesson.known)
             if number >= 2 and self.settings.threshold is not None:

@@ -6,17 +6,19 @@ A method with rounds extends `RoundsSettings` and says its plan; `rounds_run.py`
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar, cast
 
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
+from ..labels.settings import LabelingSettings
 
 PART = "part.json"
 """File in a part's folder that is there when the part is finished."""
 
 
 Settings = TypeVar("Settings", bound=RunSettings)
+
+Rounds = TypeVar("Rounds", bound="RoundsSettings")
 
 SEEDS = 100
 """Seeds that the parts of one run may use."""
@@ -95,6 +97,43 @@ class RoundsSettings:
     def example(self) -> RunSettings:
         """Return the settings of the part whose views are drawn and whose protocol is shown."""
         return find_part(self.plan(), self.result).settings
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """The fields that hold settings of training parts, in order."""
+        return tuple(f.name for f in fields(self) if isinstance(getattr(self, f.name), RunSettings))
+
+    @property
+    def num_steps_in_all(self) -> int:
+        """Optimizer steps of the answer's training part and of those that it builds on."""
+        parts = self.plan()
+        name, total = self.result, 0
+        while name is not None:
+            part = find_part(parts, name)
+            total, name = total + part.settings.num_steps, before(parts, part)
+        return total
+
+    def divided(self: Rounds, num_steps: int) -> Rounds:
+        """Return the settings with so many steps in all, divided over the parts in proportion to
+        their own; what rounding leaves goes to the first. No part has less than one."""
+        total = self.num_steps_in_all
+        made = self
+        for name in self.trainings:
+            own = getattr(self, name)
+            steps = max(1, own.num_steps * num_steps // total)
+            made = replace(made, **{name: replace(own, num_steps=steps)})
+        first = getattr(made, made.trainings[0])
+        left = max(1, first.num_steps + num_steps - made.num_steps_in_all)
+        return replace(made, **{made.trainings[0]: replace(first, num_steps=left)})
+
+
+def before(parts: Sequence[Part], part: TrainPart) -> str | None:
+    """Return the training part that one follows: the one that it starts from, else the one whose
+    labels it trains on; None for a first one."""
+    if part.start is not None or part.labels is None:
+        return part.start
+    labeling = {p.name: p.source for p in parts if isinstance(p, LabelPart)}
+    return labeling[part.labels]
 
 
 def check_plan(parts: Sequence[Part]) -> None:

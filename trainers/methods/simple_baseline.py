@@ -17,121 +17,32 @@ views are made of labeled and unlabeled images alike: `strong_on both`, `strong_
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import IGNORE
 from ...kernels import self_correction
-from ...kernels.losses.self_correction import LOG_ZERO
-from ...models import batch_norm_policy, convert_dsbn, dsbn_branch
+from ...models import SegmentationNetwork, batch_norm_policy, convert_dsbn, dsbn_branch
 from ...pipelines.batches import LabeledBatch
-from ...pipelines.settings import StrongSettings
 from ...pipelines.streams.labeled import strong_rows
-from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import Runtime
-from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from ..labels.labeling import LabelingSettings
 from .losses import mean_cross_entropy
-from .rounds import SEEDS, LabelPart, Part, RoundsSettings, TrainPart
-from .supervised import SupervisedSettings
+from .registry import method
+from .settings.simple_baseline import SimpleBaselineSettings
 
-SCALES = (0.5, 0.75, 1.0, 1.5, 1.75)
-"""Scales at which the teacher labels."""
 STREAMS = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "pseudo": ("pseudo",)}
 STRONG = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "unlabeled": ("pseudo",)}
 CONSTANT_WEIGHTS = {"sce": 0.5, "ce": 1.0}
 """Weight of the cross-entropy in the losses in which it is constant."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimpleBaselineSettings(RunSettings):
-    """One student, taught by masks and by pseudo-labels."""
-
-    labels: str = ""
-    """folder of pseudo-labels that `warpseg pseudo-label` made"""
-    strong: StrongSettings = field(default_factory=lambda: StrongSettings(view="sda"))
-    """the strong augmentation"""
-    strong_on: Literal["none", "labeled", "unlabeled", "both"] = "unlabeled"
-    """the images that are strongly augmented (Table 3)"""
-    strong_share: float = 1.0
-    """share of those that are"""
-    unlabeled_batch_size: int = 8
-    """pseudo-labeled images of a step on each rank"""
-    train_on: Literal["both", "labeled", "pseudo"] = "both"
-    """masks and pseudo-labels, or one of them alone (Table 3)"""
-    batch_norm: Literal["dsbn", "trainable", "fixed"] = "dsbn"
-    """dsbn: statistics of their own for pseudo-labeled images, which evaluation does without;
-    trainable: one batch norm for all; fixed: the teacher's running statistics (the paper's Table 2
-    fixes those of the ImageNet weights)"""
-    dsbn_by: Literal["origin", "strength"] = "origin"
-    """what has its own statistics: pseudo-labeled images, or strongly augmented ones"""
-    shared_affine: bool = False
-    """dsbn: both branches train one scale and shift"""
-    correction: Literal["scl", "reversed", "sce", "ce"] = "scl"
-    """loss of pseudo-labels: scl weighs cross-entropy against its reverse by confidence; reversed
-    is that of the released code; sce weighs both by half; ce is plain cross-entropy"""
-    log_zero: float = LOG_ZERO
-    """the number A that stands for log 0 in the reverse cross-entropy"""
-    normalizer: Literal["kept", "all"] = "kept"
-    """pixels over which the loss of pseudo-labels is a mean; all counts ignored ones as well"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.unlabeled_batch_size < 1:
-            raise ValueError(
-                f"--unlabeled-batch-size must be at least 1; got {self.unlabeled_batch_size}"
-            )
-        if not 0 < self.strong_share <= 1:
-            raise ValueError(
-                f"--strong-share must be above 0 and at most 1; got {self.strong_share}"
-            )
-        if self.log_zero >= 0:
-            raise ValueError(
-                f"--log-zero stands for log 0 and must be negative; got {self.log_zero}"
-            )
-
-    def strong_view(self) -> StrongSettings:
-        """Return the strong augmentation."""
-        return self.strong
-
-    def streams(self) -> dict[str, StreamSpec]:
-        """Return the streams that the student is trained on: labeled first.
-
-        Raises ValueError where pseudo-labels are wanted, but none are named.
-        """
-        names = STREAMS[self.train_on]
-        if "pseudo" in names and not self.labels:
-            raise ValueError(
-                "training on pseudo-labels needs --labels FOLDER, made by warpseg pseudo-label; a "
-                "simple-baseline recipe without -student makes them itself"
-            )
-        specs = {
-            "labeled": partial(StreamSpec, subset="labeled", batch_size=self.batch_size),
-            "pseudo": partial(
-                StreamSpec,
-                subset="unlabeled",
-                batch_size=self.unlabeled_batch_size,
-                pseudo=Path(self.labels),
-            ),
-        }
-        strong = STRONG.get(self.strong_on, ())
-        return {
-            name: specs[name](
-                kind="labeled",
-                strong=self.strong if name in strong else None,
-                strong_share=self.strong_share,
-            )
-            for name in names
-        }
-
-
+@method("simple-baseline", SimpleBaselineSettings)
 class SimpleBaseline(Method):
     """Cross-entropy on masks and self-correction on pseudo-labels, in one pass."""
 
@@ -140,7 +51,7 @@ class SimpleBaseline(Method):
     ) -> None:
         self.settings = settings
         self.runtime = runtime
-        self.streams = settings.streams()
+        self.streams = streams_of(settings)
         self.sizes = [spec.batch_size for spec in self.streams.values()]
         self.branches, self.order, change = (0, 0), None, None
         if settings.batch_norm == "dsbn":
@@ -149,11 +60,30 @@ class SimpleBaseline(Method):
             if main + aux != sorted(main + aux):
                 self.order = torch.tensor(main + aux, device=runtime.device)
             change = partial(convert_dsbn, shared_affine=settings.shared_affine)
+        if settings.fixed_statistics != "own":
+            change = self._with_pretrained_statistics
         self.student = runtime.train_network(settings.network, num_classes, change=change)
         self.networks = {"student": self.student}
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
         self.stages = (Stage(name="joint", loss=self.joint, optimizer="student"),)
+
+    def _with_pretrained_statistics(self, network: nn.Module) -> nn.Module:
+        """Give the backbone the running statistics that its pretrained weights came with; the
+        decoder, which they do not have, keeps its own."""
+        settings = self.settings
+        if settings.fixed_statistics == "pretrained":
+            raise ValueError(
+                "--fixed-statistics pretrained is known to rounds alone; a student by itself needs "
+                "the weights: imagenet, or a file"
+            )
+        network = cast(SegmentationNetwork, network)
+        donor = settings.network.build(network.num_classes, weights=settings.fixed_statistics)
+        theirs = dict(donor.backbone.named_buffers())
+        for name, buffer in network.backbone.named_buffers():
+            if name.rpartition(".")[2] in ("running_mean", "running_var"):
+                buffer.copy_(theirs[name])
+        return network
 
     def joint(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """CE(p, y) + SCL(q, v), each a mean over the kept pixels of all ranks."""
@@ -222,41 +152,32 @@ def branch_rows(
     return rows
 
 
-@dataclass(frozen=True, kw_only=True)
-class SimpleBaselineRounds(RoundsSettings):
-    """A teacher from masks alone, then rounds of labeling and a student that starts from it."""
+def streams_of(settings: SimpleBaselineSettings) -> dict[str, StreamSpec]:
+    """Return the streams that the student is trained on: labeled first.
 
-    teacher: SupervisedSettings = field(default_factory=SupervisedSettings)
-    """the training on masks alone"""
-    student: SimpleBaselineSettings = field(default_factory=SimpleBaselineSettings)
-    """the training of each round; its own network settings give way to the teacher's"""
-    labeling: LabelingSettings = field(
-        default_factory=lambda: LabelingSettings(
-            evaluation=EvaluationSettings(scales=SCALES, flip=True)
+    Raises ValueError where pseudo-labels are wanted, but none are named.
+    """
+    names = STREAMS[settings.train_on]
+    if "pseudo" in names and not settings.labels:
+        raise ValueError(
+            "training on pseudo-labels needs --labels FOLDER, made by warpseg pseudo-label; a "
+            "simple-baseline recipe without -student makes them itself"
         )
-    )
-    """how the teacher labels: all labels are kept"""
-    rounds: int = 3
-    """labelings, each followed by a student; the paper does not say how many"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rounds < SEEDS:
-            raise ValueError(f"--rounds must be at least 1 and below {SEEDS}; got {self.rounds}")
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """The students of all rounds, which `select` chooses among."""
-        return tuple(f"student-{number}" for number in range(1, self.rounds + 1))
-
-    def plan(self) -> tuple[Part, ...]:
-        """Return teacher, labels-1, student-1, labels-2, student-2, ..."""
-        parts: list[Part] = [TrainPart(name="teacher", settings=self.seeded(self.teacher, 0))]
-        student = replace(self.student, network=self.teacher.network)
-        source = "teacher"
-        for number in range(1, self.rounds + 1):
-            labels, name = f"labels-{number}", f"student-{number}"
-            parts.append(LabelPart(name=labels, source=source, settings=self.labeling))
-            own = self.seeded(student, number)
-            parts.append(TrainPart(name=name, settings=own, start=source, labels=labels))
-            source = name
-        return tuple(parts)
+    specs = {
+        "labeled": partial(StreamSpec, subset="labeled", batch_size=settings.batch_size),
+        "pseudo": partial(
+            StreamSpec,
+            subset="unlabeled",
+            batch_size=settings.unlabeled_batch_size,
+            pseudo=Path(settings.labels),
+        ),
+    }
+    strong = STRONG.get(settings.strong_on, ())
+    return {
+        name: specs[name](
+            kind="labeled",
+            strong=settings.strong if name in strong else None,
+            strong_share=settings.strong_share,
+        )
+        for name in names
+    }

@@ -6,6 +6,7 @@ of one view is compared with the student's of another at the pixels that both sh
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,18 +60,23 @@ def view_divergence(
     boxes: CutMixBoxes | None = None,
     from_second: bool = False,
     reduction: str = "pooled",
+    reverse: bool = False,
+    hard: bool = False,
     **options: Any,
 ) -> Tensor:
     """Return the mean divergence D(target, perturbed) over the valid pixels of all ranks, 0-d.
 
     perturbed, target: logits (N, C, h, w) of the strong view and of the weak view, or of the second
     strong view if `from_second`. boxes: the CutMix of the strong view; the target is mixed alike,
-    at full resolution. reduction and options are those of `consistency_kl`. Gradients flow to
-    both sides; detach the one that must get none. Of whole images nothing is warped or masked.
+    at full resolution. reduction and options are those of `consistency_kl`; reverse makes it
+    D(perturbed, target), hard the first of the two one-hot. Gradients flow to both sides; detach
+    the one that must get none. Of whole images nothing is warped or masked.
 
     Raises ValueError for CutMix of whole images, whose class is no pixel's.
     """
-    compare = consistency_kl_reference if target.requires_grad else consistency_kl
+    compare = consistency_kl
+    if target.requires_grad or reverse or hard:
+        compare = partial(consistency_kl_reference, reverse=reverse, hard=hard)
     if whole_image(perturbed):
         if boxes is not None:
             raise ValueError("CutMix is for segmentation; classify with --no-cutmix")

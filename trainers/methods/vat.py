@@ -17,9 +17,6 @@ so by default its limit for small xi is taken instead, d <- H d with H the Hessi
 at x_u, by differentiating twice. It needs one forward pass as well.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -29,48 +26,15 @@ from ...models.norm import batch_norm_policy
 from ...pipelines.batches import PairedBatch
 from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime, unwrap
-from ..engine.settings import RunSettings
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .losses import mean_entropy, supervised_loss
+from .registry import method
+from .settings.vat import VatSettings
 from .teaching import whole_image
 
 
-@dataclass(frozen=True, kw_only=True)
-class VatSettings(RunSettings):
-    """Robustness against the perturbation that changes the prediction most."""
-
-    unlabeled_batch_size: int = 8
-    """unlabeled images of a step on each rank"""
-    unlabeled: Literal["all", "unlabeled"] = "all"
-    """all: the unlabeled stream also carries the labeled images, without masks"""
-    power: Literal["hessian", "difference"] = "hessian"
-    """how the power iteration multiplies by the Hessian: exactly, or by a step of length xi"""
-    xi: float = 1e-6
-    """length of the step of power difference"""
-    epsilon: float = 10.0
-    """length of the perturbation of an image, in units of the network's input"""
-    power_iterations: int = 1
-    """passes that look for the worst direction"""
-    alpha: float = 1.0
-    """weight of the adversarial divergence"""
-    beta: float = 1.0
-    """weight of the entropy; 0 is VAT alone"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("unlabeled_batch_size", "power_iterations"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
-        for name in ("xi", "epsilon"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"--{name} must be above 0; got {getattr(self, name)}")
-        for name in ("alpha", "beta"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must be >= 0; got {getattr(self, name)}")
-
-
+@method("vat", VatSettings)
 class Vat(Method):
     """Supervised cross-entropy, entropy, and divergence under the worst perturbation."""
 

@@ -8,7 +8,8 @@ sizes are those of one GPU.
 With 212 labels of VOC or fewer the networks differ by their labeled images alone: make the split
 with `warpseg split --pair 0.8`. The paper's network A starts from COCO weights of Caffe, the file
 `resnet101COCO-41f33a49.pth` of AdvSemiSeg; --supervised.network.weights names another place or
-other weights. `supervised` is the paper's baseline, with all images its oracle.
+other weights. `supervised` is the paper's baseline, with all images its oracle; on CIFAR-10, whose
+baseline is a chain's first link, `dmt-oracle` is.
 """
 
 from collections.abc import Callable
@@ -21,12 +22,13 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
-from ..methods.dmt import DmtSettings
-from ..methods.dmt_chain import DmtLinkSettings
+from ..labels.settings import LabelingSettings
 from ..methods.dmt_rounds import RATIOS, DmtChain, DmtRounds
 from ..methods.rounds import RoundsSettings
-from ..methods.supervised import SupervisedSettings
+from ..methods.settings.dmt import DmtSettings
+from ..methods.settings.dmt_chain import DmtLinkSettings
+from ..methods.settings.supervised import SupervisedSettings
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings | RoundsSettings]]
 
@@ -43,6 +45,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "cbst": {"self_taught": True, "form": "plain"},
     "dst": {"self_taught": True},
     "online": {"self_taught": True, "form": "online"},
+    "online-unaugmented": {"self_taught": True, "form": "online", "augment_unlabeled": False},
     "naive": {"form": "naive"},
     "flip": {"form": "flip"},
 }
@@ -102,10 +105,12 @@ def dmt_recipes(
     }
 
 
-def _ablated(whole: DmtRounds, *, self_taught: bool = False, form: Any = "dynamic") -> DmtRounds:
-    """Change who labels for whom and the form of the loss; online training is one long phase."""
+def _ablated(
+    whole: DmtRounds, *, self_taught: bool = False, form: Any = "dynamic", **changes: Any
+) -> DmtRounds:
+    """Change who labels for whom, and the phase; online training is one long phase."""
     steps = whole.phase.num_steps * (len(whole.ratios) if form == "online" else 1)
-    phase = replace(whole.phase, form=form, num_steps=steps)
+    phase = replace(whole.phase, form=form, num_steps=steps, **changes)
     return replace(whole, phase=phase, self_taught=self_taught)
 
 
@@ -209,6 +214,19 @@ def _cifar10(labeled: int, baseline: int, batch: tuple[int, int]) -> Recipes:
     )
 
 
+def _cifar10_oracle() -> Recipes:
+    """300 epochs of all 49 800 images, as F^0 of the chains learns (Appendix B)."""
+    return {
+        "dmt-oracle-cifar10-wrn28-2": partial(
+            DmtLinkSettings,
+            **CIFAR10,
+            batch_size=512,
+            num_steps=300 * -(-49_800 // 512),
+            optimizer=_sgd(0.2),
+        )
+    }
+
+
 def scratch_recipes(family: str, shared: dict[str, Any], network: str) -> Recipes:
     """Return recipes whose network A makes as many steps in all as a single run: half of them on
     masks alone, a tenth in each of five phases, those at a quarter of the learning rate.
@@ -244,6 +262,7 @@ DMT: Recipes = {
     **_cityscapes(CITYSCAPES_IMAGES, baseline=60, epochs=0),
     **_cifar10(4000, baseline=1060, batch=(448, 64)),
     **_cifar10(1000, baseline=2120, batch=(496, 16)),
+    **_cifar10_oracle(),
     **chain_recipes(
         "cifar10-wrn28-2-tiny",
         {
@@ -267,3 +286,5 @@ DMT: Recipes = {
     ),
 }
 """The recipes of the paper by name, and the smallest chain."""
+
+add_recipes(DMT)

@@ -1,8 +1,10 @@
 """Recipes of the one-way consistency paper: its Tables 1 to 6 and 8, and small ones for a CPU.
 
 The share of labels is the split's, not the recipe's: all shares train for as many steps. With
-coarsely labeled Cityscapes as unlabeled images (Table 4), the recipes are those of the full
-resolution; convert with `--coarse`.
+coarsely labeled Cityscapes (Table 4) the recipes are those of the full resolution: convert with
+`--coarse images` for unlabeled images, `--coarse labels` for images with coarse masks. The paper's
+splits are `warpseg split --order permutation --seed 53`, up to 57; the released code permutes the
+images in the order of the directory, which is the file system's, so lists differ all the same.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,9 +17,10 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..methods.consistency import ConsistencySettings
-from ..methods.supervised import SupervisedSettings
-from ..methods.vat import VatSettings
+from ..methods.settings.consistency import ConsistencySettings
+from ..methods.settings.supervised import SupervisedSettings
+from ..methods.settings.vat import VatSettings
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings]]
 
@@ -225,3 +228,5 @@ ONE_WAY: Recipes = {
     ),
 }
 """The recipes of the paper by name."""
+
+add_recipes(ONE_WAY)

@@ -17,10 +17,12 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import RunSettings
-from ..labels.labeling import LabelingSettings
+from ..labels.settings import LabelingSettings
 from ..methods.rounds import RoundsSettings
-from ..methods.simple_baseline import SCALES, SimpleBaselineRounds, SimpleBaselineSettings
-from ..methods.supervised import SupervisedSettings
+from ..methods.settings.simple_baseline import SimpleBaselineSettings
+from ..methods.settings.supervised import SupervisedSettings
+from ..methods.simple_baseline_rounds import SCALES, SimpleBaselineRounds
+from .registry import add_recipes
 
 Recipes = dict[str, Callable[[], RunSettings | RoundsSettings]]
 
@@ -32,7 +34,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "dsbn": {"correction": "ce"},
     "scl": {},
     # Table 2.
-    "fixed-bn": {"batch_norm": "fixed", "correction": "ce"},
+    "fixed-bn": {"batch_norm": "fixed", "fixed_statistics": "pretrained", "correction": "ce"},
 }
 """What the recipes of one round change of the student, by the word in their name."""
 RELEASED: dict[str, Any] = {
@@ -55,6 +57,7 @@ CITYSCAPES: dict[str, Any] = {
     "schedule": ScheduleSettings(name="poly", power=0.9),
     "evaluation": EvaluationSettings(pad_to=(1025, 2049)),
     "batch_size": 2,
+    "ranks": 8,
     "num_steps": 20_000,
 }
 VOC: dict[str, Any] = {
@@ -140,3 +143,5 @@ SIMPLE_BASELINE: Recipes = {
     **_paper("voc", VOC, "deeplabv2-rn101"),
 }
 """The recipes of the paper by name."""
+
+add_recipes(SIMPLE_BASELINE)

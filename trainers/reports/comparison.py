@@ -80,13 +80,29 @@ class Comparison:
 
     def table(self) -> str:
         """Return the methods as lines for a terminal."""
-        return format_table(HEADINGS, self.cells())
+        headings, rows = self.groups_table()
+        groups = ["", format_table(headings, rows)] if rows else []
+        return "\n".join([format_table(HEADINGS, self.cells()), *groups])
 
     def class_iou(self, recipe: str) -> Row:
         """Return the mean over seeds of the last IoU of each class; None for an absent class."""
         scored = [run.summary()["iou"] or {} for run in self.runs[recipe]]
         labels = {label: 0 for iou in scored for label in iou}
         return {label: mean_of(iou.get(label) for iou in scored) for label in labels}
+
+    def group_scores(self, recipe: str) -> Row:
+        """Return the mean over seeds of the last score of each group of images."""
+        scored = [run.summary()["groups"] for run in self.runs[recipe]]
+        names = {name: 0 for groups in scored for name in groups}
+        return {name: mean_of(groups.get(name) for groups in scored) for name in names}
+
+    def groups_table(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells, in percent, of every method's score of each group of images;
+        no rows where none was asked for."""
+        scores = {name: self.group_scores(recipe) for recipe, name in self.names().items()}
+        names = list({name: 0 for groups in scores.values() for name in groups})
+        rows = [[m, *(percent(s.get(n)) for n in names)] for m, s in scores.items() if s]
+        return ["method", *(f"{name} %" for name in names)], rows
 
     def circumstances(self) -> dict[str, Any]:
         """Return what all runs share: data set, split, versions, protocol."""
@@ -98,5 +114,12 @@ class Comparison:
         """Return everything as plain values, the IoU of each class as well."""
         return {
             **self.circumstances(),
-            "methods": [{**row, "iou": self.class_iou(row["recipe"])} for row in self.rows()],
+            "methods": [
+                {
+                    **row,
+                    "iou": self.class_iou(row["recipe"]),
+                    "groups": self.group_scores(row["recipe"]),
+                }
+                for row in self.rows()
+            ],
         }

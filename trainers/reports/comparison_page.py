@@ -17,8 +17,8 @@ from ...shards import Dataset, Sample
 from ..drawing import contact_sheet, overlay
 from ..engine.runtime import open_runtime
 from ..runs.folder import open_trained
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import evaluating, predict_logits
+from ..scoring.trained import TrainedNetwork
 from .comparison import HEADINGS, Comparison
 from .page import class_table, colour_key, colours_of, curve_charts, document, html_table, note
 
@@ -51,6 +51,9 @@ def page(comparison: Comparison, drawn: Image.Image | None = None) -> str:
     ]
     if drawn is not None:
         parts += ["<h2>The same validation images under each method</h2>", _embedded(drawn)]
+    headings, rows = comparison.groups_table()
+    if rows:
+        parts += ["<h2>Groups of images</h2>", html_table(headings, rows)]
     parts.append(class_table([(names[r], comparison.class_iou(r)) for r in comparison.runs]))
     return document("WarpSeg comparison", parts)
 

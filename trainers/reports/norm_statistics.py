@@ -10,12 +10,10 @@ distributed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from json import dumps
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -30,7 +28,7 @@ from ..engine.checkpoint import load_checkpoint
 from ..engine.runtime import open_runtime
 from ..engine.settings import from_plain
 from ..engine.streams import open_subset
-from ..recipes.registry import settings_kind
+from ..methods.registry import settings_kind
 from ..runs.folder import open_trained
 
 BINS = 16
@@ -139,61 +137,42 @@ def _distribution(values: np.ndarray, title: str, across: str) -> Image.Image:
     return chart(curves, title=title, across=across, up="channels (%)")
 
 
-def norm(arguments: list[str]) -> int:
-    """Draw what batch norms see of weak and strong views: `diagnose norm RUN --out norm.png`."""
+def measure_norms(
+    path: Path,
+    *,
+    data: Path | None = None,
+    view: str | None = None,
+    batches: int = 8,
+    batch_size: int = 8,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[LayerStatistics]:
+    """Return what each batch norm of a run's network sees of weak and strong views of its images.
 
-    def run(
-        path: tyro.conf.Positional[Path],
-        *,
-        out: Path,
-        data: Path | None = None,
-        view: str | None = None,
-        batches: int = 8,
-        batch_size: int = 8,
-        layers: int = 3,
-        seed: int = 0,
-        device: str = "auto",
-    ) -> None:
-        """Compare the batch statistics of weak and strong views, layer by layer.
-
-        Args:
-            path: a run's folder or a checkpoint
-            out: picture to write
-            data: the data set; the one of the run when not given
-            view: the strong view; the run's own, or sda, when not given
-            batches: batches of each view
-            batch_size: images of a batch
-            layers: layers whose channels are drawn
-            seed: seed of the views
-            device: auto, cpu, cuda or cuda:N
-        """
-        trained, described = open_trained(path), load_checkpoint(path)["run"]
-        settings = from_plain(settings_kind(described["method"]), described["settings"])
-        dataset = Dataset.open(data or described["data"])
-        runtime = open_runtime(device, "fp32")
-        stream = pipelines.paired(
-            open_subset(dataset, "all", described["split"]),
-            strong=_strong_view(settings.strong_view(), view),
-            geometry=settings.geometry,
-            normalization=settings.normalization,
-            loader=settings.loader,
-            batch_size=batch_size,
-            device=runtime.device,
-            seed=seed,
-            stream="diagnose",
-        )
-        try:
-            pairs = ((b.weak, b.strong) for b, _ in zip(stream, range(batches), strict=False))
-            found = collect_statistics(runtime.place(trained.network), pairs)
-        finally:
-            stream.close()
-        draw_statistics(found, f"{path.name}: what batch norms see", layers).save(out)
-        for layer in found:
-            row = {"mean_shift": layer.mean_shift, "variance_shift": layer.variance_shift}
-            print(dumps({"layer": layer.name, "channels": layer.mean.shape[1], **row}))
-
-    tyro.cli(run, args=arguments, prog="warpseg diagnose norm")
-    return 0
+    view: the strong one; the run's own, or sda, when not given. Raises as `open_trained` and
+    `collect_statistics`.
+    """
+    trained, described = open_trained(path), load_checkpoint(path)["run"]
+    settings = from_plain(settings_kind(described["method"]), described["settings"])
+    dataset = Dataset.open(data or described["data"])
+    runtime = open_runtime(device, "fp32")
+    stream = pipelines.paired(
+        open_subset(dataset, "all", described["split"]),
+        strong=_strong_view(settings.strong_view(), view),
+        geometry=settings.geometry,
+        normalization=settings.normalization,
+        loader=settings.loader,
+        batch_size=batch_size,
+        device=runtime.device,
+        seed=seed,
+        stream="diagnose",
+    )
+    try:
+        pairs = ((b.weak, b.strong) for b, _ in zip(stream, range(batches), strict=False))
+        found = collect_statistics(runtime.place(trained.network), pairs)
+    finally:
+        stream.close()
+    return found
 
 
 def _strong_view(own: StrongSettings, name: str | None) -> StrongSettings:

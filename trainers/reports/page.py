@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from html import escape
 
 from ..charts import COLOURS, ticks
 from ..runs.record import METRICS, Row, Run
 from ..tables import percent
+from .classes import class_details
 from .report import HEADINGS, Report, cells
 
 TITLES = {"miou": "mIoU (%)", "accuracy": "accuracy (%)"}
@@ -41,17 +43,22 @@ svg text { font: 12px system-ui, sans-serif; fill: #555 }
 
 def page(report: Report, title: str = "WarpSeg runs") -> str:
     """Return the HTML text of a report."""
-    names = [run.name for run in report.runs]
+    names = report.names()
     colours = colours_of(len(report.runs))
-    rows = [cells(run.summary()) for run in report.runs]
+    rows = [cells(summary) for summary in report.summaries()]
     parts = [
         f"<h1>{escape(title)}</h1>",
         html_table(HEADINGS, rows) + _notes(report),
-        _other_networks(report),
+        _more("Other networks of the same runs, last", report.networks()),
+        _more("Groups of images, last", report.image_groups()),
         "<h2>Curves</h2>",
         colour_key(names, colours),
         curve_charts(report.runs, names, colours),
-        class_table([(run.name, run.summary()["iou"]) for run in report.runs]),
+        class_table(
+            [(name, run.summary()["iou"]) for name, run in zip(names, report.runs, strict=True)]
+        ),
+        class_details(report.runs, names),
+        _settings(report, names),
     ]
     return document(title, parts)
 
@@ -173,15 +180,26 @@ def class_table(columns: Sequence[tuple[str, Row | None]]) -> str:
 
 
 def _curve_names(runs: Sequence[Run]) -> list[str]:
-    losses = {name: 0 for run in runs for row in run.training for name in row.get("losses", {})}
+    losses = {
+        name: 0
+        for run in runs
+        for row in run.training
+        for name in row.get("losses", {})
+        if ":" not in name
+    }
     return [name for name in (*METRICS, *losses) if any(run.curve(name) for run in runs)]
 
 
-def _other_networks(report: Report) -> str:
-    headings, rows = report.networks()
-    if not rows:
-        return ""
-    return "<h2>Other networks of the same runs, last</h2>" + html_table(headings, rows)
+def _more(title: str, table: tuple[list[str], list[list[str]]]) -> str:
+    headings, rows = table
+    return f"<h2>{title}</h2>{html_table(headings, rows)}" if rows else ""
+
+
+def _settings(report: Report, names: Sequence[str]) -> str:
+    """Return what differs between runs: settings, and the days of their last rows."""
+    days = [f"{datetime.fromtimestamp(run.changed):%Y-%m-%d %H:%M}" for run in report.runs]
+    rows = [("last row written", *days), *((k, *v) for k, v in report.differing().items())]
+    return "<h2>What differs</h2>" + html_table(("setting", *names), rows)
 
 
 def _notes(report: Report) -> str:

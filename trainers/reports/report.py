@@ -29,11 +29,32 @@ class Report:
 
     runs: Sequence[Run]
 
+    def names(self) -> list[str]:
+        """Return the runs' folders by as few of their last parts as tell them apart."""
+        parts = [run.path.resolve().parts for run in self.runs]
+        length = 1
+        while len({own[-length:] for own in parts}) < len(parts):
+            length += 1
+        return ["/".join(own[-length:]) for own in parts]
+
+    def summaries(self) -> list[Row]:
+        """Return the runs' summaries under names that tell them apart."""
+        return [
+            {**run.summary(), "run": name}
+            for run, name in zip(self.runs, self.names(), strict=True)
+        ]
+
+    def differing(self) -> dict[str, list[str]]:
+        """Return the settings that are not the same in all runs, each with every run's value."""
+        flat = [_flattened(run.settings.get("settings", {})) for run in self.runs]
+        every = {name: 0 for settings in flat for name in settings}
+        table = {name: [text_of(settings.get(name)) for settings in flat] for name in every}
+        return {name: values for name, values in table.items() if len(set(values)) > 1}
+
     def groups(self) -> list[Row]:
         """Return mean and sample deviation of the last scores of runs that differ by the seed."""
         members: dict[str, list[Row]] = {}
-        for run in self.runs:
-            summary = run.summary()
+        for run, summary in zip(self.runs, self.summaries(), strict=True):
             if summary["last"] is not None:
                 members.setdefault(_identity(run.settings), []).append(summary)
         groups = []
@@ -47,28 +68,36 @@ class Report:
 
     def to_json(self) -> Row:
         """Return all summaries and groups as plain values."""
-        return {"runs": [run.summary() for run in self.runs], "groups": self.groups()}
+        return {"runs": self.summaries(), "groups": self.groups()}
 
     def table(self) -> str:
         """Return the runs as lines for a terminal; scores in percent."""
-        text = format_table(HEADINGS, [cells(run.summary()) for run in self.runs])
-        headings, rows = self.networks()
-        others = [format_table(headings, rows)] if rows else []
+        text = format_table(HEADINGS, list(map(cells, self.summaries())))
+        tables = (self.networks(), self.image_groups())
+        others = [format_table(headings, rows) for headings, rows in tables if rows]
         return "\n\n".join([text, *others, *self.remarks()])
 
     def networks(self) -> tuple[list[str], list[list[str]]]:
         """Return headings and cells of the scores, in percent, of networks that are not the runs'
         answers; no rows where no run has any."""
-        summaries = [run.summary() for run in self.runs]
-        names = list({name: 0 for summary in summaries for name in summary["networks"]})
+        return self._parts("networks")
+
+    def image_groups(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells of the scores, in percent, of groups of images; no rows where
+        no run has any."""
+        return self._parts("groups")
+
+    def _parts(self, kind: str) -> tuple[list[str], list[list[str]]]:
+        summaries = self.summaries()
+        names = list({name: 0 for summary in summaries for name in summary[kind]})
         rows = [
             [
                 summary["run"],
                 percent(summary["last"]),
-                *(percent(summary["networks"].get(name)) for name in names),
+                *(percent(summary[kind].get(name)) for name in names),
             ]
             for summary in summaries
-            if summary["networks"]
+            if summary[kind]
         ]
         return ["run", "last %", *(f"{name} %" for name in names)], rows
 
@@ -80,9 +109,9 @@ class Report:
             for group in self.groups()
         ]
         chosen = [
-            f"{run.name} is the best of its rounds on the validation set (--select val): its score "
+            f"{name} is the best of its rounds on the validation set (--select val): its score "
             "is too good"
-            for run in self.runs
+            for run, name in zip(self.runs, self.names(), strict=True)
             if run.setting("select") == "val"
         ]
         return means + chosen
@@ -135,6 +164,16 @@ def cells(summary: Row) -> tuple[str, ...]:
         decimal(None if summary["data_wait"] is None else 100 * summary["data_wait"]),
         decimal(None if memory is None else memory / 1024, digits=2),
     )
+
+
+def _flattened(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one level, `optimizer.lr`."""
+    if not isinstance(settings, dict):
+        return {prefix.removesuffix("."): settings}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flattened(value, f"{prefix}{name}.")
+    return flat
 
 
 def _identity(settings: Any) -> str:

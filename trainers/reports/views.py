@@ -10,17 +10,18 @@ from ...kernels import dynamic_weights
 from ...pipelines import PairedBatch, label_sheet, view_sheet
 from ...pipelines.streams.show import Weigh
 from ...shards import Dataset
+from ..drawing import legend, stack
 from ..engine.settings import RunSettings
 from ..engine.streams import open_labeled, open_subset, with_masks, with_pseudo_labels
-from ..scoring.export import TrainedNetwork
 from ..scoring.inference import evaluating
+from ..scoring.trained import TrainedNetwork
 
 
 def draw_views(
     dataset: Dataset, split: str | None, settings: RunSettings, *, samples: int, seed: int
 ) -> Image.Image:
-    """Draw the weak and strong views of labeled images."""
-    return view_sheet(
+    """Draw the weak and strong views of labeled images, and which colour is which class."""
+    sheet = view_sheet(
         open_subset(dataset, "labeled", split),
         geometry=settings.geometry,
         strong=settings.strong_view(),
@@ -30,6 +31,7 @@ def draw_views(
         seed=seed,
         weak_photometric=getattr(settings, "weak_photometric", False),
     )
+    return _with_classes(sheet, dataset)
 
 
 def draw_labels(
@@ -44,7 +46,7 @@ def draw_labels(
 ) -> Image.Image:
     """Draw pseudo-labels under the geometry of a recipe, weighed by a network if there is one."""
     subset, pseudo = with_pseudo_labels(open_labeled(dataset, folder), folder)
-    return label_sheet(
+    sheet = label_sheet(
         subset,
         pseudo,
         geometry=settings.geometry,
@@ -55,6 +57,7 @@ def draw_labels(
         samples=samples,
         seed=seed,
     )
+    return _with_classes(sheet, dataset)
 
 
 def dynamic_rule(trained: TrainedNetwork, **options: Any) -> Weigh:
@@ -69,3 +72,9 @@ def dynamic_rule(trained: TrainedNetwork, **options: Any) -> Weigh:
         return dynamic_weights(logits, batch.label, batch.confidence, **options)[0]
 
     return weigh
+
+
+def _with_classes(sheet: Image.Image, dataset: Dataset) -> Image.Image:
+    if dataset.task != "segmentation":
+        return sheet
+    return stack([sheet, legend(dataset.classes, dataset.palette, sheet.width)])

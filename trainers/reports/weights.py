@@ -6,51 +6,21 @@ other one as it begins to learn from them. With every phase there are more label
 
 import json
 from pathlib import Path
-from typing import Literal
 
-import tyro
 from PIL import Image
 
 from ...pipelines import rounds_sheet
 from ...pipelines.streams.show import Weigh
+from ...plugins import require_plugins
 from ...shards import Dataset
 from ...shards.pseudo import open_pseudo_labels
 from ..engine.settings import from_plain
 from ..engine.streams import open_labeled, with_masks
-from ..methods.dmt import DmtSettings
 from ..methods.dmt_rounds import DmtRounds
 from ..methods.rounds import TrainPart
+from ..methods.settings.dmt import DmtSettings
 from ..runs.folder import open_trained
 from .views import dynamic_rule
-
-
-def weights(arguments: list[str]) -> int:
-    """Draw Figure 6 of DMT: `diagnose weights OUT --out weights.png`."""
-
-    def run(
-        path: tyro.conf.Positional[Path],
-        *,
-        out: Path,
-        network: Literal["a", "b"] = "b",
-        data: Path | None = None,
-        samples: int = 4,
-        seed: int = 0,
-    ) -> None:
-        """Draw the pseudo-labels of every phase and their weights for the network that learns them.
-
-        Args:
-            path: folder of a finished dmt recipe of two networks, or of one
-            out: picture to write
-            network: the network that learns
-            data: the data set; the one of the run when not given
-            samples: number of images
-            seed: seed of the crops
-        """
-        draw_weights(path, network, data=data, samples=samples, seed=seed).save(out)
-        print(out)
-
-    tyro.cli(run, args=arguments, prog="warpseg diagnose weights")
-    return 0
 
 
 def draw_weights(
@@ -64,6 +34,7 @@ def draw_weights(
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: name the folder of a dmt recipe")
     run = json.loads(file.read_text())
+    require_plugins(run.get("plugins", ()), folder)
     if run["method"] != "dmt-rounds":
         raise ValueError(f"{folder} is a run of {run['method']}: name that of a dmt recipe")
     plan = from_plain(DmtRounds, run["settings"]).plan()

@@ -1,41 +1,81 @@
 """A run folder: what it holds, how a new run claims it, and how a finished one is opened again.
 
-RUN/settings.json     the resolved settings, the data set, the split and the versions
+RUN/settings.json     the resolved settings, the data set, the split, their sums, versions, plugins
 RUN/metrics.jsonl     one object a line: training rows and evaluation rows
 RUN/checkpoint.pt     everything the run needs to continue; also holds settings.json's content
 RUN/checkpoints/      each step's checkpoint, if asked to keep them
+RUN/logs/             what ranks other than the first had to say
+RUN/diverged.txt      why nothing was saved any more, if the weights became no numbers
 """
 
 import json
-import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import torch
 from torch import nn
 
 from ... import __version__, pipelines
 from ...models import Ensemble, plain_state_dict
+from ...models.tensor_files import not_finite
 from ...pipelines.settings import LoaderSettings, NormalizationSettings
+from ...plain import one_line, read_json, shown
+from ...plugins import only_named, recorded_plugins, require_plugins
+from ...registry import noting_uses
 from ...shards import Dataset, Subset
-from ..engine.checkpoint import load_checkpoint
+from ...shards.archive import write_text
+from ..engine.checkpoint import NAME as CHECKPOINT
+from ..engine.checkpoint import check_state, load_checkpoint, refuse_diverged
+from ..engine.locking import LOCK
 from ..engine.protocol import EvaluationSettings
+from ..engine.ranks import LOGS
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings, first_difference, from_plain, to_plain
+from ..engine.stopping import Stop, Stopped, never
+from ..methods.registry import METHODS, ROUNDS, ensembles_of, method_name, settings_kind
 from ..methods.rounds import RoundsSettings
-from ..recipes.registry import ensembles_of, method_name, settings_kind
 from ..scoring.evaluate import Score, Task, evaluate_network
 from ..scoring.export import CONFIG as EXPORT_CONFIG
-from ..scoring.export import TrainedNetwork, load_exported
+from ..scoring.export import load_exported
+from ..scoring.groups import groups_of
+from ..scoring.trained import TrainedNetwork
+from .sums import data_sums, other_data
 
+SETTINGS = "settings.json"
+LEFTOVERS = (LOCK, LOGS, "settings.partial", "settings.json.tmp")
+"""What a run that was killed while it claimed a folder leaves there."""
+FIXED = ("method", "split", "classes", "settings")
+"""Entries of settings.json that a resumed run has as it had them before."""
 _IMAGES_AT_ONCE = 250
 """Images that are classified together; segmented ones go one by one."""
+
+
+class RunFile(TypedDict):
+    """Content of settings.json, and of `run` in a checkpoint."""
+
+    warpseg: str
+    torch: str
+    recipe: str
+    method: str
+    data: str
+    split: str | None
+    task: Literal["segmentation", "classification"]
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    settings: dict[str, Any]
+    sums: NotRequired[dict[str, str]]
+    plugins: NotRequired[list[dict[str, Any]]]
+    world_size: NotRequired[int | None]
+    evaluated: NotRequired[str]
 
 
 def describe_run(
     settings: RunSettings | RoundsSettings, dataset: Dataset, split: str | None, *, recipe: str
 ) -> dict[str, Any]:
     """Return all that defines a run, as plain values."""
+    labels = getattr(settings, "labels", "")  # of rounds, settings of another kind
+    folder = Path(labels) if isinstance(labels, str) and labels else None
     return {
         "warpseg": __version__,
         "torch": str(torch.__version__),
@@ -47,40 +87,85 @@ def describe_run(
         "classes": list(dataset.classes),
         "palette": [list(colour) for colour in dataset.palette],
         "settings": to_plain(settings),
+        "sums": data_sums(dataset, split, folder),
+        "plugins": recorded_plugins(),
     }
 
 
-def claim_folder(out: Path, run: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder this run's, or check that it already is.
+def read_settings(run: Path) -> dict[str, Any]:
+    """Read what a run's folder says of the run.
 
-    Raise ValueError when it holds another run, or this one and `resume` is off.
+    Raises FileNotFoundError where there is no settings.json and ValueError for a damaged one.
     """
-    path = out / "settings.json"
+    remedy = "bring it back from a copy, or train anew in another folder"
+    return cast(dict[str, Any], read_json(run / SETTINGS, RunFile, remedy))
+
+
+def claim_folder(out: Path, run: dict[str, Any], *, resume: bool) -> bool:
+    """Make the folder this run's, or check that it already is; tell whether it is new.
+
+    What a run left that was killed while it did this is no hindrance. Raise ValueError when the
+    folder holds another run, or this one and `resume` is off, or this one on other data.
+    """
+    path = out / SETTINGS
     if path.exists():
-        held = json.loads(path.read_text())
         if not resume:
             raise ValueError(
                 f"{out} holds a run already; go on with --resume or choose another --out"
             )
-        ranks, now = held.get("world_size"), run["world_size"]
-        if ranks != now:
-            raise ValueError(
-                f"{out} was begun on {ranks} ranks and cannot go on with {now}, whose joined batch "
-                f"is another one: start torchrun so that there are {ranks} in all"
-            )
-        fixed = ("method", "split", "classes", "settings")
-        different = first_difference(
-            {key: held.get(key) for key in fixed}, {key: run[key] for key in fixed}
-        )
-        if different:
-            raise ValueError(f"{out} cannot be resumed with other settings: {different}")
-        return
-    if out.exists() and any(out.iterdir()):
+        check_same(out, read_settings(out), run)
+        return False
+    if out.exists() and any(file.name not in LEFTOVERS for file in out.iterdir()):
         raise ValueError(f"{out} holds other files; choose an empty or new folder for --out")
     out.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    aside.write_text(json.dumps(run, indent=2) + "\n")
-    os.replace(aside, path)
+    write_text(path, json.dumps(run, indent=2) + "\n")
+    for name in LEFTOVERS[2:]:
+        (out / name).unlink(missing_ok=True)
+    return True
+
+
+def check_same(out: Path, held: dict[str, Any], run: dict[str, Any]) -> None:
+    """Raise ValueError where a run that was begun is not the one that shall go on: other ranks,
+    settings or data; and as `require_plugins` for a plugin that is not the one it was begun with.
+    """
+    ranks, now = held.get("world_size"), run["world_size"]
+    if ranks != now:
+        raise ValueError(
+            f"{out} was begun on {ranks} ranks and cannot go on with {now}, whose joined batch "
+            f"is another one: start torchrun so that there are {ranks} in all"
+        )
+    require_plugins(held.get("plugins", ()), out)
+    before = {key: held.get(key) for key in FIXED}
+    if before["method"] == run["method"]:
+        before["settings"] = completed_settings(held)
+    different = first_difference(before, {key: run[key] for key in FIXED})
+    if different:
+        raise ValueError(f"{out} cannot be resumed with other settings: {different}")
+    changed = other_data(held.get("sums"), run["sums"])
+    if changed:
+        raise ValueError(
+            f"{out} was begun on other data: {changed} of {run['data']} is not what it was; bring "
+            "the old data back, or choose another --out"
+        )
+
+
+def release_folder(out: Path) -> None:
+    """Take back what `claim_folder` wrote, for a run that could not make its first step."""
+    for name in (*LEFTOVERS[2:], SETTINGS):
+        (out / name).unlink(missing_ok=True)
+
+
+def completed_settings(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run's file, those that are newer than the file as by default, or
+    as they were before there was a choice."""
+    held = run["settings"]
+    kind = ROUNDS[run["method"]] if run["method"] in ROUNDS else settings_kind(run["method"])
+    if issubclass(kind, RunSettings):
+        held = kind.of_older(held)
+    try:
+        return to_plain(from_plain(kind, held))
+    except ValueError:  # a setting that is gone since: the comparison names it
+        return run["settings"]
 
 
 def score(
@@ -91,8 +176,12 @@ def score(
     normalization: NormalizationSettings,
     evaluation: EvaluationSettings,
     loader: LoaderSettings,
+    stop: Stop = never,
 ) -> Score:
-    """Score a network on the images and masks of a subset, on all ranks."""
+    """Score a network on the images and masks of a subset, on all ranks.
+
+    Raises as `evaluate_network`, and Stopped soon after `stop`, heard on one rank alone, says so.
+    """
     batches = pipelines.plain(
         subset,
         normalization=normalization,
@@ -104,7 +193,7 @@ def score(
     )
     return evaluate_network(
         network,
-        batches,
+        _until(stop, batches) if runtime.world_size == 1 else batches,
         evaluation,
         class_names=subset.dataset.classes,
         device=runtime.device,
@@ -112,39 +201,82 @@ def score(
         normalization=normalization,
         dtype=runtime.dtype,
         expected_images=len(subset),
+        groups=groups_of(subset, evaluation.by),
     )
+
+
+def _until(stop: Stop, batches: Any) -> Iterator[Any]:
+    for batch in batches:
+        if stop():
+            raise Stopped
+        yield batch
 
 
 def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
     """Load a trained network, on the CPU, out of a run folder, a checkpoint or an export.
 
     `network` names another of a checkpoint's networks than the one its method evaluates, such as
-    "teacher", or an ensemble of its method's. Raise FileNotFoundError and ValueError for what is
-    none of these.
+    "teacher", or an ensemble of its method's. The plugins that the run was made with are loaded
+    again. Raise FileNotFoundError and ValueError for what is none of these, for a run that
+    diverged, and for weights that are no numbers; and as `require_plugins`.
     """
     if (path / EXPORT_CONFIG).is_file():
         return load_exported(path)
+    refuse_diverged(path)
     state = load_checkpoint(path)
+    file = path / CHECKPOINT if path.is_dir() else path
+    check_state(file, state, {"run": RunFile})
     run, networks = state["run"], state["engine"]["networks"]
+    require_plugins(run.get("plugins", ()), path)
+    if run["method"] not in METHODS:
+        raise ValueError(f"{file} is of the method {shown(run['method'])}, which there is not")
     ensembles = ensembles_of(run["method"])
-    name = network or run["evaluated"]
+    name = network or run.get("evaluated", "")
     if name not in networks and name not in ensembles:
         names = ", ".join([*networks, *ensembles])
-        raise ValueError(f"{path} has no network {name!r}; it has: {names}")
-    settings = from_plain(settings_kind(run["method"]), run["settings"])
-    members = []
-    for member in ensembles.get(name, (name,)):
-        members.append(settings.network.build(len(run["classes"]), weights="none"))
-        members[-1].load_state_dict(plain_state_dict(networks[member]))
-    origin = {key: run[key] for key in ("recipe", "method", "split", "data", "warpseg")}
-    return TrainedNetwork(
-        network=Ensemble(members) if name in ensembles else members[0],
-        name=settings.network.name,
-        options=settings.network.parsed_options(),
-        classes=tuple(run["classes"]),
-        palette=tuple((r, g, b) for r, g, b in run["palette"]),
-        normalization=settings.normalization,
-        evaluation=settings.evaluation,
-        task=run["task"],
-        origin={**origin, "network": name, "step": state["engine"]["step"]},
-    )
+        raise ValueError(f"{path} has no network {shown(name)}; it has: {names}")
+    try:
+        settings = from_plain(settings_kind(run["method"]), run["settings"])
+        with noting_uses() as used:
+            members = [
+                _member(settings, len(run["classes"]), networks[member])
+                for member in ensembles.get(name, (name,))
+            ]
+        origin = {key: run[key] for key in ("recipe", "method", "split", "data", "warpseg")}
+        return TrainedNetwork(
+            network=Ensemble(members) if name in ensembles else members[0],
+            name=settings.network.name,
+            options=settings.network.parsed_options(),
+            classes=tuple(run["classes"]),
+            palette=tuple((r, g, b) for r, g, b in run["palette"]),
+            normalization=settings.normalization,
+            evaluation=settings.evaluation,
+            task=run["task"],
+            plugins=tuple(only_named(used)),
+            origin={
+                **origin,
+                "network": name,
+                "step": state["engine"]["step"],
+                "sums": run.get("sums", {}),
+            },
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(
+            f"{file} is damaged or of another version ({reason_of(error)}): take another checkpoint"
+        ) from error
+
+
+def _member(settings: RunSettings, num_classes: int, state: dict[str, Any]) -> nn.Module:
+    """Return a network with the weights of a checkpoint."""
+    spoiled = not_finite(state)
+    if spoiled is not None:
+        raise ValueError(f"weight {shown(spoiled)} is no number: its training diverged")
+    member = settings.network.build(num_classes, weights="none")
+    member.load_state_dict(plain_state_dict(state))
+    return member
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says in one line; of the many that torch lists, the first two."""
+    said = " ".join(str(error).strip().splitlines()[:2]) or type(error).__name__
+    return one_line(f"no entry {said}" if isinstance(error, KeyError) else said)

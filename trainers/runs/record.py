@@ -8,13 +8,15 @@ same score of other networks of the run.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ...plain import read_json
+from ..engine.journal import read_rows
 
 METRICS = ("miou", "accuracy")
 
@@ -34,6 +36,11 @@ class Run:
     def name(self) -> str:
         """The folder's name."""
         return self.path.resolve().name
+
+    @property
+    def changed(self) -> float:
+        """When the last row was written, in seconds since 1970."""
+        return (self.path / "metrics.jsonl").stat().st_mtime
 
     @property
     def metric(self) -> str | None:
@@ -92,6 +99,7 @@ class Run:
                 default=None,
             ),
             "iou": self.evaluations[-1].get("iou") if self.evaluations else None,
+            "groups": self.evaluations[-1].get("groups", {}) if self.evaluations else {},
             "networks": self.evaluations[-1].get("networks", {}) if self.evaluations else {},
         }
 
@@ -108,13 +116,10 @@ def load_run(path: Path) -> Run:
             raise FileNotFoundError(
                 f"{file} does not exist: {path} is no run, or has recorded nothing yet"
             )
-    try:
-        settings = json.loads(settings_file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{settings_file} is damaged ({error})") from error
+    settings = read_json(settings_file, dict[str, Any], "bring it back from a copy of the run")
     training: dict[int, Row] = {}
     evaluations: dict[int, Row] = {}
-    for row in _read_rows(metrics_file):
+    for row in read_rows(metrics_file):
         rows = evaluations if any(name in row for name in METRICS) else training
         rows[row["step"]] = row
     return Run(path, settings, _in_order(training), _in_order(evaluations))
@@ -124,24 +129,6 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are known, None where there are none."""
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if known else None
-
-
-def _read_rows(file: Path) -> list[Row]:
-    lines = file.read_text().splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row["step"], int):
-                raise TypeError("step is no whole number")
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise ValueError(
-                f"{file} line {number} is no row of metrics ({error}); remove the line"
-            ) from error
-        rows.append(row)
-    return rows
 
 
 def _in_order(rows: dict[int, Row]) -> list[Row]:

@@ -3,29 +3,52 @@
 import gc
 import logging
 import math
-import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, cast
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
+from typing import Any, NoReturn, cast
 
 import torch
 
 from ...models import SegmentationNetwork
 from ...shards import Dataset
+from ..engine.checkpoint import (
+    DIVERGED,
+    check_state,
+    load_checkpoint,
+    mark_diverged,
+    save_checkpoint,
+)
 from ..engine.checkpoint import NAME as CHECKPOINT
-from ..engine.checkpoint import load_checkpoint, save_checkpoint
+from ..engine.journal import FILE as METRICS
 from ..engine.journal import Journal, start_logging
+from ..engine.locking import alone
+from ..engine.loggers import open_loggers
 from ..engine.profiling import StepProfiler
+from ..engine.ranks import announce, explain, own_log
 from ..engine.runtime import Runtime, close_runtime, open_runtime
 from ..engine.settings import RunSettings
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
+from ..engine.stopping import Stop, Stopped, never, terminating
 from ..engine.streams import next_batches, open_streams
-from ..recipes.registry import build_method
+from ..methods.registry import build_method
 from ..scoring.evaluate import Score
-from .folder import claim_folder, describe_run, score
+from .batch import batch_advice, batch_words
+from .folder import (
+    RunFile,
+    check_same,
+    claim_folder,
+    describe_run,
+    reason_of,
+    release_folder,
+    score,
+)
+
+LOOK_EVERY = 2.0
+"""Seconds between the steps at which ranks ask each other whether to stop."""
 
 log = logging.getLogger("warpseg")
 
@@ -42,23 +65,57 @@ def train(
     profile: int = 0,
 ) -> bool:
     """Train by the settings on a data set's split and leave checkpoint, metrics and scores in
-    `out`, and a profile of some steps if asked; tell whether the run came to its end, not stopped
-    by SIGTERM."""
+    `out`, and a profile of some steps if asked; return True.
+
+    Raises Stopped, all saved, where SIGTERM or Ctrl-C asked for it; ValueError where another
+    process works in `out`, and where the run diverges.
+    """
     runtime = open_runtime(device, settings.precision, settings.speed)
     start_logging(runtime.rank)
     try:
-        run = Run(settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe)
-        if profile:
-            run.profiler = StepProfiler(out / "profile", profile, runtime.device, runtime.rank)
-        finished = run.work()
-        runtime.barrier()
+        with _as_rank(runtime, out), alone(out, held=runtime.rank == 0):
+            run = Run(
+                settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe
+            )
+            if profile:
+                run.profiler = StepProfiler(out / "profile", profile, runtime.device, runtime.rank)
+            run.work()
+            runtime.barrier()
     finally:
         close_runtime()
-    return finished
+    return True
+
+
+@contextmanager
+def _as_rank(runtime: Runtime, out: Path) -> Iterator[None]:
+    """Let the other ranks, if there are any, know why this one ends.
+
+    torchrun ends all ranks as soon as one is gone; they say whose end it was first.
+    """
+    if runtime.world_size == 1:
+        yield
+        return
+    announce(runtime.rank)
+    own = told = None
+    with terminating():
+        try:
+            runtime.barrier()  # so that each can be asked when another one fails
+            yield
+        except BaseException as error:
+            own, told = error, explain(error, out, runtime.rank, runtime.world_size)
+    if told is not None:
+        if told is own:
+            raise told
+        with suppress(ValueError):  # in another thread than the main one
+            signal(SIGTERM, SIG_IGN)
+        raise told from own
 
 
 class Run:
-    """One training run: built whole before its first step, stopped cleanly by SIGTERM."""
+    """One training run: built whole before its first step, stopped cleanly by a signal.
+
+    A folder that it claimed, and could not make one step in, it lets go again.
+    """
 
     def __init__(
         self,
@@ -81,20 +138,31 @@ class Run:
             "world_size": runtime.world_size,
             "evaluated": self.method.evaluated,
         }
+        self.new = False
+        self.saved, self.stop = 0, cast(Stop, never)
+        self._signal, self._next_look, self._looked = 0, 0, (0, time.perf_counter())
         # What is wrong with the data is said before the folder is taken.
         self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
         with ExitStack() as undo:
-            for stream in self.streams.values():
-                undo.callback(stream.close)
+            undo.callback(self._close_streams)
             if runtime.rank == 0:
-                claim_folder(out, self.run, resume=resume)
+                self.new = claim_folder(out, self.run, resume=resume)
+            undo.callback(self._let_go)
+            runtime.barrier()
+            self._build(resume)
             undo.pop_all()
-        runtime.barrier()
+
+    def _build(self, resume: bool) -> None:
+        """Make engine and journal ready, at the last checkpoint where the run goes on."""
+        settings, runtime = self.settings, self.runtime
         batch_sizes = {name: spec.batch_size for name, spec in self.method.streams.items()}
         per_step = {
             name: size * runtime.world_size * settings.accumulate
             for name, size in batch_sizes.items()
         }
+        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
+            log.info(advice)
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
         self.engine = Engine(
@@ -107,17 +175,24 @@ class Run:
             accumulate=settings.accumulate,
             seed=settings.seed,
         )
-        self.journal = Journal(
-            out if runtime.rank == 0 else None,
-            settings.num_steps,
-            tensorboard=settings.tensorboard,
-        )
+        folder = self.out if runtime.rank == 0 else None
+        loggers = open_loggers(settings.loggers, folder, self.run)
+        self.journal = Journal(folder, settings.num_steps, loggers=loggers)
         self._finished = torch.cuda.Event() if runtime.device.type == "cuda" else None
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
-        self.terminated = False
-        signal.signal(signal.SIGTERM, self._terminate)
+        self.warned: set[str] = set()
+
+    def _let_go(self) -> None:
+        """Give back a folder that was new and in which nothing was done."""
+        done = any((self.out / name).exists() for name in (METRICS, DIVERGED, "tensorboard"))
+        if self.new and not self.saved and not done:
+            release_folder(self.out)
+
+    def _close_streams(self) -> None:
+        for stream in self.streams.values():
+            stream.close()
 
     def _check_data(self, name: str) -> None:
         """Raise ValueError for a network that classifies images where pixels have classes or the
@@ -136,21 +211,43 @@ class Run:
                     f"are 0 to {self.dataset.num_classes - 1}"
                 )
 
-    def work(self) -> bool:
-        """Run the steps that are left, then score the network; False where SIGTERM stopped it."""
-        try:
-            with manual_garbage_collection():
-                return self._work()
-        finally:
-            self.journal.close()
-            if self.profiler is not None:
-                self.profiler.close()
-            for stream in self.streams.values():
-                stream.close()
+    def work(self) -> None:
+        """Run the steps that are left, then score the network.
 
-    def _work(self) -> bool:
+        Raises Stopped where a signal asked for it, with all that was done saved.
+        """
+        with ExitStack() as closing:
+            closing.callback(self._close)
+            closing.enter_context(manual_garbage_collection())
+            closing.enter_context(own_log(self.out, self.runtime.rank))
+            wish = self.stop = closing.enter_context(terminating())
+            try:
+                self._work()
+            except Stopped:
+                if self.engine.step != self.saved:  # a score was broken off
+                    self._save()
+                told = f"stopped at step {self.engine.step}; go on with --resume"
+                raise Stopped(
+                    "" if self.runtime.rank else told, self._signal or wish.number
+                ) from None
+            except KeyboardInterrupt:
+                told = (
+                    f"interrupted; what came after step {self.saved} is lost; go on with --resume"
+                )
+                raise Stopped(told, SIGINT) from None
+
+    def _close(self) -> None:
+        self.journal.close()
+        if self.profiler is not None:
+            self.profiler.close()
+        self._close_streams()
+        self._let_go()
+
+    def _work(self) -> None:
         settings, engine = self.settings, self.engine
         self.journal.restart(engine.step)
+        if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
+            self._evaluate()  # what a kill came before
         while engine.step < settings.num_steps:
             self._step()
             if engine.step % settings.log_every == 0:
@@ -159,8 +256,7 @@ class Run:
             if stop or engine.step % settings.checkpoint_every == 0:
                 self._save()
             if stop:
-                log.info(f"stopped at step {engine.step}; go on with --resume")
-                return False
+                raise Stopped
             if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
                 self._evaluate()
         self._log()
@@ -168,7 +264,6 @@ class Run:
         self._evaluate()
         if "val" not in self.dataset.subsets:
             log.info(f"no score: {self.dataset.root} has no validation images")
-        return True
 
     def _step(self) -> None:
         started = time.perf_counter()
@@ -177,7 +272,17 @@ class Run:
         # A device that is still at the steps queued before did not wait for this batch.
         if self._finished is None or self._finished.query():
             self.journal.waited += time.perf_counter() - started
-        self.engine.run_step(micro_batches)
+        try:
+            self.engine.run_step(micro_batches)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            crop = " ".join(map(str, self.settings.geometry.crop_size))
+            raise ValueError(
+                f"a batch norm has a single value to average over, with --batch-size "
+                f"{self.settings.batch_size} and --geometry.crop-size {crop}: use a batch of 2 or "
+                "more, or a larger crop"
+            ) from error
         if self._finished is not None:
             self._finished.record()
         self.journal.images += self.images_per_step
@@ -193,13 +298,27 @@ class Run:
             return
         self.journal.training(engine.step, means, lr, self._skipped())
         gc.collect()
+        self._warn(means)
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
-            raise ValueError(
-                f"loss {bad[0]} became {means[bad[0]]} before step {engine.step}; start anew "
-                "with a lower --optimizer.lr or --precision fp32; the last good checkpoint is "
-                f"still in {self.out}"
-            )
+            self._diverge(f"loss {bad[0]} became {means[bad[0]]} before step {engine.step}")
+
+    def _diverge(self, what: str) -> NoReturn:
+        """Note in the folder that the run diverged, and raise ValueError."""
+        kept = f"the checkpoint of step {self.saved} is still in {self.out}"
+        kept = kept if self.saved else "no checkpoint was written"
+        if self.runtime.rank == 0:
+            mark_diverged(self.out, what)
+        raise ValueError(
+            f"{what}; start anew with a lower --optimizer.lr or --precision fp32; {kept}"
+        )
+
+    def _warn(self, means: dict[str, float]) -> None:
+        """Say what the method finds worrying in its terms, each thing once."""
+        for name, words in self.method.concerns(means).items():
+            if name not in self.warned and self.runtime.rank == 0:
+                log.warning(f"step {self.engine.step}: {words}")
+            self.warned.add(name)
 
     def _skipped(self) -> dict[str, int] | None:
         """Return the corrupt samples skipped so far on all ranks, by stream; None where one would
@@ -212,21 +331,33 @@ class Run:
         return dict(zip(self.streams, totals, strict=True))
 
     def _agreed_to_stop(self) -> bool:
-        """Tell whether SIGTERM came; ranks ask each other only where they wait for each other
-        anyway."""
-        if self.runtime.world_size == 1:
-            return self.terminated
-        if self.engine.step % self.settings.log_every:
-            return False
-        return self.runtime.any(self.terminated)
+        """Tell whether a signal came to any rank.
 
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        self.terminated = True
+        Ranks ask each other every LOOK_EVERY seconds, at steps on which they agreed the time
+        before: asking makes each wait for its device.
+        """
+        if self.runtime.world_size == 1:
+            return self.stop()
+        step, now = self.engine.step, time.perf_counter()
+        if step < self._next_look:
+            return False
+        before, then = self._looked
+        seconds = (now - then) / max(step - before, 1)
+        number = float(getattr(self.stop, "number", 0)) if self.stop() else 0.0
+        asked, slowest = self.runtime.largest(number, seconds)
+        self._signal = int(asked)
+        self._looked = step, time.perf_counter()
+        self._next_look = step + max(1, int(LOOK_EVERY / max(slowest, 1e-6)))
+        return bool(asked)
 
     def _save(self) -> None:
-        """Write the checkpoint, unless a loss since the last row is no number."""
+        """Write the checkpoint, unless a loss since the last row or a weight is no number."""
         if self.runtime.any(not self.engine.finite()):
             self._log()
+        spoiled = self.engine.spoiled()
+        if self.runtime.any(spoiled is not None):
+            where = spoiled or "of another rank"
+            self._diverge(f"weight {where} became no number by step {self.engine.step}")
         streams = self.runtime.gather({k: v.state_dict() for k, v in self.streams.items()})
         if self.runtime.rank == 0:
             state: dict[str, Any] = {
@@ -235,20 +366,35 @@ class Run:
                 "streams": streams,
             }
             save_checkpoint(self.out, state, keep=self.settings.keep_checkpoints)
+            (self.out / DIVERGED).unlink(missing_ok=True)
         self.runtime.barrier()
+        self.saved = self.engine.step
 
     def _resume(self) -> None:
         """Go back to the last checkpoint, or to the start when there is none."""
-        if (self.out / CHECKPOINT).exists():
-            state = load_checkpoint(self.out)
+        file = self.out / CHECKPOINT
+        if file.exists():
+            self._load(file)
+        if self.engine.step:
+            log.info(f"going on from step {self.engine.step}")
+        self.saved = self.engine.step
+        self.journal.rewind(self.engine.step)
+
+    def _load(self, file: Path) -> None:
+        """Take up a checkpoint. Raises ValueError naming the file where it is damaged or of another
+        run."""
+        state = load_checkpoint(file)
+        check_state(file, state, {"run": RunFile, "streams": list[dict[str, dict[str, Any]]]})
+        check_same(file, state["run"], self.run)
+        try:
             self.engine.load_state_dict(state["engine"])
             for name, stream in self.streams.items():
                 stream.load_state_dict(state["streams"][self.runtime.rank][name])
-        if self.engine.step:
-            log.info(f"going on from step {self.engine.step}")
-        self.journal.rewind(self.engine.step)
-        if self.settings.evaluate_every and self.engine.step % self.settings.evaluate_every == 0:
-            self._evaluate()
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{file} is damaged or of another run ({reason_of(error)}): take a kept or copied "
+                "one, or train anew in another folder"
+            ) from error
 
     def _evaluate(self) -> None:
         """Score the network on the validation set, once per step; at the end its companions, too.
@@ -281,4 +427,5 @@ class Run:
                 normalization=self.settings.normalization,
                 evaluation=self.settings.evaluation,
                 loader=self.settings.loader,
+                stop=self.stop,
             )

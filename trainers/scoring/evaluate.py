@@ -8,8 +8,8 @@ evaluation reads a network and changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -19,12 +19,16 @@ from torch import Tensor, nn
 from ... import IGNORE, kernels
 from ...pipelines.batches import PlainBatch
 from ...pipelines.settings import NormalizationSettings
+from ...plain import printable
 from ..engine.protocol import EvaluationSettings
 from .inference import evaluating, predict_logits, resize_image, resize_mask
 
 log = logging.getLogger("warpseg")
 
 Task = Literal["segmentation", "classification"]
+
+MOST_RECORDED = 64
+"""Classes up to which a score's plain values hold the whole confusion matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class Score:
     task: Task
     evaluation: str
     """The protocol: how labels were made."""
+    groups: Mapping[str, Tensor] = field(default_factory=dict)
+    """The confusion matrices of groups of images, where they were asked for."""
     fine_grained: float | None = None
     """Classification: the mean probability of the class where it is right, 0 where it is wrong
     (DMT, Appendix C: tells networks apart with few images)."""
@@ -49,9 +55,7 @@ class Score:
 
         NaN where a class is neither true nor predicted.
         """
-        hits = self.confusion.diagonal().double()
-        union = self.confusion.sum(0) + self.confusion.sum(1) - self.confusion.diagonal()
-        return hits / union.double()
+        return iou_of(self.confusion)
 
     @property
     def miou(self) -> float:
@@ -77,6 +81,11 @@ class Score:
         missing = self.iou.isnan().tolist()
         return tuple(name for name, gone in zip(self.class_names, missing, strict=True) if gone)
 
+    def group_miou(self) -> dict[str, float]:
+        """Return the mean IoU of each group of images, over the classes that its masks show or the
+        network predicts there."""
+        return {name: iou_of(counts).nanmean().item() for name, counts in self.groups.items()}
+
     def to_json(self) -> dict[str, Any]:
         """Return the score as plain values; the IoU of an absent class is None."""
         if self.task == "classification":
@@ -91,6 +100,10 @@ class Score:
                 "pixel_accuracy": self.accuracy,
                 "pixels": int(self.confusion.sum()),
             }
+            if len(self.class_names) <= MOST_RECORDED:
+                values["confusion"] = self.confusion.tolist()
+            if self.groups:
+                values["groups"] = self.group_miou()
         return {**values, "images": self.images, "evaluation": self.evaluation}
 
     def table(self) -> str:
@@ -98,15 +111,25 @@ class Score:
         if self.task == "classification":
             fine = f"fine-grained {100 * (self.fine_grained or 0.0):.2f} %"
             return f"accuracy {100 * self.accuracy:.2f} %, {fine}  ({self.images} images)"
-        width = max(map(len, (*self.class_names, "pixel accuracy")))
+        names = [printable(name) for name in self.class_names]
+        width = max(map(len, (*names, *self.groups, "pixel accuracy")))
         lines = [f"{'class':<{width}}    IoU %"]
-        for name, value in zip(self.class_names, self.iou.tolist(), strict=True):
+        for name, value in zip(names, self.iou.tolist(), strict=True):
             text = "absent" if value != value else f"{100 * value:6.2f}"
             lines.append(f"{name:<{width}}   {text}")
         lines.append(f"{'mean':<{width}}   {100 * self.miou:6.2f}")
         lines.append(f"{'pixel accuracy':<{width}}   {100 * self.accuracy:6.2f}")
+        lines += [f"{name:<{width}}   {100 * v:6.2f}" for name, v in self.group_miou().items()]
         lines.append(f"{self.images} images, {self.evaluation}")
         return "\n".join(lines)
+
+
+def iou_of(confusion: Tensor) -> Tensor:
+    """Return the intersection over union of each class of a confusion matrix (C, C), float64 (C,);
+    NaN where a class is neither true nor predicted."""
+    hits = confusion.diagonal().double()
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    return hits / union.double()
 
 
 def evaluate_network(
@@ -120,6 +143,7 @@ def evaluate_network(
     normalization: NormalizationSettings | None = None,
     dtype: torch.dtype = torch.float32,
     expected_images: int | None = None,
+    groups: Mapping[str, str] | None = None,
     reduce: bool = True,
 ) -> Score:
     """Score a network on a finite stream of whole images with masks.
@@ -127,7 +151,8 @@ def evaluate_network(
     Where a process group exists and `reduce` is set, all ranks must call this, each with its share
     of the data set, and all get the score of the whole. `expected_images` is the size of the data
     set over all ranks; another count is a RuntimeError, so that an image lost or counted twice is
-    noticed. `normalization` is that of the images; a protocol with a `fill` needs it. `dtype`
+    noticed. `groups` names the group of each key; every one is scored by itself as well.
+    `normalization` is that of the images; a protocol with a `fill` needs it. `dtype`
     bfloat16 or float16 runs the network under autocast. The network comes back in the mode it was
     in.
 
@@ -141,7 +166,11 @@ def evaluate_network(
             f"--evaluation.padding-class is {settings.padding_class}, but the classes are 0 to "
             f"{len(names) - 1}"
         )
-    counts = torch.zeros(len(names), len(names), dtype=torch.int64, device=device)
+    if groups and task == "classification":
+        raise ValueError("groups of images are scored in segmentation alone: leave out by")
+    titles = sorted(set(groups.values())) if groups else [""]
+    places = {key: titles.index(group) for key, group in groups.items()} if groups else {}
+    counts = torch.zeros(len(titles), len(names), len(names), dtype=torch.int64, device=device)
     # Images, images without finite logits, pixels of no known class: read once, at the end.
     totals = torch.zeros(3, dtype=torch.int64, device=device)
     sure = torch.zeros((), dtype=torch.float64, device=device)
@@ -151,12 +180,13 @@ def evaluate_network(
             if task == "classification":
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                     logits = network(batch.image)
-                counts = kernels.confusion(logits, mask, len(names), out=counts)
+                counts[0] = kernels.confusion(logits, mask, len(names), out=counts[0])
                 finite = logits.isfinite().flatten(1).all(1)
                 sure += _certainty(logits, mask)
             else:
-                counts, finite = _count(
-                    network, batch.image, mask, settings, normalization, dtype, counts
+                place = places[batch.keys[0]] if places else 0
+                counts[place], finite = _count(
+                    network, batch.image, mask, settings, normalization, dtype, counts[place]
                 )
             unknown = (mask != IGNORE) & (mask >= len(names))
             totals[0] += len(finite)
@@ -179,7 +209,8 @@ def evaluate_network(
         )
     if expected_images is not None and seen != expected_images:
         raise RuntimeError(f"{seen} images were evaluated, but the data set has {expected_images}")
-    counts = counts.cpu()
+    each = dict(zip(titles, counts.cpu(), strict=True))
+    counts = counts.cpu().sum(0)
     if not counts.sum():
         raise ValueError(
             f"the masks of all {seen} images hold no labeled pixel, so there is no score"
@@ -191,6 +222,7 @@ def evaluate_network(
         images=seen,
         task=task,
         evaluation="image" if classified else settings.describe(),
+        groups=each if groups else {},
         fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
     )
 

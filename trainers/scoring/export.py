@@ -10,13 +10,12 @@ return logits (N, C, H, W).
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -26,40 +25,40 @@ from torch import Tensor, nn
 from ... import __version__
 from ...kernels import upsample
 from ...models import Ensemble, build_network
+from ...models.tensor_files import not_finite
 from ...pipelines.settings import NormalizationSettings
-from ..drawing import Colour
+from ...plain import one_line, read_json, shown
+from ...plugins import require_plugins
+from ...shards.archive import sha256_of, write_text
+from ..engine.locking import alone
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
 from .inference import Size, evaluating
+from .settings import Graph
+from .trained import TrainedNetwork
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GRAPHS = {"pt2": "model.pt2", "onnx": "model.onnx"}
-Graph = Literal["none", "pt2", "onnx"]
+_REMEDY = "export the run again"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedNetwork:
-    """A network with what it takes to use it."""
+class Config(TypedDict):
+    """Content of config.json. `sha256` is of the other entries, `files` holds those of the files
+    beside it; exports before them have neither."""
 
-    network: nn.Module
-    name: str
-    """Its name for `build_network`."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The options that it was built with."""
-    classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
-    normalization: NormalizationSettings
-    evaluation: EvaluationSettings
-    task: Literal["segmentation", "classification"] = "segmentation"
-    origin: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from (recipe, split, step, score): plain values, for the reader."""
-
-    def __post_init__(self) -> None:
-        if len(self.palette) != len(self.classes):
-            raise ValueError(
-                f"the palette has {len(self.palette)} colours for {len(self.classes)} classes"
-            )
+    warpseg_format: int
+    network: str
+    options: dict[str, Any]
+    task: Literal["segmentation", "classification"]
+    classes: list[str]
+    palette: list[tuple[int, int, int]]
+    normalization: dict[str, Any]
+    evaluation: dict[str, Any]
+    origin: dict[str, Any]
+    plugins: NotRequired[list[dict[str, str]]]
+    files: NotRequired[dict[str, str]]
+    sha256: NotRequired[str]
 
 
 def export_network(
@@ -80,11 +79,26 @@ def export_network(
     """
     if isinstance(trained.network, Ensemble):
         raise ValueError("an ensemble cannot be exported; export one of its networks (--network)")
+    spoiled = not_finite(trained.network.state_dict())
+    if spoiled is not None:
+        raise ValueError(f"weight {spoiled} is no number: the network's training diverged")
     if graph == "onnx":
         _require_onnx()
-    _check_target(folder, overwrite)
+    with alone(folder, beside=True):
+        if _before(folder).is_dir() and not folder.exists():  # a kill came between two renames
+            os.replace(_before(folder), folder)
+        _check_target(folder, overwrite)
+        _export(trained, folder, half, graph, graph_size)
+    return folder
+
+
+def _export(
+    trained: TrainedNetwork, folder: Path, half: bool, graph: Graph, graph_size: Size
+) -> None:
     aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    before = _before(folder)
+    for leftover in (aside, before):
+        shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         _write_weights(trained, aside, half)
@@ -94,37 +108,59 @@ def export_network(
         _compare_logits(original, copied.network, graph_size, tolerance=0.05 if half else 1e-4)
         if graph != "none":
             _write_graph(copied, aside / GRAPHS[graph], graph, graph_size)
+        for file in aside.iterdir():  # safetensors writes for its maker alone
+            file.chmod((aside / CONFIG).stat().st_mode & 0o777)
+        _write_config(trained, aside, half)
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, before)
         os.replace(aside, folder)
+        shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise OSError(
-            f"{folder} could not be written ({error}); see that its folder is there and has room"
+            f"{folder} could not be written ({one_line(error.strerror or error)}); see that its "
+            "folder is there and has room"
         ) from error
+    except SafetensorError as error:  # it says so of a full disk, too
+        raise OSError(f"{folder / WEIGHTS} could not be written ({one_line(error)})") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return folder
+
+
+def _before(folder: Path) -> Path:
+    """Return where an earlier export lies while another takes its place."""
+    return folder.with_name(f".{folder.name}.old")
 
 
 def load_exported(folder: Path) -> TrainedNetwork:
     """Read a folder of released weights; the network is float32, on the CPU, in evaluation mode.
 
-    Raises FileNotFoundError for a missing file and ValueError for a damaged one.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged one, and as
+    `require_plugins`.
     """
     config_file, weights_file = folder / CONFIG, folder / WEIGHTS
     for file in (config_file, weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist: {folder} is no exported network")
     try:
-        config = json.loads(config_file.read_text())
+        config = read_json(config_file, Config, _REMEDY)
         if config["warpseg_format"] != FORMAT:
             raise ValueError(f"format {config['warpseg_format']}, this program reads {FORMAT}")
+        _check_sums(folder, dict(config))
+        plugins = tuple(config.get("plugins", ()))
+    except (ValueError, LookupError, TypeError) as error:
+        raise _damaged(folder, error) from error
+    require_plugins(plugins, folder)
+    try:
         classes = tuple(config["classes"])
-        palette = tuple((int(r), int(g), int(b)) for r, g, b in config["palette"])
+        palette = tuple((r, g, b) for r, g, b in config["palette"])
         network = build_network(
             config["network"], len(classes), weights="none", **config["options"]
         )
-        network.load_state_dict(load_file(weights_file))
+        state = load_file(weights_file)
+        spoiled = not_finite(state)
+        if spoiled is not None:
+            raise ValueError(f"weight {shown(spoiled)} is no number: its training diverged")
+        network.load_state_dict(state)
         return TrainedNetwork(
             network=network.eval(),
             name=config["network"],
@@ -134,13 +170,33 @@ def load_exported(folder: Path) -> TrainedNetwork:
             normalization=from_plain(NormalizationSettings, config["normalization"]),
             evaluation=from_plain(EvaluationSettings, config["evaluation"]),
             task=config["task"],
+            plugins=plugins,
             origin=config["origin"],
         )
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{folder} is a damaged export ({reason}); export the run again"
-        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise _damaged(folder, error) from error
+    except SafetensorError as error:
+        raise _damaged(folder, ValueError(f"{WEIGHTS}: {error}")) from error
+
+
+def _damaged(folder: Path, error: Exception) -> ValueError:
+    reason = one_line(" ".join(str(error).splitlines()[:2]))
+    return ValueError(f"{folder} is a damaged export ({reason}); {_REMEDY}")
+
+
+def _check_sums(folder: Path, config: dict[str, Any]) -> None:
+    """Raise ValueError where config.json, or a file beside it, is not what was written."""
+    total = config.pop("sha256", None)
+    if total is not None and total != _sum_of(config):
+        raise ValueError(f'{CONFIG} was changed; if that was meant, remove its last line, "sha256"')
+    for name in (WEIGHTS,):
+        known = config.get("files", {}).get(name)
+        if known is not None and sha256_of(folder / name) != known:
+            raise ValueError(f"{name} does not have the checksum that {CONFIG} says")
+
+
+def _sum_of(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 class DeployedNetwork(nn.Module):
@@ -171,26 +227,33 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"{folder} holds an export already; choose a new folder or --overwrite")
 
 
-def _write_weights(trained: TrainedNetwork, folder: Path, half: bool) -> None:
-    config = {
+def _write_config(trained: TrainedNetwork, folder: Path, half: bool) -> None:
+    config: dict[str, Any] = {
         "warpseg_format": FORMAT,
         "warpseg_version": __version__,
         "network": trained.name,
         "options": dict(trained.options),
         "task": trained.task,
+        "plugins": list(trained.plugins),
         "num_classes": len(trained.classes),
-        "classes": trained.classes,
-        "palette": trained.palette,
+        "classes": list(trained.classes),
+        "palette": [list(colour) for colour in trained.palette],
         "normalization": to_plain(trained.normalization),
         "evaluation": to_plain(trained.evaluation),
         "dtype": "float16" if half else "float32",
         "origin": dict(trained.origin),
+        "files": {f.name: sha256_of(f) for f in sorted(folder.iterdir()) if f.name != CONFIG},
     }
+    config["sha256"] = _sum_of(json.loads(json.dumps(config)))
     lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in config.items()]
-    (folder / CONFIG).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    write_text(folder / CONFIG, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _write_weights(trained: TrainedNetwork, folder: Path, half: bool) -> None:
     state = {name: _stored(value, half) for name, value in trained.network.state_dict().items()}
     # The empty metadata of format "pt" is what model hubs look for.
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_config(trained, folder, half)
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:

@@ -21,54 +21,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TypedDict
 
 import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ... import kernels
+from ...plain import one_line, read_json
+from ...shards.archive import write_text
 from ..drawing import indexed_image, overlay, with_legend
+from ..engine.locking import LOCK, alone
 from ..engine.settings import to_plain
-from .export import TrainedNetwork
 from .image_files import Source, batched_by_size, find_images, read_ahead
-from .inference import evaluating, predict_logits
+from .inference import evaluating
+from .settings import PredictSettings
+from .trained import TrainedNetwork
 
 log = logging.getLogger("warpseg")
 
 MARKER = "predictions.json"
+OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence"}
+"""What a folder of predictions holds, whatever became of the marker."""
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictSettings:
-    """How images are labeled and what is drawn."""
-
-    overlay: Literal["jpeg", "png", "none"] = "jpeg"
-    """Format of the picture with the classes' colours over the image."""
-    opacity: float = 0.55
-    """Share of the colours in an overlay, from 0 to 1."""
-    legend: bool = True
-    """Put the names of the classes that occur below an overlay."""
-    confidence: bool = False
-    """Also write the probability of each pixel's class, 0 to 255, as a grey PNG."""
-    batch_size: int = 8
-    """Most images of one size that pass through the network at once."""
-    threads: int = min(8, os.cpu_count() or 1)
-    """Threads that read, draw and write."""
-    on_error: Literal["stop", "skip"] = "stop"
-    """What to do about a file that cannot be read or labeled."""
-    overwrite: bool = False
-    """Write into a folder that holds predictions already."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.opacity <= 1:
-            raise ValueError(f"--opacity must lie in [0, 1]; got {self.opacity}")
-        for name in ("batch_size", "threads"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +77,23 @@ def predict_images(
     if not paths:
         raise ValueError("no images: name image files, or folders of them, after the run")
     _check_protocol(trained)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose a new folder")
     _check_target(out, settings.overwrite)
     sources = find_images(paths, out)
-    out.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        _check_target(out, settings.overwrite)
+        return _predict(trained, sources, out, settings, device, dtype)
+
+
+def _predict(
+    trained: TrainedNetwork,
+    sources: list[Source],
+    out: Path,
+    settings: PredictSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> PredictReport:
     started = time.perf_counter()
     skipped: list[str] = []
     failed = partial(_fail, settings, skipped)
@@ -133,6 +122,12 @@ def predict_images(
     )
 
 
+class _Marker(TypedDict):
+    """Of predictions.json, what the next call asks for."""
+
+    complete: bool
+
+
 def _check_protocol(trained: TrainedNetwork) -> None:
     if trained.task != "segmentation":
         raise ValueError(f"this network is for {trained.task}; predict labels the pixels of images")
@@ -146,17 +141,22 @@ def _check_protocol(trained: TrainedNetwork) -> None:
 def _check_target(out: Path, overwrite: bool) -> None:
     """Raise ValueError where something in the output folder would be lost or mixed up.
 
-    Predictions that were stopped half-way may be made again.
+    Predictions that were stopped half-way, even while their marker was written, may be made again.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; choose a new folder")
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            complete = json.loads((out / MARKER).read_text())["complete"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{out} holds other files; choose a new folder") from error
-        if complete and not overwrite:
-            raise ValueError(f"{out} holds predictions already; choose a new folder or --overwrite")
+    there = {file.name for file in out.iterdir()} - {LOCK} if out.is_dir() else set()
+    if not there - {f"{MARKER}.tmp"}:
+        return
+    marker = out / MARKER
+    if not marker.is_file():
+        raise ValueError(f"{out} holds other files; choose a new folder")
+    try:
+        complete = read_json(marker, _Marker, "it is written anew")["complete"]
+    except ValueError:
+        complete = False
+        if there - OURS:
+            raise ValueError(f"{out} holds other files; choose a new folder") from None
+    if complete and not overwrite:
+        raise ValueError(f"{out} holds predictions already; choose a new folder or --overwrite")
 
 
 def _write_marker(
@@ -172,7 +172,7 @@ def _write_marker(
         "images": {source.name: str(source.path) for source in sources},
         "skipped": skipped,
     }
-    (out / MARKER).write_text(json.dumps(content, indent=1) + "\n")
+    write_text(out / MARKER, json.dumps(content, indent=1) + "\n")
 
 
 def _fail(settings: PredictSettings, skipped: list[str], sentence: str) -> None:
@@ -200,14 +200,9 @@ def _label(
     failed: Callable[[str], None],
 ) -> Iterator[_Labeled]:
     """Label one batch; nothing comes out of one that the network refuses."""
-    look = trained.normalization
     crop = torch.from_numpy(np.stack([image for _, image in batch])).to(device)
     try:
-        image = kernels.normalize(crop, look.mean, look.std, dtype)
-        prediction = predict_logits(
-            trained.network, image, trained.evaluation, normalization=look, dtype=dtype
-        )
-        label, confidence = prediction.label()
+        label, confidence = trained.label(crop, dtype)
     except ValueError as error:
         for source, _ in batch:
             failed(f"{source.path} cannot be labeled: {error}")
@@ -258,5 +253,6 @@ def _save(picture: Image.Image, file: Path) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise OSError(
-            f"{file} could not be written ({error}); see that its folder is there and has room"
+            f"{file} could not be written ({one_line(error.strerror or error)}); see that its "
+            "folder is there and has room"
         ) from error

@@ -268,6 +268,23 @@ def test_the_reference_differentiates_the_teacher(blend):
     assert gradient.abs().max() > 0
 
 
+def test_the_reverse_of_views_that_agree_swaps_the_roles():
+    batch, classes, coarse, size, _ = SMALL
+    student, teacher = draw(batch, classes, *coarse), draw(batch, classes, *coarse, seed=1)
+    for options in ({}, {"threshold": 0.5}, {"divergence": "squared_l2", "threshold": 0.5}):
+        backwards = consistency_kl_reference(student, teacher, size=size, reverse=True, **options)
+        assert_close(backwards, consistency_kl_reference(teacher, student, size=size, **options))
+
+
+def test_a_hard_target_makes_it_the_cross_entropy_of_the_likeliest_class():
+    batch, classes, coarse, size, stride = SMALL
+    student, teacher = draw(batch, classes, *coarse), draw(batch, classes, *coarse, seed=1)
+    loss = consistency_kl_reference(student, teacher, size=size, hard=True)
+    label = bilinear(teacher, size, stride).argmax(1)
+    expected = torch.nn.functional.cross_entropy(bilinear(student, size, stride), label)
+    assert_close(loss, expected)
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_equal_views_have_no_loss(path):
     batch, classes, coarse, size, _ = TINY

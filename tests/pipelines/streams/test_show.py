@@ -7,7 +7,8 @@ from warpseg.pipelines import (
     label_sheet,
     view_sheet,
 )
-from warpseg.pipelines.streams.show import GAP, HEAT, INVALID, TITLE, UNLABELED
+from warpseg.pipelines.paper import GAP, TITLE
+from warpseg.pipelines.streams.show import HEAT, INVALID, UNLABELED, _captions, _remark
 from warpseg.shards.pseudo import (
     PseudoLabel,
     encode_label,
@@ -93,3 +94,15 @@ def test_without_masks_and_weights_their_columns_are_left_out(coordinates, tmp_p
     pseudo = write_labels(coordinates.subset("train"), tmp_path, level=127)
     drawn = label_sheet(coordinates.subset("train-images"), pseudo, geometry=GEOMETRY, samples=2)
     assert drawn.size[0] == GAP + 3 * (60 + GAP)
+
+
+def test_a_view_that_shows_nothing_is_said_to():
+    black, white = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)
+    assert [_remark(black), _remark(white)] == ["nearly black", "nearly white"]
+    assert _remark(np.full((4, 4, 3), 30, np.uint8)) == ""
+
+
+def test_rows_are_named_as_their_files(coordinates):
+    subset = coordinates.subset("train")
+    sample = subset.samples()[1]
+    assert _captions(subset, (sample.key,)) == (sample.name,)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from warpseg.__main__ import main
+from warpseg.pipelines.paper import GAP, TITLE
 from warpseg.pipelines.settings import StrongSettings
-from warpseg.pipelines.streams.show import GAP, TITLE
 from warpseg.pipelines.views.operations import COLUMNS, WIDTH, operations_sheet
 from warpseg.pipelines.views.sda import OPERATIONS
 

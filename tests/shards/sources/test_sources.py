@@ -16,6 +16,7 @@ from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.masks import default_palette
+from warpseg.shards.palette import palette_of
 from warpseg.shards.source import Source
 from warpseg.shards.sources.camvid import load_camvid
 from warpseg.shards.sources.cifar10 import CLASSES, Cifar10Settings, load_cifar10
@@ -189,7 +190,7 @@ RAW_TO_TRAIN |= {24: 11, 25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
 
 
 def test_cityscapes_raw_ids(cityscapes_tree: Path, tmp_path: Path) -> None:
-    settings = CityscapesSettings(coarse=True)
+    settings = CityscapesSettings(coarse="images")
     dataset = converted(load_cityscapes(cityscapes_tree, settings), tmp_path / "data")
     assert (len(dataset.subset("train")), len(dataset.subset("val"))) == (5, 2)
     assert dataset.num_classes == 19
@@ -201,6 +202,33 @@ def test_cityscapes_raw_ids(cityscapes_tree: Path, tmp_path: Path) -> None:
     assert (len(unlabeled), unlabeled.has_masks) == (3, False)
     sample = unlabeled.samples()[0]
     assert sample.read("png") == (cityscapes_tree / sample.name).read_bytes()
+
+
+@pytest.mark.parametrize("labels", ["labelIds", "labelTrainIds"])
+def test_cityscapes_coarse_labels(
+    cityscapes_tree: Path, tmp_path: Path, mask: Maker, labels: str
+) -> None:
+    """Images of train_extra join the training images with their coarse masks."""
+    root, settings = cityscapes_tree, CityscapesSettings(coarse="labels")
+    for image in sorted(root.glob("leftImg8bit/train_extra/*/*.png")):
+        stem = image.name.removesuffix("_leftImg8bit.png")
+        folder = root / "gtCoarse" / "train_extra" / image.parent.name
+        mask(folder / f"{stem}_gtCoarse_labelIds.png", 0, (0, 7, 33))
+        mask(folder / f"{stem}_gtCoarse_labelTrainIds.png", 0, (255, 0, 18))
+    if labels == "labelTrainIds":
+        for file in root.glob("gtFine/*/*/*_labelIds.png"):
+            mask(file.with_name(file.name.replace("labelIds", labels)), 0, (0, 18))
+            file.unlink()
+    dataset = converted(load_cityscapes(root, settings), tmp_path / "data")
+    assert (len(dataset.subset("train")), len(dataset.subset("val"))) == (8, 2)
+    assert "unlabeled" not in dataset.subsets
+    found = masks_by_name(dataset)
+    extra = [value for name, value in found.items() if "train_extra" in name]
+    assert len(extra) == 3
+    assert all(set(np.unique(value)) <= {0, 18, IGNORE} for value in extra)
+    next(root.glob(f"gtCoarse/*/*/*_{labels}.png")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no mask .*gtCoarse.*: fetch gtCoarse"):
+        load_cityscapes(root, settings)
 
 
 def test_cityscapes_train_ids_at_half_size(
@@ -352,7 +380,7 @@ def test_cifar_errors(tmp_path: Path) -> None:
 def test_folder(folder_tree: Path, tmp_path: Path) -> None:
     dataset = converted(load_folder(folder_tree, MaskSettings()), tmp_path / "data")
     assert dataset.classes == ("wall", "open door", "window")
-    assert dataset.palette == default_palette(3)
+    assert dataset.palette == palette_of(dataset.classes)
     assert {name: len(dataset.subset(name)) for name in dataset.subsets} == {
         "train": 6,
         "val": 2,

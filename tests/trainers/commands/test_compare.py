@@ -54,7 +54,7 @@ def test_a_comparison_trains_what_is_missing_and_nothing_twice(
     def never(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(module, "_train", never)
+    monkeypatch.setattr(module, "_start", never)
     assert compare(words) == 0
     with pytest.raises(ValueError, match=r"seed-0 holds a run of other settings .*num_steps"):
         compare([*words[:-1], "4"])

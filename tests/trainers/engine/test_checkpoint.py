@@ -1,9 +1,11 @@
 """Checkpoints: whole or not at all, and readable without running code."""
 
 import errno
+import zipfile
 
 import pytest
 import torch
+from warpseg.models.tensor_files import not_finite
 from warpseg.trainers.engine import checkpoint
 from warpseg.trainers.engine.checkpoint import load_checkpoint, save_checkpoint
 
@@ -66,3 +68,50 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     torch.save({"format": 1, "evil": Evil()}, tmp_path / "checkpoint.pt")
     with pytest.raises(ValueError, match="damaged or no checkpoint"):
         load_checkpoint(tmp_path)
+
+
+def test_what_holds_a_program_is_not_advised_to_be_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save({"format": 1, "evil": Evil()}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="holds more than tensors") as error:
+        load_checkpoint(tmp_path)
+    assert "False" not in str(error.value)
+    assert "weights_only" not in str(error.value)
+
+
+def test_one_flipped_bit_anywhere_in_the_values_is_noticed(tmp_path):
+    save_checkpoint(tmp_path, {"engine": {"step": 1, "x": torch.ones(4096)}, "run": {}})
+    path = tmp_path / "checkpoint.pt"
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+        start = whole.find(archive.read(entry))
+    for place in range(start, start + entry.file_size, 997):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged .*Bad CRC-32"):
+            load_checkpoint(tmp_path)
+
+
+def test_an_archive_that_unpacks_to_more_than_itself_is_refused(tmp_path):
+    save_checkpoint(tmp_path, state(3))
+    path = tmp_path / "checkpoint.pt"
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    with pytest.raises(ValueError, match="its entries are compressed"):
+        load_checkpoint(path)
+
+
+def test_weights_that_are_no_numbers_are_found_by_name():
+    good = {"a": torch.ones(2), "n": torch.ones(2, dtype=torch.int64)}
+    assert not_finite(good) is None
+    assert not_finite({}) is None
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        assert not_finite({**good, "b": torch.tensor([1.0, bad], dtype=torch.float16)}) == "b"

@@ -11,7 +11,7 @@ import pytest
 import torch
 import warpseg.kernels
 from warpseg.kernels import CutMixBoxes
-from warpseg.pipelines.streams import stream as streams_module
+from warpseg.pipelines.views import phtps
 from warpseg.trainers.engine.streams import next_batches
 from warpseg.trainers.methods import consistency, gta, mkd
 
@@ -36,8 +36,8 @@ def guarded(monkeypatch):
                     monkeypatch.setattr(module, name, guard.ignoring(getattr(module, name)))
             for module in (consistency, gta, mkd):
                 monkeypatch.setattr(module, "cutmix_boxes", guard.drawing(module.cutmix_boxes))
-            draw = guard.drawing(streams_module.sample_tps)
-            monkeypatch.setattr(streams_module, "sample_tps", draw)
+            draw = guard.drawing(phtps.sample_tps)
+            monkeypatch.setattr(phtps, "sample_tps", draw)
             yield guard
 
     return context

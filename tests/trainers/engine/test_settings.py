@@ -7,8 +7,9 @@ import pytest
 from warpseg.pipelines import StrongSettings
 from warpseg.trainers.commands.train import _read_recipe
 from warpseg.trainers.engine.settings import first_difference, from_plain, to_plain
-from warpseg.trainers.methods.supervised import SupervisedSettings
-from warpseg.trainers.recipes.registry import METHODS, RECIPES, ROUNDS, find_recipe, method_name
+from warpseg.trainers.methods.registry import METHODS, ROUNDS, method_name
+from warpseg.trainers.methods.settings.supervised import SupervisedSettings
+from warpseg.trainers.recipes.registry import RECIPES, find_recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -22,9 +22,10 @@ from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.stopping import Stopped
 from warpseg.trainers.engine.streams import StreamSpec, next_batches, open_streams
 from warpseg.trainers.labels import labeling
-from warpseg.trainers.labels.labeling import Labeling, LabelingSettings, label_subset, plan_shards
-from warpseg.trainers.scoring.export import TrainedNetwork
+from warpseg.trainers.labels.labeling import Labeling, label_subset, plan_shards
+from warpseg.trainers.labels.settings import LabelingSettings
 from warpseg.trainers.scoring.inference import evaluating, predict_logits
+from warpseg.trainers.scoring.trained import TrainedNetwork
 
 CPU = torch.device("cpu")
 SHARE = LabelingSettings(threshold="class", ratio=0.4)

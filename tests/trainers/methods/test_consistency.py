@@ -109,10 +109,15 @@ def full(logits):
 
 def divergence(target, student, settings):
     """D per pixel (Eq. 5, or the squared distance) of probabilities (N, C, H, W)."""
+    if settings.variant in ("1w-cs", "2w-c1") and settings.direction == "code":
+        target, student = student, target
+    sure = target.max(1).values > (settings.threshold or 0)
+    if settings.target == "hard":
+        target = F.one_hot(target.argmax(1), target.shape[1]).movedim(-1, 1).to(target)
     if settings.divergence == "squared_l2":
-        return ((target - student) ** 2).sum(1) * (target.max(1).values > settings.threshold)
-    target = target.clamp_min(1e-37)
-    return (target * (target.log() - student.log())).sum(1)
+        return ((target - student) ** 2).sum(1) * sure
+    target, student = target.clamp_min(1e-37), student.clamp_min(1e-37)
+    return (target * (target.log() - student.log())).sum(1) * sure
 
 
 def mean(values, valid, settings):
@@ -256,13 +261,25 @@ CASES = {
     "full resolution batch norm": {"student_batch_norm": "batch"},
     "1w-cs": {"variant": "1w-cs"},
     "mt 1w-cs": {"variant": "1w-cs", **MT},
+    "1w-cs of the text": {"variant": "1w-cs", "direction": "text"},
     "2w-c1": {"variant": "2w-c1"},
+    "2w-c1 of the text": {"variant": "2w-c1", "direction": "text"},
+    "2w-c1 logits": {"variant": "2w-c1", "blend": "logits", "kl_mean": "per_image"},
     "2w-c1 running": {"variant": "2w-c1", "student_batch_norm": "running"},
     "1w-p2": {"variant": "1w-p2"},
     "mt 1w-p2 logits": {"variant": "1w-p2", "blend": "logits", **MT},
     "cutmix": CUTMIX,
     "cutmix of warped views": {"cutmix": True},
     "mt cutmix l2": {**CUTMIX, **MT, "divergence": "squared_l2", "threshold": 0.3, "alpha": 1.0},
+    "mt cutmix l2 hard": {
+        **CUTMIX,
+        **MT,
+        "divergence": "squared_l2",
+        "threshold": 0.3,
+        "target": "hard",
+    },
+    "hard and warped": {"target": "hard", "threshold": 0.3},
+    "1w-cs of sure views": {"variant": "1w-cs", "threshold": 0.3},
 }
 
 
@@ -282,7 +299,9 @@ def test_a_step_is_the_papers(case):
         assert_same(engine, hand.networks)
 
 
-@pytest.mark.parametrize("case", ["simple", "mt", "mt 1w-cs", "2w-c1", "1w-p2"])
+@pytest.mark.parametrize(
+    "case", ["simple", "mt", "mt 1w-cs", "1w-cs of the text", "2w-c1", "1w-p2"]
+)
 def test_a_step_of_classification_warps_no_output(case):
     network = NetworkSettings(name="tiny-classifier")
     settings = replace(settings_of(case), network=network)

@@ -2,8 +2,10 @@
 all of them that is interrupted."""
 
 import copy
+import io
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from by_hand import (
@@ -26,8 +28,10 @@ from tiny import tiny_recipe
 from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.pipelines.batches import LabeledBatch
+from warpseg.pipelines.paper import GAP
 from warpseg.pipelines.settings import NORMALIZATIONS
-from warpseg.pipelines.streams.show import GAP
+from warpseg.shards import Dataset
+from warpseg.trainers.engine.streams import open_streams
 from warpseg.trainers.methods.dmt_rounds import DmtRounds
 from warpseg.trainers.methods.rounds import LabelPart, TrainPart, check_plan
 from warpseg.trainers.recipes.registry import RECIPES
@@ -127,6 +131,30 @@ def test_online_labels_are_the_networks_own_of_that_moment():
     assert 0 < sure.sum() < batches["pseudo"].valid.sum()
     label = torch.cat((torch.where(sure, own, IGNORE), batches["labeled"].mask))
     torch.testing.assert_close(loss, mean_loss(logits, label))
+
+
+def test_online_images_may_stay_as_they_are(scenes):
+    """Crops of unlabeled images at their own size, while labeled ones are scaled and flipped."""
+    settings = small(PHASE, form="online", augment_unlabeled=False)
+    engine = build_engine(settings)
+    specs = engine.method.streams
+    assert specs["labeled"].geometry is None
+    dataset = Dataset.open(scenes)
+    streams = open_streams(specs, dataset, "few", settings, engine.runtime)
+    files = {s.key: s for s in dataset.subset("unlabeled", "few").samples()}
+    look = settings.normalization
+    for _ in range(3):
+        batch = next(streams["pseudo"])
+        for image, key in zip(batch.weak, batch.keys, strict=True):
+            with Image.open(io.BytesIO(files[key].read("png"))) as file:
+                pixels = torch.from_numpy(np.array(file.convert("RGB"))).movedim(-1, 0)
+            mean, std = (torch.tensor(v).view(3, 1, 1) for v in (look.mean, look.std))
+            whole = (pixels / 255 - mean) / std
+            windows = whole.unfold(1, 32, 1).unfold(2, 32, 1)
+            apart = (windows - image[:, None, None]).abs().amax((0, 3, 4))
+            assert apart.min() < 1e-4, "the crop is a part of the image"
+    for stream in streams.values():
+        stream.close()
 
 
 def test_labeled_pixels_weigh_one():
@@ -254,7 +282,7 @@ def test_the_recipes_are_those_of_table_1(recipe, epochs, lr, gamma, batch):
 def test_voc_is_padded_with_black_in_training_scores_and_labels():
     found = [recipe() for name, recipe in RECIPES.items() if "dmt-" in name and "-voc-" in name]
     rounds = [settings for settings in found if isinstance(settings, DmtRounds)]
-    assert len(rounds) == 15
+    assert len(rounds) == 17
     for settings in rounds:
         assert settings.supervised.normalization == NORMALIZATIONS["caffe"]
         for held in (settings.supervised, settings.phase):
@@ -267,6 +295,9 @@ def test_the_ablations_are_those_of_table_7():
     whole = RECIPES["dmt-voc-530-deeplabv2"]()
     parts = {"cbst": 11, "dst": 11, "online": 2, "naive": 22, "flip": 22}
     forms = dict(zip(parts, ("plain", "dynamic", "online", "naive", "flip"), strict=True))
+    unaugmented = RECIPES["dmt-online-unaugmented-voc-530-deeplabv2"]()
+    online = RECIPES["dmt-online-voc-530-deeplabv2"]()
+    assert unaugmented == replace(online, phase=replace(online.phase, augment_unlabeled=False))
     for word, count in parts.items():
         settings = RECIPES[f"dmt-{word}-voc-530-deeplabv2"]()
         assert len(settings.plan()) == count

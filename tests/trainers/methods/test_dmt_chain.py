@@ -4,6 +4,7 @@ accuracy."""
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -255,3 +256,11 @@ def test_the_recipes_are_those_of_table_1(labels, steps, batches):
     assert link.gamma1 == link.gamma2 == 4
     assert link.augmentation.view == "randaugment"
     assert RECIPES[f"dmt-cl-cifar10-{labels}-wrn28-2"]().link.form == "plain"
+
+
+def test_the_oracle_learns_all_labels_as_the_first_link():
+    """Appendix B: 300 epochs of what is not held out, at the baseline's rate."""
+    oracle = RECIPES["dmt-oracle-cifar10-wrn28-2"]()
+    first = RECIPES["dmt-cifar10-4000-wrn28-2"]().first
+    assert oracle.num_steps == 300 * 98
+    assert oracle == replace(first, num_steps=oracle.num_steps)

@@ -1,6 +1,7 @@
 """GTA-Seg: whole steps against the paper's equations written out, and what its ablations change."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -30,7 +31,9 @@ from by_hand import (
 from warpseg import IGNORE
 from warpseg.kernels import cutmix_boxes
 from warpseg.pipelines.settings import GeometrySettings
-from warpseg.trainers.methods.gta import BACKBONE, Gta
+from warpseg.trainers.methods.gta import Gta, kept_shares
+from warpseg.trainers.methods.settings.gta import BACKBONE
+from warpseg.trainers.recipes.registry import RECIPES
 
 RECIPE = "gta-synthetic-swiftnet18-tiny"
 EVERYTHING = (*BACKBONE, "decoder", "classifier")
@@ -46,10 +49,11 @@ CHILDREN = {
 }
 
 
-def share(network, other):
-    """Let a network's classifier hold the very parameters of the other's."""
+def share(network, other, cuts):
+    """Let cuts of a network hold the very parameters of the other's."""
+    prefixes = tuple(prefix for cut in cuts for prefix in CHILDREN[cut])
     for name, parameter in other.named_parameters():
-        if name.startswith(CHILDREN["classifier"]):
+        if name.startswith(prefixes):
             owner, _, last = name.rpartition(".")
             setattr(network.get_submodule(owner), last, parameter)
 
@@ -63,7 +67,9 @@ class ByHand:
         self.student, self.teacher = self.networks["student"], self.networks["teacher"]
         self.assistant = self.networks.get("assistant")
         if settings.classifier == "shared":
-            share(self.assistant, self.student)
+            share(self.assistant, self.student, ["classifier"])
+        if settings.transmission == "shared":
+            share(self.assistant, self.student, settings.transfer)
         self.sgd = {name: Sgd(self.networks[name]) for name in self.networks if name != "teacher"}
         self.runtime = engine.runtime
 
@@ -85,7 +91,8 @@ class ByHand:
                 [value for name, value in net.named_parameters() if name.startswith(prefixes)]
                 for net in (self.student, self.assistant)
             )
-            average(old, new, kept)
+            if settings.transmission == "ema":
+                average(old, new, kept)
         self.sgd["student"].step(self.loss(self.student, settings.student_on, *lesson), poly(step))
         kept = min(1 - 1 / (k + 1), settings.ema_decay)
         average(self.teacher.parameters(), self.student.parameters(), kept)
@@ -172,6 +179,7 @@ CASES = {
     "never mixed": {"cutmix_probability": 0.0},
     "table 4, teacher and student": {"assistant_on": "nothing", "student_on": "both", "mu": 0.7},
     "table 5, all by EMA": {"transfer": EVERYTHING},
+    "table 5, one backbone, two heads": {"transmission": "shared", "warmup_steps": 1},
     "table 7, swapped": {"assistant_on": "labeled", "student_on": "pseudo"},
     "table 7, assistant on both": {"assistant_on": "both", "mu": 0.5},
     "table 8, decay": {"assistant_decay": 0.3, "ema_decay": 0.6},
@@ -236,10 +244,14 @@ def test_cuts_hold_each_parameter_once():
         assert all(name.startswith(prefixes) for name in student.transfer_layers()[cut])
 
 
-def pseudo_loss(confidence, label, logits, **changes):
+def loss_and_kept(confidence, label, logits, **changes):
     settings = small(RECIPE, **changes)
     method = Gta(settings, build_engine(settings).runtime, 4)
     return method._pseudo_loss(logits, label, confidence)
+
+
+def pseudo_loss(confidence, label, logits, **changes):
+    return loss_and_kept(confidence, label, logits, **changes)[0]
 
 
 @pytest.fixture
@@ -314,6 +326,55 @@ def test_a_step_makes_the_papers_forward_passes(changes, expected):
     assert counts == expected
 
 
+def test_two_heads_share_their_backbone():
+    engine = build_engine(small(RECIPE, transmission="shared", warmup_steps=1))
+    for step in range(3):
+        engine.run_step([draw_batches(step)])
+    student, assistant = (
+        dict(engine.method.networks[name].named_parameters()) for name in ("student", "assistant")
+    )
+    for name, parameter in student.items():
+        shared = name.startswith("backbone.")
+        assert (assistant[name].data_ptr() == parameter.data_ptr()) == shared
+        if not name.endswith("bias"):
+            assert torch.equal(assistant[name], parameter) == shared, name
+
+
+def test_the_kept_pixels_and_their_classes_are_logged(drawn):
+    confidence, label, logits = drawn
+    _, kept = loss_and_kept(confidence, label, logits, drop=0.2)
+    shares = kept_shares(kept, label, 4)
+    assert shares["kept"] == kept.double().mean().float()
+    some = label[:, 2::4, 2::4][kept[:, 2::4, 2::4]]
+    expected = np.bincount(some.numpy(), minlength=4) / len(some)
+    torch.testing.assert_close(shares["class"].double(), torch.from_numpy(expected))
+    engine = build_engine(small(RECIPE))
+    for step in range(2):
+        engine.run_step([draw_batches(step)])
+    means = engine.means()
+    classes = [means[f"assistant/class:{number}"] for number in range(4)]
+    assert 0 < means["assistant/kept"] <= 0.8
+    assert sum(classes) == pytest.approx(1)
+    assert "student/kept" not in means
+
+
+@pytest.mark.parametrize(
+    ("drop", "name", "said"),
+    [(0.0, "class", "100.0% of .* class 2"), (0.2, "kept", "no pseudo-label at all")],
+)
+def test_labels_that_teach_nothing_are_worrying(drop, name, said):
+    """All of one class, or none above the quantile, which is 1 where all are sure."""
+    engine = build_engine(small(RECIPE, drop=drop))
+    with torch.no_grad():
+        engine.method.networks["teacher"].classifier.bias[2] += 40.0
+    engine.run_step([draw_batches(0)])
+    found = engine.method.concerns(engine.means())
+    assert re.search(said, found.pop(name))
+    assert not found
+    mixed = {"assistant/kept": 0.8, "assistant/class:0": 0.9, "assistant/class:1": 0.1}
+    assert not engine.method.concerns(mixed)
+
+
 def test_a_shared_classifier_is_one_and_no_more():
     engine = build_engine(small(RECIPE, classifier="shared"))
     student, assistant, teacher = (
@@ -366,6 +427,8 @@ def test_losses_fall_on_few_images(learner):
         ({"student_on": "nothing"}, "--student-on nothing"),
         ({"warmup_steps": NUM_STEPS}, "--warmup-steps must be less than --num-steps"),
         ({"transfer": ("layer0", "layer0")}, "--transfer names layer0 twice"),
+        ({"transmission": "shared", "transfer": ()}, "--transmission shared is for parts"),
+        ({"transmission": "shared", "assistant_on": "nothing"}, "--transmission shared is for"),
         ({"classifier": "shared", "transfer": EVERYTHING}, "leave classifier out of --transfer"),
         ({"classifier": "shared", "assistant_on": "nothing"}, "--classifier shared is for an"),
     ],
@@ -373,3 +436,24 @@ def test_losses_fall_on_few_images(learner):
 def test_settings_are_checked(changes, said):
     with pytest.raises(ValueError, match=said):
         small(RECIPE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "epoch", "epochs"),
+    [
+        ("voc", 866, 80),
+        ("voc-183", 866, 80),
+        ("voc-92", 874, 80),
+        ("voc-1464", 759, 80),
+        ("voc-5291", 440, 80),
+        ("cityscapes", 174, 200),
+        ("cityscapes-100", 179, 200),
+        ("cityscapes-744", 139, 200),
+    ],
+)
+def test_an_epoch_is_a_pass_over_the_unlabeled_images(name, epoch, epochs):
+    settings = RECIPES[f"gta-{name}-deeplabv3plus-rn101"]()
+    assert (settings.warmup_steps, settings.num_steps) == (epoch, epochs * epoch)
+    data, _, labels = name.partition("-")
+    baseline = "-".join(filter(None, ("supervised", data, "gta", labels)))
+    assert RECIPES[f"{baseline}-deeplabv3plus-rn101"]().num_steps == epochs * epoch

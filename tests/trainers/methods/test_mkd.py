@@ -240,6 +240,59 @@ def test_steps_equal_algorithm_1(case):
             torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
+def logged(engine):
+    """Return what the last steps logged of feature augmentation, by name."""
+    means = engine.means()
+    stage = engine.method.stages[-1].name
+    names = ("feature_shift", "margin", "flipped")
+    return means, [means[f"{stage}/{name}"] for name in names]
+
+
+@pytest.mark.parametrize("on", ["unlabeled", "both"])
+def test_the_effect_of_feature_augmentation_is_logged(on):
+    """Its median shift and margin, and the share of labels that it changes, of both students."""
+    settings = small(RECIPE, feature_ramp="linear", feature_strength=40.0, consistency_on=on)
+    engine = build_engine(settings)
+    engine.step = 3
+    watched = []
+    for augmentation in engine.method.augmentations:
+        augmentation.register_forward_hook(
+            lambda _, given, made: watched.append((given[0], given[2], *made))
+        )
+    engine.run_step([draw_batches(0)])
+    _, (shift, margin, flipped) = logged(engine)
+    entries, leads, flips = [], [], []
+    for before, label, after, table in watched:
+        counted = (label if label.shape[-1] == before.shape[-1] else at(label, 4)) != IGNORE
+        best = before.sort(1, descending=True).values
+        lead = (best[:, 0] - best[:, 1])[counted]
+        leads.append(lead.median().item())
+        flips.append((before.argmax(1) != after.argmax(1))[counted].double().mean().item())
+        entries.append(table[~torch.eye(CLASSES, dtype=torch.bool)].median().item())
+    assert len(watched) == (4 if on == "both" else 2)
+    for ours, expected in ((shift, entries), (margin, leads), (flipped, flips)):
+        assert ours == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+    assert flipped > 0
+
+
+def test_a_shift_beyond_the_margin_is_worrying():
+    """The method says so once it is; a mild one passes in silence."""
+    concerns = []
+    for strength in (1e-4, 500.0):
+        settings = small(RECIPE, feature_ramp="linear", feature_strength=strength)
+        engine = build_engine(settings)
+        for step in range(3):
+            engine.run_step([draw_batches(step)])
+        means, (shift, margin, _) = logged(engine)
+        concerns.append(engine.method.concerns(means))
+        assert (shift > margin) == bool(concerns[-1])
+    assert not concerns[0]
+    assert "lower --feature-strength" in concerns[1]["feature_shift"]
+    off = build_engine(small(RECIPE, feature_strength=0.0))
+    off.run_step([draw_batches(0)])
+    assert not off.method.concerns(off.means())
+
+
 def test_students_differ_and_teachers_start_as_their_students():
     engine = build_engine(small(RECIPE))
     networks = engine.method.networks

@@ -27,6 +27,7 @@ from warpseg.models.norm import DomainBatchNorm
 from warpseg.pipelines.batches import LabeledBatch
 from warpseg.pipelines.settings import StrongSettings
 from warpseg.trainers.methods.rounds import TrainPart, check_plan
+from warpseg.trainers.methods.simple_baseline import streams_of
 from warpseg.trainers.recipes.registry import RECIPES
 
 RECIPE = "simple-baseline-student-synthetic-swiftnet18-tiny"
@@ -232,7 +233,7 @@ def test_the_loss_is_that_of_each_image_by_itself():
     ],
 )
 def test_the_streams_carry_the_views_of_table_3(strong_on, expected):
-    streams = settings_of(strong_on=strong_on, strong_share=0.5).streams()
+    streams = streams_of(settings_of(strong_on=strong_on, strong_share=0.5))
     assert list(streams) == ["labeled", "pseudo"]
     views = tuple(spec.strong.view if spec.strong else None for spec in streams.values())
     assert views == expected
@@ -258,6 +259,7 @@ def test_losses_fall_on_five_images():
     [
         ({"unlabeled_batch_size": 0}, "--unlabeled-batch-size must be at least 1; got 0"),
         ({"strong_share": 0.0}, "--strong-share must be above 0"),
+        ({"fixed_statistics": "imagenet"}, "goes with --batch-norm fixed; got --batch-norm dsbn"),
         ({"log_zero": 1.0}, "--log-zero stands for log 0 and must be negative; got 1.0"),
     ],
 )
@@ -278,6 +280,41 @@ def test_settings_are_checked(changes, said):
 def test_a_branch_without_images_is_refused(changes):
     with pytest.raises(ValueError, match="needs images for both of its branches"):
         build_engine(settings_of(**changes))
+
+
+def test_fixed_statistics_are_those_of_the_pretrained_weights(tmp_path):
+    """The backbone's, as its weights brought them; the decoder's stay those of the teacher."""
+    plain = build_engine(settings_of(batch_norm="fixed"))
+    weights = copy.deepcopy(plain.method.student)
+    for name, buffer in weights.named_buffers():
+        if "running" in name:
+            buffer.copy_(torch.rand(buffer.shape, dtype=buffer.dtype) + 0.5)
+    torch.save(weights.state_dict(), tmp_path / "weights.pt")
+    settings = settings_of(batch_norm="fixed", fixed_statistics=str(tmp_path / "weights.pt"))
+    engine = build_engine(settings)
+    before, theirs = dict(plain.method.student.named_buffers()), dict(weights.named_buffers())
+    for step in range(2):
+        engine.run_step([draw(step)])
+        for name, buffer in engine.method.student.named_buffers():
+            if "running" in name:
+                known = theirs if name.startswith("backbone.") else before
+                torch.testing.assert_close(buffer, known[name])
+    for name, parameter in plain.method.student.named_parameters():
+        ours = dict(build_engine(settings).method.student.named_parameters())[name]
+        assert torch.equal(ours, parameter), "weights are the student's own"
+
+
+def test_pretrained_statistics_are_those_that_the_rounds_start_from():
+    rounds = RECIPES["simple-baseline-fixed-bn-cityscapes-deeplabv3plus-xception65"]()
+    for part in rounds.plan():
+        if isinstance(part, TrainPart) and part.name != "teacher":
+            assert part.settings.batch_norm == "fixed"
+            assert part.settings.fixed_statistics == "imagenet"
+    with pytest.raises(ValueError, match="known to rounds alone"):
+        build_engine(settings_of(batch_norm="fixed", fixed_statistics="pretrained"))
+    network = replace(rounds.teacher.network, weights="none")
+    with pytest.raises(ValueError, match=r"needs weights that the teacher starts from"):
+        replace(rounds, teacher=replace(rounds.teacher, network=network))
 
 
 def test_missing_labels_are_named():

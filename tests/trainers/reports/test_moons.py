@@ -4,22 +4,23 @@ import pytest
 import torch
 from PIL import Image
 from warpseg.__main__ import main
-from warpseg.trainers.reports.moons import VARIANTS, MoonSettings, Networks, draw_moons, learn_moons
+from warpseg.trainers.reports.moon_settings import MoonSettings
+from warpseg.trainers.reports.moons import TEXT, VARIANTS, Networks, draw_moons, learn_moons
 
 
-def gradients(name):
+def gradients(loss_of, target_is_clean):
     generator = torch.Generator().manual_seed(0)
     clean, perturbed = (
         torch.randn(5, 2, generator=generator, dtype=torch.float64).requires_grad_()
         for _ in range(2)
     )
-    loss = VARIANTS[name](clean, perturbed)
+    loss = loss_of(clean, perturbed)
     grads = torch.autograd.grad(loss, [clean, perturbed], allow_unused=True)
-    p, q = clean.detach().softmax(1), perturbed.detach().softmax(1)
+    sides = [clean, perturbed] if target_is_clean else [perturbed, clean]
+    p, q = (side.detach().softmax(1) for side in sides)
     ratio = p.log() - q.log()
-    towards_clean = p * (ratio - (p * ratio).sum(1, keepdim=True)) / 5
-    towards_perturbed = (q - p) / 5
-    return grads, (towards_clean, towards_perturbed), loss, (p * ratio).sum(1).mean()
+    expected = [p * (ratio - (p * ratio).sum(1, keepdim=True)) / 5, (q - p) / 5]
+    return grads, expected[:: 1 if target_is_clean else -1], loss, (p * ratio).sum(1).mean()
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,11 @@ def gradients(name):
         ("two-way, one input clean", (True, True)),
     ],
 )
-def test_gradients_flow_where_the_variant_says(name, sides):
-    grads, expected, loss, divergence = gradients(name)
+@pytest.mark.parametrize("forms", [VARIANTS, TEXT], ids=["code", "text"])
+def test_gradients_flow_where_the_variant_says(name, sides, forms):
+    """The target of (b) and (d) is the perturbed prediction in the code, the clean in the text."""
+    target_is_clean = forms is TEXT or name.endswith("teacher")
+    grads, expected, loss, divergence = gradients(forms[name], target_is_clean)
     torch.testing.assert_close(loss, divergence)
     for grad, value, flows in zip(grads, expected, sides, strict=True):
         assert (grad is not None) == flows
@@ -58,6 +62,9 @@ def test_three_points_of_each_moon_are_labeled():
 def test_the_clean_teacher_wins_as_in_the_paper():
     moons = learn_moons(MoonSettings(steps=1200, seed=3))
     none, student, teacher, two_way = moons.accuracy()
+    other = learn_moons(MoonSettings(steps=1200, seed=3, direction="text")).accuracy()
+    assert other[::2] == [none, teacher]
+    assert other[1] != student
     assert teacher > 0.95
     assert teacher > two_way > student
     assert teacher > none

@@ -31,6 +31,7 @@ def test_a_run_is_summed_up_in_one_row(tmp_path):
         "data_wait": pytest.approx(0.1),
         "peak_memory": 3072.0,
         "iou": {"road": 0.5, "sky & <sea>": None},
+        "groups": {},
         "networks": {},
     }
 

@@ -23,6 +23,34 @@ def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
+def test_class_statistics_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
+    """A class that one rank alone sees must not be averaged with the nothing of the other."""
+    launch(WORKER, "statistics", tmp_path)
+    ranks = [torch.load(tmp_path / f"statistics-{rank}.pt") for rank in range(2)]
+    assert len(ranks[0]["held"]) == 2
+    for first, second, *seen in zip(
+        *(rank["held"] for rank in ranks), *(rank["seen"] for rank in ranks), strict=True
+    ):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+        pixels = [row for rows in seen for row in rows]
+        assert len(pixels) == 8, "labeled and unlabeled, two steps, two ranks"
+        features = torch.cat([f.double().movedim(1, -1).flatten(0, 2) for f, _ in pixels])
+        stride = [label.shape[-1] // feature.shape[-1] for feature, label in pixels]
+        labels = torch.cat(
+            [
+                label[:, s // 2 :: s, s // 2 :: s].flatten()
+                for s, (_, label) in zip(stride, pixels, strict=True)
+            ]
+        )
+        for number in range(5):
+            members = features[labels == number]
+            assert first["count"][number] == len(members)
+            variance = members.var(0, correction=0)
+            for name, expected in (("mean", members.mean(0)), ("variance", variance)):
+                held = first[name][number].double()
+                torch.testing.assert_close(held, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_are_reduced_once_per_optimizer_step(scenes, tmp_path):
     """Stages and accumulated batches add up on each rank first; networks may be compiled."""
     launch(WORKER, "reductions", tmp_path, scenes)

@@ -62,10 +62,12 @@ def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(name, scenes,
     assert results(tmp_path / "halves") == results(tmp_path / "whole")
     assert_same_state(tmp_path / "halves", tmp_path / "whole")
     losses = rows(tmp_path / "whole")[0]["losses"]
-    assert all(0 < value < 20 for value in losses.values()), losses
+    # Shares and shifts may be 0, the loss of a stage may not.
+    assert all(value > 0 for name, value in losses.items() if "/" not in name), losses
+    assert all(0 <= value < 20 for value in losses.values()), losses
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_goes_on_with_the_same_bits(kill, scenes, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     long = {"num_steps": 40, "checkpoint_every": 7}
@@ -80,10 +82,12 @@ def test_a_killed_run_goes_on_with_the_same_bits(kill, scenes, tmp_path):
         time.sleep(0.01)
     process.send_signal(kill)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == (0 if kill == signal.SIGTERM else -signal.SIGKILL), said
+    assert (
+        process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[kill]
+    ), said
     stopped = load_checkpoint(killed)["engine"]["step"]
     assert 7 <= stopped < 40
-    if kill == signal.SIGTERM:
+    if kill != signal.SIGKILL:
         assert f"stopped at step {stopped}; go on with --resume" in said
     run("consistency", scenes, killed, resume=True, **long)
     assert results(killed) == results(whole)
@@ -105,6 +109,37 @@ def test_a_finished_run_has_nothing_left_to_do(scenes, tmp_path):
     before = results(tmp_path / "run")
     run("supervised", scenes, tmp_path / "run", resume=True)
     assert results(tmp_path / "run") == before
+
+
+def test_a_run_older_than_a_setting_goes_on(scenes, tmp_path):
+    run("supervised", scenes, tmp_path / "run")
+    file = tmp_path / "run" / "settings.json"
+    held = json.loads(file.read_text())
+    del held["settings"]["logger"], held["settings"]["augmentation"]["options"], held["plugins"]
+    file.write_text(json.dumps(held))
+    run("supervised", scenes, tmp_path / "run", resume=True)
+    held["settings"]["num_steps"] = 7
+    file.write_text(json.dumps(held))
+    with pytest.raises(ValueError, match=r"with other settings: settings.num_steps: 7 before, 8"):
+        run("supervised", scenes, tmp_path / "run", resume=True)
+
+
+def test_a_run_older_than_a_choice_keeps_what_it_did(scenes, tmp_path):
+    """Variants of consistency had the text's direction; the number of ranks changes nothing."""
+    for name, agrees in (("consistency", True), ("1w-cs", False)):
+        out = tmp_path / name
+        run(name, scenes, out, num_steps=3)
+        file = out / "settings.json"
+        held = json.loads(file.read_text())
+        assert held["settings"].pop("direction") == "code"
+        held["settings"]["ranks"] = 4
+        file.write_text(json.dumps(held))
+        if agrees:
+            run(name, scenes, out, num_steps=3, resume=True)
+            continue
+        with pytest.raises(ValueError, match=r"settings.direction: 'text' before, 'code' now"):
+            run(name, scenes, out, num_steps=3, resume=True)
+        run(name, scenes, out, num_steps=3, resume=True, direction="text")
 
 
 def test_a_run_scores_with_the_padding_of_its_protocol(scenes, tmp_path):

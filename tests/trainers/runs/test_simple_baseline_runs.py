@@ -13,7 +13,8 @@ from warpseg.models.norm import DomainBatchNorm
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.runtime import Runtime
-from warpseg.trainers.labels.labeling import LabelingSettings, label_subset
+from warpseg.trainers.labels.labeling import label_subset
+from warpseg.trainers.labels.settings import LabelingSettings
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.folder import open_trained
 from warpseg.trainers.runs.rounds.run import run_rounds

@@ -61,6 +61,7 @@ def test_the_score_is_one_json_object(copying):
         "absent": [],
         "pixel_accuracy": pytest.approx(9 / 11),
         "pixels": 11,
+        "confusion": [[3, 1, 0], [0, 3, 0], [0, 1, 3]],
         "images": 2,
         "evaluation": "whole",
     }
@@ -261,3 +262,27 @@ def test_scores_of_float_counts_stay_exact():
         confusion=counts, class_names=("a", "b"), images=1, task="segmentation", evaluation="whole"
     )
     assert 0 < 1 - score.iou[0].item() < 1e-11
+
+
+def test_groups_are_scored_by_themselves_and_add_up(copying, draw):
+    batches = [
+        PlainBatch(
+            image=draw(8, 8, seed),
+            mask=torch.randint(0, 3, (1, 8, 8), generator=torch.Generator().manual_seed(seed)).to(
+                torch.uint8
+            ),
+            size=(8, 8),
+            keys=(str(seed),),
+        )
+        for seed in range(3)
+    ]
+    groups = {"0": "dusk", "1": "day", "2": "dusk"}
+    options = {"class_names": ("a", "b", "c"), "device": torch.device("cpu")}
+    whole = evaluate_network(copying, batches, groups=groups, **options)
+    day = evaluate_network(copying, batches[1:2], **options)
+    assert list(whole.groups) == ["day", "dusk"]
+    assert torch.equal(whole.groups["day"], day.confusion)
+    assert torch.equal(sum(whole.groups.values()), whole.confusion)
+    assert whole.to_json()["groups"]["day"] == day.miou
+    assert "dusk" in whole.table()
+    assert "groups" not in day.to_json()

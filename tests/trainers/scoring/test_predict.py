@@ -12,9 +12,10 @@ from warpseg.shards.masks import default_palette
 from warpseg.trainers import drawing
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring import image_files
-from warpseg.trainers.scoring.export import TrainedNetwork
 from warpseg.trainers.scoring.image_files import Source, batched_by_size, find_images, read_image
-from warpseg.trainers.scoring.predict import PredictSettings, predict_images
+from warpseg.trainers.scoring.predict import predict_images
+from warpseg.trainers.scoring.settings import PredictSettings
+from warpseg.trainers.scoring.trained import TrainedNetwork
 
 CPU = torch.device("cpu")
 NAMES = ("red", "green", "blue")

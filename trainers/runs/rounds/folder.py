@@ -9,18 +9,16 @@ OUT/checkpoint.pt      the answer's checkpoint, so that OUT is itself the folder
 OUT/rounds.png         the validation score of each part
 """
 
-import fcntl
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
+from ....plain import environment_number, read_json
 from ....shards import Dataset, Subset
 from ....shards.archive import write_text
+from ...engine.locking import alone
 from ...engine.runtime import close_runtime, open_runtime
 from ...engine.stopping import Stop, Stopped
 from ...engine.streams import open_subset
@@ -42,6 +40,24 @@ from ..train import train
 log = logging.getLogger("warpseg")
 
 
+class PartFile(TypedDict):
+    """Content of part.json: what became of a part."""
+
+    name: str
+    kind: Literal["train", "label"]
+    seconds: float | None
+    split: str | None
+    start: NotRequired[str | None]
+    labels: NotRequired[str | None]
+    source: NotRequired[str]
+    score: NotRequired[float | None]
+    steps: NotRequired[int]
+    metric: NotRequired[str | None]
+    evaluation: NotRequired[str | None]
+    images: NotRequired[int]
+    kept: NotRequired[float]
+
+
 class Rounds:
     """A plan in a folder, on the ranks of this process's group."""
 
@@ -60,7 +76,7 @@ class Rounds:
         self.parts = settings.plan()
         check_plan(self.parts)
         self.dataset = Dataset.open(data)
-        self.rank = int(os.environ.get("RANK", 0))
+        self.rank = environment_number("RANK", 0)
         images = [self.subset_of(part) for part in self.parts]
         for part, subset in zip(self.parts, images, strict=True):
             if not len(subset):
@@ -106,9 +122,13 @@ class Rounds:
         return self.out / name
 
     def record(self, part: Part) -> dict[str, Any] | None:
-        """Return what became of a part, or None where it is not finished."""
+        """Return what became of a part, or None where it is not finished. Raises ValueError for a
+        damaged record."""
         path = self.folder(part.name) / PART
-        return json.loads(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        remedy = "remove it, and the part is looked at again"
+        return cast(dict[str, Any], read_json(path, PartFile, remedy))
 
     def claim(self, *, resume: bool) -> None:
         """Make OUT this plan's folder, or check that it is."""
@@ -122,22 +142,21 @@ class Rounds:
         Raises ValueError where another process is doing it.
         """
         folder = self.folder(part.name)
-        with _alone(folder.with_name(f".{part.name}.lock"), self.rank):
+        with alone(folder, beside=True, held=self.rank == 0):
             log.info(f"part {part.name}: {folder}")
             try:
                 made = self._train(part) if isinstance(part, TrainPart) else self._label(part, stop)
-            except Stopped:
-                return False
-            if made is None:
+            except Stopped as stopped:
+                log.info(str(stopped))
                 return False
             if self.rank == 0:
                 content = {"name": part.name, **made}
                 write_text(folder / PART, json.dumps(content, indent=1) + "\n")
         return True
 
-    def _train(self, part: TrainPart) -> dict[str, Any] | None:
+    def _train(self, part: TrainPart) -> dict[str, Any]:
         folders = {name: self.folder(name).resolve() for name in part.needs}
-        finished = train(
+        train(
             resolve(part, folders),
             data=self.data,
             out=self.folder(part.name),
@@ -146,8 +165,6 @@ class Rounds:
             device=self.device,
             recipe=f"{self.recipe}:{part.name}",
         )
-        if not finished:
-            return None
         if self.rank:
             return {}
         summary = load_run(self.folder(part.name)).summary()
@@ -185,21 +202,3 @@ class Rounds:
             "kept": made["kept"],
             "seconds": time.perf_counter() - started,
         }
-
-
-@contextmanager
-def _alone(path: Path, rank: int) -> Iterator[None]:
-    """Hold a lock, on rank 0, so that no two processes do one part."""
-    if rank:
-        yield
-        return
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another warpseg train is working on {path.parent / path.stem[1:]}: wait for it"
-            ) from None
-        except OSError:
-            pass  # a file system without locks: two at once are the user's care there
-        yield

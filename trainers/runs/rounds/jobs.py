@@ -6,17 +6,20 @@ OUT/PART.log.
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ....plain import environment_number
+from ....plugins import plugin_words
+from ...engine.children import STOPPED, end_children, last_words, start_child
 from ...engine.stopping import Stop
-from ...methods.rounds import PART, Part
+from ...methods.rounds import Part
 from .folder import Rounds
 
 log = logging.getLogger("warpseg")
@@ -50,17 +53,14 @@ def run_side_by_side(rounds: Rounds, todo: Sequence[Part], jobs: int, stop: Stop
                     continue
                 del running[name]
                 places.append(place)
+                if process.returncode in STOPPED:
+                    return False  # somebody stopped it
                 if process.returncode:
                     raise RuntimeError(_reason(rounds, name, process.returncode))
-                if not (rounds.folder(name) / PART).is_file():
-                    return False  # somebody stopped it
             if stop():
                 return False
     finally:
-        for process, _ in running.values():
-            process.send_signal(signal.SIGTERM)
-        for process, _ in running.values():
-            process.wait()
+        end_children(process for process, _ in running.values())
     return True
 
 
@@ -70,7 +70,7 @@ def find_places(device: str, jobs: int) -> list[str | None]:
     There are no more than there are GPUs. Raises ValueError where processes have a group already,
     or one GPU is asked for by number.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if environment_number("WORLD_SIZE", 1) > 1:
         raise ValueError(
             "--jobs is for one process; under torchrun all ranks do each part together"
         )
@@ -88,17 +88,15 @@ def find_places(device: str, jobs: int) -> list[str | None]:
 
 def _start(rounds: Rounds, part: Part, place: str | None) -> subprocess.Popen[bytes]:
     words = ["train", "--only", part.name, "--out", str(rounds.out), "--device", rounds.device]
+    words += plugin_words()
     environment: dict[str, Any] = {**os.environ}
     if place is not None:
         environment["CUDA_VISIBLE_DEVICES"] = place
     where = "" if place is None else f" on GPU {place}"
     log.info(f"part {part.name}{where}: {rounds.out / part.name}.log")
-    with open(f"{rounds.out / part.name}.log", "ab") as file:
-        return subprocess.Popen([*PROGRAM, *words], env=environment, stdout=file, stderr=file)
+    return start_child([*PROGRAM, *words], Path(f"{rounds.out / part.name}.log"), environment)
 
 
 def _reason(rounds: Rounds, name: str, status: int) -> str:
     file = rounds.out / f"{name}.log"
-    lines = file.read_text(errors="replace").splitlines()
-    last = lines[-1] if lines else "it said nothing"
-    return f"part {name} failed with status {status}: {last} ({file})"
+    return f"part {name} failed with status {status}: {last_words(file, status)} ({file})"

@@ -1,14 +1,18 @@
 """Run training in rounds: part after part, or side by side; restartable at any point."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
+from ....plain import shown
+from ....plugins import require_plugins
+from ...engine.locking import alone
 from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
-from ...engine.stopping import terminating
+from ...engine.stopping import Stopped, terminating
+from ...methods.registry import ROUNDS
 from ...methods.rounds import RoundsSettings
+from ..folder import SETTINGS, read_settings, release_folder
 from .folder import Rounds
 from .jobs import run_side_by_side
 from .summary import held_out_scores, write_summary
@@ -27,43 +31,50 @@ def run_rounds(
     jobs: int = 1,
     recipe: str = "",
 ) -> dict[str, Any] | None:
-    """Run the plan of the settings and return the summary; None where SIGTERM stopped it.
+    """Run the plan of the settings and return the summary; None on ranks other than the first.
 
     Parts that are finished are not done again, an interrupted one goes on where it was. jobs: parts
     that do not need each other run side by side, each on a GPU of its own. The result does not
     depend on it, nor on interruptions. Raises as `train` and `label_subset`, and ValueError where
-    `out` holds something else, or this without `resume`.
+    `out` holds something else, or this without `resume`; Stopped, what is done saved, where SIGTERM
+    or Ctrl-C asked for it.
     """
     rounds = Rounds(settings, data=data, out=out, split=split, device=device, recipe=recipe)
-    rounds.claim(resume=resume)
-    todo = [part for part in rounds.parts if rounds.record(part) is None]
-    with terminating() as stop, kept_group():
-        if jobs > 1:
-            whole = run_side_by_side(rounds, todo, jobs, stop)
-        else:
-            whole = all(not stop() and rounds.run_part(part, stop) for part in todo)
-        if whole:
-            scores = held_out_scores(rounds)
-            return write_summary(rounds, scores) if rounds.rank == 0 else None
-    log.info(f"stopped; go on with --resume: {out}")
-    return None
+    with alone(out, held=rounds.rank == 0), terminating() as stop, kept_group():
+        rounds.claim(resume=resume)
+        try:
+            todo = [part for part in rounds.parts if rounds.record(part) is None]
+            if jobs > 1:
+                whole = run_side_by_side(rounds, todo, jobs, stop)
+            else:
+                whole = all(not stop() and rounds.run_part(part, stop) for part in todo)
+            if whole:
+                scores = held_out_scores(rounds)
+                return write_summary(rounds, scores) if rounds.rank == 0 else None
+        except BaseException:
+            if rounds.rank == 0 and not any(rounds.folder(p.name).exists() for p in rounds.parts):
+                release_folder(out)
+            raise
+    raise Stopped("" if rounds.rank else f"stopped; go on with --resume: {out}", stop.number)
 
 
 def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
-    """Do one part of the rounds that OUT was claimed for; tell whether it came to its end.
+    """Do one part of the rounds that OUT was claimed for; return True.
 
     Raises FileNotFoundError where OUT is no folder of rounds, and ValueError for an unknown part or
-    one that needs another that is not finished.
+    one that needs another that is not finished; Stopped as `run_rounds`.
     """
-    from ...recipes.registry import ROUNDS
-
-    file = out / "settings.json"
+    file = out / SETTINGS
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: {out} holds no rounds yet")
-    run = json.loads(file.read_text())
+    run = read_settings(out)
+    require_plugins(run.get("plugins", ()), out)
     if run["method"] not in ROUNDS:
-        raise ValueError(f"{out} holds a single run of {run['method']}, which has no parts")
-    settings = from_plain(ROUNDS[run["method"]], run["settings"])
+        raise ValueError(f"{out} holds a single run of {shown(run['method'])}, which has no parts")
+    try:
+        settings = from_plain(ROUNDS[run["method"]], run["settings"])
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged or of another version ({error})") from None
     rounds = Rounds(
         settings,
         data=Path(run["data"]),
@@ -81,4 +92,6 @@ def run_one_part(out: Path, name: str, *, device: str = "auto") -> bool:
     if rounds.record(named[name]) is not None:
         return True
     with terminating() as stop:
-        return rounds.run_part(named[name], stop)
+        if rounds.run_part(named[name], stop):
+            return True
+        raise Stopped("stopped; the same command goes on", stop.number)

@@ -9,9 +9,11 @@ from typing import Any
 
 from ....shards.archive import write_text
 from ...charts import Curve, chart
+from ...drawing import save_picture
 from ...engine.checkpoint import NAME as CHECKPOINT
+from ...engine.journal import FILE, read_rows
 from ...engine.runtime import close_runtime, open_runtime
-from ...methods.rounds import LabelPart, TrainPart, find_part
+from ...methods.rounds import TrainPart, before, find_part
 from ...tables import decimal, format_table, percent, text_of
 from ..folder import open_trained, score
 from ..record import METRICS
@@ -59,7 +61,7 @@ def write_summary(rounds: Rounds, held_out: dict[str, float]) -> dict[str, Any]:
     _link(rounds.folder(result) / CHECKPOINT, rounds.out / CHECKPOINT)
     picture = draw_rounds(rounds, summary)
     if picture is not None:
-        picture.save(rounds.out / PICTURE)
+        save_picture(picture, rounds.out / PICTURE)
     write_text(rounds.out / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -124,15 +126,14 @@ def _write_rows(rounds: Rounds, summary: dict[str, Any]) -> dict[str, Any]:
     for part in summary["parts"]:
         if part["kind"] != "train":
             continue
-        for line in (rounds.folder(part["name"]) / "metrics.jsonl").read_text().splitlines():
-            row = json.loads(line)
+        for row in read_rows(rounds.folder(part["name"]) / FILE):
             rows.append({**row, "step": row["step"] + before, "part": part["name"]})
             if "losses" not in row and part["name"] == summary["result"]:
                 answer = rows[-1]
         before += part["steps"]
     if answer:
         rows.append({**answer, "step": before})
-    write_text(rounds.out / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    write_text(rounds.out / FILE, "".join(json.dumps(row) + "\n" for row in rows))
     return answer
 
 
@@ -178,21 +179,14 @@ def chains(rounds: Rounds) -> list[list[str]]:
     """Return the training parts as chains, each from one that starts from none to one that no other
     starts from; a part without a start follows the one whose labels it trains on."""
     train = [part for part in rounds.parts if isinstance(part, TrainPart)]
-    before = {part.name: _before(rounds, part) for part in train}
-    followed = set(before.values())
+    earlier = {part.name: before(rounds.parts, part) for part in train}
+    followed = set(earlier.values())
     made = []
-    for last in before:
+    for last in earlier:
         if last in followed:
             continue
         chain = [last]
-        while (earlier := before[chain[0]]) is not None:
-            chain.insert(0, earlier)
+        while (name := earlier[chain[0]]) is not None:
+            chain.insert(0, name)
         made.append(chain)
     return made
-
-
-def _before(rounds: Rounds, part: TrainPart) -> str | None:
-    if part.start is not None or part.labels is None:
-        return part.start
-    labeling = {p.name: p.source for p in rounds.parts if isinstance(p, LabelPart)}
-    return labeling[part.labels]

@@ -1,0 +1,63 @@
+"""The mode gap: how far a network's predictions under running and under batch statistics differ.
+
+Batch norms normalise by the batch while a network learns and by running statistics when it is
+asked. Where the unlabeled images hold a scene that the running statistics do not know, the two
+modes answer differently, and a teacher of the one mode misleads a student of the other: labels
+collapse there while the score on other scenes rises.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from ...models.norm import batch_norm_policy, find
+from .runtime import Runtime
+
+WARN = 0.25
+"""Share of pixels from which on the gap is warned of."""
+
+
+@dataclass(frozen=True)
+class ModeGap:
+    """Shares of pixels, 0-d float32 tensors on the device."""
+
+    disagreement: Tensor
+    """Pixels (at the logits' stride) whose most probable class differs."""
+    commonest: Tensor
+    """Pixels of the class that running statistics name most often: near 1 in a collapse."""
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Tell whether a network has batch norms with running statistics."""
+    return any(norm.running_mean is not None for norm in find(network, _BatchNorm))
+
+
+@torch.no_grad()
+def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
+    """Return how far the two modes of a network differ on images (N, 3, H, W), normalised.
+
+    Nothing is moved: no statistics, no gradient, no random numbers. Two images or more make it
+    mean something. Does not wait for the device.
+    """
+    dropouts = [layer for layer in find(network, _DropoutNd) if layer.training]
+    try:
+        for layer in dropouts:
+            layer.training = False
+        labels = []
+        for policy in ("running", "batch_frozen"):
+            with batch_norm_policy(network, policy), runtime.autocast():
+                labels.append(network(image).float().argmax(1))
+    finally:
+        for layer in dropouts:
+            layer.training = True
+    running, batch = labels
+    classes = cast(Any, network).num_classes
+    counts = torch.nn.functional.one_hot(running.flatten(), classes).sum(0)
+    return ModeGap(
+        disagreement=(running != batch).float().mean(),
+        commonest=counts.max().float() / running.numel(),
+    )

@@ -1,0 +1,39 @@
+"""How images of one's own are labeled and networks exported, as settings; importable without
+torch."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+Graph = Literal["none", "pt2", "onnx"]
+"""A graph that runs without WarpSeg: none, torch.export's or ONNX."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """How images are labeled and what is drawn."""
+
+    overlay: Literal["jpeg", "png", "none"] = "jpeg"
+    """Format of the picture with the classes' colours over the image."""
+    opacity: float = 0.55
+    """Share of the colours in an overlay, from 0 to 1."""
+    legend: bool = True
+    """Put the names of the classes that occur below an overlay."""
+    confidence: bool = False
+    """Also write the probability of each pixel's class, 0 to 255, as a grey PNG."""
+    batch_size: int = 8
+    """Most images of one size that pass through the network at once."""
+    threads: int = min(8, os.cpu_count() or 1)
+    """Threads that read, draw and write."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about a file that cannot be read or labeled."""
+    overwrite: bool = False
+    """Write into a folder that holds predictions already."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f"--opacity must lie in [0, 1]; got {self.opacity}")
+        for name in ("batch_size", "threads"):
+            if getattr(self, name) < 1:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
