@@ -98,7 +98,8 @@ def cross_entropy(
     (N, H, W) of integers; `weight` (C,) per class. `denominator`: "kept" (pixels that are not
     `ignore`), "all" (N * H * W), "weights" (sum of the kept pixels' weights) or a 0-d tensor, by
     which ranks may share one. Without kept pixels the loss and its gradient are 0. A mask value
-    that is neither a class nor `ignore` makes the loss NaN. Gradient: to the logits.
+    that is neither a class nor `ignore` is an error on the CPU and makes the loss NaN on a GPU.
+    Gradient: to the logits.
 
     Raises ValueError for shapes, dtypes and names that do not fit.
     """
