@@ -168,7 +168,7 @@ def compile_cases() -> list[CompileCase]:
         shared = {"num_warps": tile.pop("num_warps"), "floor_bytes_per_pixel": 1 + 6 * per_pixel}
         options = {"COUNT": 0 if mode == NO_WARP else 4, "TEACHER": mode.value, "HAS_VALID": True}
         options |= {"THRESHOLD": squared, "SQUARED": squared}
-        warped = mode == PROBABILITIES
+        warped = mode is PROBABILITIES
         types = kinds if warped else kinds | {"map_ptr": "*fp32"}
         cases.append(
             CompileCase(
