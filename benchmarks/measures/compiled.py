@@ -28,7 +28,7 @@ from typing import Any
 
 from ... import kernels
 from ...kernels.compile import ARCHITECTURES, CompileCase, CompileResult, compile_case
-from .compiled_page import table
+from ..compiled_page import table
 
 REPORT = Path(__file__).parents[1] / "results" / "kernels-compiled.json"
 PACKAGE = (__package__ or "").partition(".")[0]

@@ -9,7 +9,7 @@ nor of branches that are rarely taken. Beside it stands the least time for the o
 from dataclasses import dataclass
 from typing import Any
 
-from ...kernels.compile import ARCHITECTURES
+from ..kernels.compile import ARCHITECTURES
 
 EFFICIENCY = 0.72
 
