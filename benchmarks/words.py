@@ -40,13 +40,6 @@ class DeviceSettings:
     out: Path | None = None
     """file that gets one JSON row a line, each as soon as it is known"""
 
-    def __post_init__(self) -> None:
-        part, parts = self.share
-        if not 1 <= part <= parts:
-            raise ValueError(
-                f"--share takes a part and their number, such as 1 4; got {part} {parts}"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class KernelsSettings:

@@ -24,8 +24,13 @@ def device(given: Given) -> int:
 
 
 def measure(settings: DeviceSettings) -> int:
-    """Say what the device is, and run every operation once against float64."""
+    """Say what the device is, and run every operation once against float64.
+
+    Raises ValueError for a share that there is not.
+    """
     part, parts = settings.share
+    if not 1 <= part <= parts:
+        raise ValueError(f"--share takes a part and their number, such as 1 4; got {part} {parts}")
     size, out = settings.size, settings.out
     chosen = choose_device(settings.device)
     rows = [_facts(chosen)] if part == 1 else []
