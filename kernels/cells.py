@@ -236,4 +236,4 @@ def tile(classes: int) -> tuple[int, int, int]:
         return block_c, 32, 1
     if classes <= 128:
         return block_c, 512 // block_c, 1
-    return block_c, 4, 4
+    return block_c, 8, 4
