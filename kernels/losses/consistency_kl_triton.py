@@ -203,7 +203,11 @@ def _consistency_kernel(
                 term = tl.where(term > 1e30, float("inf"), term)
                 g = e * (1.0 / total)[None, :] - p
             loss += tl.where(live, term, 0.0)
-            g = tl.where((cls < C) & live[None, :], g, 0.0)
+            if TEACHER == NO_WARP:
+                # A product: a selection more takes the registers beyond what there is on sm_100.
+                g = tl.where(cls < C, g * tl.where(live, 1.0, 0.0)[None, :], 0.0)
+            else:
+                g = tl.where((cls < C) & live[None, :], g, 0.0)
             g00 += g * ((1.0 - fx) * (1.0 - fy))
             g01 += g * (fx * (1.0 - fy))
             g10 += g * ((1.0 - fx) * fy)
