@@ -9,6 +9,7 @@ import importlib
 import os
 import signal
 import sys
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if words[0] not in VERBS:
         return _answer(words, files)
+    # What Pillow finds odd in a file's metadata is no sentence for its reader.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         _end_with_parent()
         load_plugins(files)

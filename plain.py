@@ -22,6 +22,9 @@ _SHORT = 80
 _LONG = 1200
 _HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode's categories of what moves the cursor, breaks lines, turns the direction of text."""
+_STEERING = {"Cc", "Cs", "Zl", "Zp"}
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks that change the direction of what follows them: a name could hide its ending."""
 _NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -53,6 +56,14 @@ def printable(text: str) -> str:
         if unicodedata.category(character) in _HARMFUL
         else character
         for character in text
+    )
+
+
+def steers(text: str) -> bool:
+    """Tell whether a name holds what could steer a terminal or forge a line; what joins letters in
+    some scripts does not."""
+    return not text.isprintable() and any(
+        unicodedata.category(character) in _STEERING or character in _TURNING for character in text
     )
 
 

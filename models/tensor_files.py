@@ -67,12 +67,13 @@ def check_archive(path: Path) -> None:
 def not_finite(state: dict[str, Any]) -> str | None:
     """Return the name of the first tensor of a state that holds NaN or infinity, or None.
 
-    All are looked at before the host asks once, so this is one synchronisation point.
+    A sum is NaN or infinite where a term is; only where one is, each value is looked at, as sums of
+    numbers can overflow, too. One synchronisation point where all is well.
     """
     floating = {n: v for n, v in state.items() if torch.is_tensor(v) and v.is_floating_point()}
     if not floating:
         return None
-    flags = torch.stack([torch.isfinite(value).all() for value in floating.values()])
-    if bool(flags.all()):
+    sums = torch.stack([value.sum(dtype=torch.float32) for value in floating.values()])
+    if bool(torch.isfinite(sums).all()):
         return None
-    return list(floating)[flags.logical_not().nonzero()[0].item()]
+    return next((n for n, v in floating.items() if not bool(torch.isfinite(v).all())), None)

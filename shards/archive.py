@@ -8,14 +8,23 @@ used).
 import errno
 import hashlib
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ..plain import shown
+from .outside.text import read_text
+
 BLOCK = 512
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LARGEST = 2**40
+"""Bytes of a tar, at most: more is no shard."""
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_EXTENSION = re.compile(r"[a-z][a-z0-9_.]{0,31}")
+_DIGITS = re.compile(r"\d{1,13}")
+_KEY = re.compile(r"\d{8,12}")
 Parts = dict[str, tuple[int, int]]
 """Members of one sample: extension -> (offset in the tar, size), both in bytes."""
 
@@ -24,8 +33,8 @@ Parts = dict[str, tuple[int, int]]
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a new file beside `path` that takes its place, whole, when the block ends without error.
 
-    Raises OSError with one sentence that names `path` where it cannot be written; the file under
-    its own name stays as it was.
+    Raises OSError with one sentence that names the file where the disk is full or cannot be written
+    to; the file under its own name stays as it was.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -35,10 +44,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "the disk is full" if full else os.strerror(error.errno).lower()
             raise OSError(
-                f"the disk is full: {path} could not be written; free some space and run the same "
+                f"{reason}: {path} could not be written; free some space and run the same "
                 "command again, what is finished is kept"
             ) from error
         if isinstance(error, OSError) and error.filename == str(temporary):
@@ -94,14 +106,26 @@ def index_text(samples: Iterable[tuple[str, Mapping[str, tuple[int, int]]]]) -> 
     return "\n".join([f"v1.2 {len(rows)}", *rows]) + "\n"
 
 
-def read_index(path: Path) -> list[tuple[str, Parts]]:
-    """Read a DALI index v1.2 as (key, parts) rows.
+def count_rows(path: Path) -> int:
+    """Return how many samples a DALI index says that it lists, by its first line alone.
 
-    Raises FileNotFoundError where there is none, and ValueError where the file is no such index or
-    has fewer or more rows than it says.
+    Raises ValueError where the file is no such index.
+    """
+    with open(path, "rb") as file:
+        head = re.fullmatch(rb"v1\.2 (\d{1,12})\n", file.readline(64))
+    if head is None:
+        raise ValueError(f"{path} is no whole index (v1.2): make the split or the data set again")
+    return int(head[1])
+
+
+def read_index(path: Path, size: int = LARGEST) -> list[tuple[str, Parts]]:
+    """Read a DALI index v1.2 as (key, parts) rows, of a tar of at most `size` bytes.
+
+    Raises FileNotFoundError where there is none, and ValueError where the file is no such index,
+    has fewer or more rows than it says, or a row that no member of the tar can be like.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = read_text(path).splitlines()
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path} is missing: run the same warpseg convert again, or warpseg split --replace"
@@ -109,15 +133,50 @@ def read_index(path: Path) -> list[tuple[str, Parts]]:
     head = lines[0].split() if lines else []
     if len(head) != 2 or head[0] != "v1.2" or head[1] != str(len(lines) - 1):
         raise ValueError(f"{path} is no whole index (v1.2): make the split or the data set again")
-    samples: list[tuple[str, Parts]] = []
-    for line in lines[1:]:
-        fields = line.split()
-        parts = {
-            ext: (int(offset), int(size))
-            for ext, offset, size in zip(fields[::4], fields[1::4], fields[2::4], strict=True)
-        }
-        samples.append((fields[3].split(".", 1)[0], parts))
-    return samples
+    rows = [_index_row(path, number, line, size) for number, line in enumerate(lines[1:], 2)]
+    if len({key for key, _ in rows}) != len(rows):
+        raise ValueError(f"{path} lists a sample twice: make the split or the data set again")
+    return rows
+
+
+def _index_row(path: Path, number: int, line: str, size: int) -> tuple[str, Parts]:
+    fields = line.split(" ")
+    key = fields[3].split(".", 1)[0] if len(fields) > 3 else ""
+    parts: Parts = {}
+    for extension, offset, length, name in zip(*[iter(fields)] * 4, strict=False):
+        known = _EXTENSION.fullmatch(extension) and name == f"{key}.{extension}"
+        if known and _DIGITS.fullmatch(offset) and _DIGITS.fullmatch(length):
+            first, count = int(offset), int(length)
+            if first % BLOCK == 0 and first >= BLOCK and first + count <= size:
+                parts[extension] = (first, count)
+    if not parts or 4 * len(parts) != len(fields) or not _KEY.fullmatch(key):
+        raise ValueError(
+            f"{path} is damaged (line {number} is {shown(line)}): make the split or the data set "
+            "again"
+        )
+    return key, parts
+
+
+def rows_of(tar: Path) -> list[tuple[str, Parts]]:
+    """Return what the index of a tar should list, from the tar's own headers.
+
+    Raises ValueError where one is damaged.
+    """
+    rows: list[tuple[str, Parts]] = []
+    with open(tar, "rb") as file:
+        while header := file.read(BLOCK).rstrip(b"\0"):
+            try:
+                member = tarfile.TarInfo.frombuf(header.ljust(BLOCK, b"\0"), "ascii", "strict")
+            except (tarfile.HeaderError, UnicodeError) as error:
+                raise ValueError(
+                    f"{tar} is damaged ({error}): convert the data set again"
+                ) from None
+            key, _, extension = member.name.partition(".")
+            if not rows or rows[-1][0] != key:
+                rows.append((key, {}))
+            rows[-1][1][extension] = (file.tell(), member.size)
+            file.seek(member.size + -member.size % BLOCK, os.SEEK_CUR)
+    return rows
 
 
 def verify_index(tar: Path, index: Path) -> None:
@@ -131,7 +190,7 @@ def verify_index(tar: Path, index: Path) -> None:
                 file.seek(offset - BLOCK)
                 try:
                     header = tarfile.TarInfo.frombuf(file.read(BLOCK), "ascii", "strict")
-                except tarfile.HeaderError:
+                except (tarfile.HeaderError, UnicodeError):
                     header = None
                 if header is None or (header.name, header.size) != (f"{key}.{ext}", size):
                     raise ValueError(

@@ -1,25 +1,27 @@
 """Open a converted data set: subsets, splits and single samples, without decoding anything."""
 
-import json
-import os
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .archive import Parts, read_index
-from .images import IMAGE_EXTENSIONS, read_rgb
+from ..plain import shown
+from .archive import count_rows, read_index
+from .images import IMAGE_EXTENSIONS
 from .manifest import Manifest, ShardRecord, load_manifest
-from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+from .masks import CLASS_EXTENSION, MASK_EXTENSION
+from .outside.text import checked, fields, hexadecimal, mapping, number, read_json, text
+from .sample import Sample
 
 SPLITS = "splits"
 SPLIT_FILE = "split.json"
 SPLIT_SIDES = ("labeled", "unlabeled", "all", "held_out")
 """Subsets of a split; "unlabeled" and "all" (both together) list images alone. "held_out" are
 images with masks that training does not see: for choosing among networks."""
+SPLIT_NAME = re.compile(r"[A-Za-z0-9_][\w.+ -]{0,99}")
+"""What a split may be called: a folder's name, on any system."""
 IMAGES_ONLY = "-images"
 """Suffix of the subsets that leave masks out, as in "train-images"."""
 
@@ -33,47 +35,12 @@ class ShardIndex:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One sample: where its members lie, without their contents.
-
-    `parts` maps extensions ("jpg", "seg.png", "cls") to (offset in the tar, size) in bytes; `name`
-    is what the source called the image; `size` is (height, width) of the image in pixels.
-    """
-
-    key: str
-    shard: Path
-    parts: Mapping[str, tuple[int, int]]
-    name: str
-    size: tuple[int, int]
-
-    @property
-    def extension(self) -> str:
-        """Extension of the image member."""
-        return next(ext for ext in IMAGE_EXTENSIONS if ext in self.parts)
-
-    def read(self, extension: str) -> bytes:
-        """Return the bytes of one member; KeyError where the sample lists none such."""
-        offset, size = self.parts[extension]
-        with open(self.shard, "rb") as file:
-            return os.pread(file.fileno(), size, offset)
-
-    def read_image(self) -> np.ndarray:
-        """Decode the image, uint8 RGB (H, W, 3)."""
-        return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
-
-    def read_mask(self) -> np.ndarray:
-        """Decode the mask, uint8 class ids (H, W); a class id alone is a mask of one pixel."""
-        if CLASS_EXTENSION in self.parts:
-            return np.array([[int(self.read(CLASS_EXTENSION))]], np.uint8)
-        return read_mask(self.read(MASK_EXTENSION), f"{self.shard}:{self.key}")
-
-
-@dataclass(frozen=True)
 class Subset:
     """Some samples of a data set, in the order of their shards.
 
     `shards` is what DALI's reader wants; `has_masks` says whether the samples list a mask (or, in a
-    classification data set, a class). `keys` are those that count, where not all do.
+    classification data set, a class). `keys` are those that count, where not all do; `count` is how
+    many samples the indexes must list, where that is recorded.
     """
 
     dataset: "Dataset"
@@ -82,19 +49,37 @@ class Subset:
     shards: tuple[ShardIndex, ...]
     has_masks: bool
     keys: frozenset[str] | None = None
+    count: int | None = None
 
     @cached_property
     def _samples(self) -> list[Sample]:
-        samples = []
+        samples, listed = [], 0
         for shard in self.shards:
             record = self.dataset.records[shard.tar.name]
-            for key, parts in read_index(shard.index):
-                if self.keys is not None and key not in self.keys:
-                    continue
+            for key, parts in read_index(shard.index, record.bytes):
+                listed += 1
                 position = int(key) - record.first_key
-                name, size = record.names[position], record.size(position)
-                samples.append(Sample(key, shard.tar, parts, name, size))
+                if not 0 <= position < len(record.names):
+                    raise self._damaged(shard, f"lists {key}, which {shard.tar.name} has not")
+                if not any(extension in parts for extension in IMAGE_EXTENSIONS):
+                    raise self._damaged(shard, f"lists no image of {key}")
+                if self.has_masks is not bool(parts.keys() & {MASK_EXTENSION, CLASS_EXTENSION}):
+                    raise self._damaged(
+                        shard, f"lists {'no' if self.has_masks else 'a'} mask or class of {key}"
+                    )
+                if self.keys is None or key in self.keys:
+                    name, size = record.names[position], record.size(position)
+                    samples.append(Sample(key, shard.tar, parts, name, size))
+        if self.count is not None and listed != self.count:
+            raise ValueError(
+                f"split {self.split!r} of {self.dataset.root} lists {listed} {self.name} images in "
+                f"its indexes, not {self.count}: run warpseg split with --replace"
+            )
         return samples
+
+    def _damaged(self, shard: ShardIndex, fault: str) -> ValueError:
+        remedy = "run warpseg split with --replace" if self.split else "convert the data set again"
+        return ValueError(f"{shard.index} {fault}: {remedy}")
 
     def samples(self) -> list[Sample]:
         """Return the samples in order (read from the indexes once)."""
@@ -143,8 +128,7 @@ class Dataset:
             if size != record.bytes:
                 raise ValueError(
                     f"{root / record.tar} was changed after conversion ({size} bytes, "
-                    f"{record.bytes} in the manifest): remove it and run the same warpseg convert "
-                    "again"
+                    f"{record.bytes} in the manifest): run the same warpseg convert again"
                 )
         return dataset
 
@@ -181,34 +165,38 @@ class Dataset:
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits that `warpseg split` made, sorted."""
-        return tuple(
-            sorted(file.parent.name for file in self.root.glob(f"{SPLITS}/*/{SPLIT_FILE}"))
-        )
+        folders = [file.parent.name for file in self.root.glob(f"{SPLITS}/*/{SPLIT_FILE}")]
+        return tuple(sorted(name for name in folders if SPLIT_NAME.fullmatch(name)))
 
     def split_record(self, split: str) -> dict[str, Any]:
         """Return split.json: where the split is from, its counts and the sums of its key sets.
 
-        Raises FileNotFoundError for an unknown split and ValueError for one made for other shards.
+        Raises FileNotFoundError for an unknown split and ValueError for one that is damaged, lost
+        an index, or was made for other shards.
         """
+        check_split_name(split)
         path = self.root / SPLITS / split / SPLIT_FILE
         if not path.is_file():
             known = f"it has {', '.join(self.splits)}" if self.splits else "it has none yet"
             raise FileNotFoundError(
                 f"{self.root} has no split {split!r} ({known}): make it with warpseg split"
             )
-        try:
-            record = json.loads(path.read_text())
-            shards = dict(record["shards"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): run warpseg split {self.root} {split} --replace "
-                "again"
-            ) from None
+        remedy = f"run warpseg split {self.root} {split} --replace again"
+        record = checked(read_json(path, remedy), _SPLIT, path, remedy)
+        shards = record["shards"]
         for tar, total in shards.items():
             if tar not in self.records or self.records[tar].sha256 != total:
                 raise ValueError(
                     f"split {split!r} was made for another conversion ({tar} differs): run warpseg "
                     f"split {self.root} {split} --replace again"
+                )
+        for side, count in record["counts"].items():
+            folder = self.root / SPLITS / split / side
+            listed = sum(count_rows(index) for index in folder.glob("*.idx") if index.is_file())
+            if side in SPLIT_SIDES and listed != count:
+                raise ValueError(
+                    f"split {split!r} of {self.root} lists {listed} {side} images in its indexes, "
+                    f"not {count}: run warpseg split with --replace"
                 )
         return record
 
@@ -238,7 +226,7 @@ class Dataset:
     def _side(self, name: str, split: str) -> Subset:
         if name not in SPLIT_SIDES:
             raise ValueError(f"a split has {', '.join(SPLIT_SIDES)}; got {name!r}")
-        self.split_record(split)
+        record = self.split_record(split)
         folder = self.root / SPLITS / split / name
         if name == "held_out" and not folder.is_dir():
             raise ValueError(
@@ -249,9 +237,29 @@ class Dataset:
             ShardIndex(self.root / f"{index.stem}.tar", index)
             for index in sorted(folder.glob("*.idx"))
         )
-        return Subset(self, name, split, shards, name in ("labeled", "held_out"))
+        strange = next((s.index for s in shards if s.tar.name not in record["shards"]), None)
+        if strange is not None:
+            raise ValueError(
+                f"{strange} belongs to no shard of split {split!r}: run warpseg split with "
+                "--replace"
+            )
+        count = record["counts"].get(name, 0)
+        return Subset(self, name, split, shards, name in ("labeled", "held_out"), count=count)
 
 
-def parts_of_image(parts: Mapping[str, tuple[int, int]]) -> Parts:
-    """Return the image member alone."""
-    return {ext: where for ext, where in parts.items() if ext in IMAGE_EXTENSIONS}
+_SPLIT = fields(
+    {
+        "counts": fields(
+            dict.fromkeys(("labeled", "unlabeled", "all"), number()), {"held_out": number()}
+        ),
+        "shards": mapping(hexadecimal),
+    },
+    {"name": text},
+    open=True,
+)
+
+
+def check_split_name(name: str) -> None:
+    """Raise ValueError for a name that is no plain folder's name."""
+    if not SPLIT_NAME.fullmatch(name) or name != Path(name).name:
+        raise ValueError(f"a split's name is a plain word such as eighth; got {shown(name)}")

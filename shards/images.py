@@ -8,13 +8,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from .outside.encoded import FORMATS, fault_of
+
 Encoding = Literal["keep", "jpeg", "png", "npy"]
 Exif = Literal["auto", "upright", "raw"]
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "npy")
 """Extensions of the image member of a sample."""
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
-"""Suffixes of files that are taken for images in a source's folders."""
+_PACKED = ("JPEG", "PNG", "WEBP")
 JPEG_QUALITY = 95
 _EXTENSION = {"jpeg": "jpg", "png": "png", "npy": "npy"}
 _ORIENTATION = 0x0112
@@ -22,15 +23,20 @@ DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What reading and decoding raise over bytes that are not what they should be."""
 
 
-def open_image(data: bytes, file: str) -> Image.Image:
-    """Decode an image file completely.
+def open_image(
+    data: bytes, file: str, formats: tuple[str, ...] = FORMATS, *, load: bool = True
+) -> Image.Image:
+    """Decode an image file completely, or (without `load`) its header.
 
-    Raises ValueError naming `file` where it is truncated, damaged, no image, or deeper than 8 bits.
+    Raises ValueError naming `file` where it is truncated, damaged, or none of `formats`.
     """
+    if file[-4:].lower() == ".tga" and formats is FORMATS:
+        formats = (*formats, "TGA")  # has no signature: anything could be taken for one
     try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except (*DAMAGED, Image.DecompressionBombError) as error:
+        image = Image.open(io.BytesIO(data), formats=formats)
+        if load:
+            image.load()
+    except Exception as error:  # over damaged files Pillow raises nearly every kind
         raise ValueError(
             f"{file} cannot be decoded ({first_line(error)}): replace or remove it"
         ) from error
@@ -40,8 +46,73 @@ def open_image(data: bytes, file: str) -> Image.Image:
 def read_rgb(data: bytes, extension: str, file: str = "image") -> np.ndarray:
     """Decode the image member of a sample to RGB, uint8 (H, W, 3)."""
     if extension == "npy":
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    return np.array(open_image(data, file).convert("RGB"))
+        return _read_array(data, file)
+    return np.array(to_rgb(open_image(data, file, _PACKED), file))
+
+
+def to_rgb(image: Image.Image, file: str) -> Image.Image:
+    """Return an image in RGB; transparency is dropped. Raises ValueError naming `file`."""
+    if image.mode == "RGB":
+        return image
+    image.info.pop("transparency", None)
+    try:
+        return image.convert("RGB")
+    except Exception as error:  # some modes of Pillow have no way to RGB
+        raise ValueError(
+            f"{file} cannot be turned into RGB ({first_line(error)}): save it as 8-bit RGB"
+        ) from error
+
+
+def upright(image: Image.Image, file: str) -> Image.Image:
+    """Return an image turned as its EXIF data say. Raises ValueError where these are damaged."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # EXIF is a TIFF of its own, with as many ways to be damaged
+        raise _damaged_exif(file, error) from error
+
+
+def losses(image: Image.Image, data: bytes) -> list[str]:
+    """Say what of a decoded file its RGB picture does not show: transparency, further channels,
+    further pages, bits beyond the eighth."""
+    lost = []
+    if _is_transparent(image):
+        lost.append("images with transparency, which was dropped")
+    elif image.mode in ("CMYK", "RGBX", "LAB", "YCbCr", "HSV"):
+        lost.append(f"{image.mode} images, which were turned into RGB")
+    if has_more_pages(image, data):
+        lost.append("images of several pages or frames, of which the first was taken")
+    if image.format == "PNG" and data[24] == 16 and not image.mode.startswith("I"):
+        lost.append("images of 16 bits a channel, of which 8 were taken")
+    return lost
+
+
+def has_more_pages(image: Image.Image, data: bytes) -> bool:
+    """Tell whether a file holds further pages or frames (a JPEG's previews are none)."""
+    if image.format in ("PNG", "WEBP", "AVIF"):
+        return getattr(image, "n_frames", 1) > 1
+    if image.format not in ("TIFF", "GIF"):
+        return False
+    try:
+        Image.open(io.BytesIO(data), formats=(image.format,)).seek(1)
+    except Exception:  # there is none, or none that can be read
+        return False
+    return True
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return image.getextrema()[-1] != (255, 255)
+    return "transparency" in image.info
+
+
+def _read_array(data: bytes, file: str) -> np.ndarray:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # NumPy's header is a literal of Python, read as such
+        raise ValueError(f"{file} cannot be decoded ({first_line(error)}): replace it") from error
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 3:
+        raise ValueError(f"{file} is no array of uint8 (H, W, 3): replace it")
+    return array
 
 
 def encode_rgb(image: Image.Image, extension: str) -> bytes:
@@ -64,13 +135,15 @@ def pack_image(
     size: tuple[int, int] | None = None,
     exif: Exif = "auto",
     mask_size: tuple[int, int] | None = None,
+    remarks: list[str] | None = None,
 ) -> tuple[str, bytes, tuple[int, int]]:
     """Turn a source image into a shard member: (extension, bytes, (height, width)).
 
     A JPEG, PNG or WebP file is copied byte for byte where `encoding` is "keep", no `size` (height,
-    width) is asked for, it is 8-bit RGB or grey, and stands upright; so is a file that has the
-    asked encoding already. Other files that are kept become PNG, a turned JPEG becomes JPEG
-    (quality 95, 4:4:4). Resizing is bilinear with antialiasing.
+    width) is asked for, it is 8-bit RGB or grey, every decoder reads it alike, and it stands
+    upright; so is a file that has the asked encoding already. Other files that are kept become PNG,
+    a JPEG that is turned or not read alike becomes JPEG (quality 95, 4:4:4). Resizing is bilinear
+    with antialiasing. What is lost or encoded anew is put into `remarks`.
 
     Raises ValueError for a damaged file, and where EXIF leaves open how the mask (of `mask_size`,
     before resizing) lies over the image.
@@ -81,41 +154,56 @@ def pack_image(
     found = KEPT_FORMATS.get(image.format or "")
     extension = (found or "png") if encoding == "keep" else _EXTENSION[encoding]
     copied = isinstance(data, bytes) and image.mode in ("RGB", "L") and extension == found
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    if orientation in range(2, 9):
-        image, copied = _turned(image, orientation, file, exif, mask_size), False
+    if isinstance(data, bytes):
+        told = losses(image, data)
+        fault = fault_of(data, image.format or "") if copied and not told else ""
+        if fault:
+            told.append(f"images encoded anew, as decoders disagree on {fault}")
+        copied = copied and not told
+        if remarks is not None:
+            remarks += told
+    image, turned = _turned(image, file, exif, mask_size)
     shape = (image.height, image.width)
     if mask_size is not None and mask_size != shape:
         raise ValueError(
             f"{file} is {shape[1]} x {shape[0]} but its mask {mask_size[1]} x {mask_size[0]} "
             "(width x height): give both one size"
         )
-    if isinstance(data, bytes) and copied and size in (None, shape):
+    if isinstance(data, bytes) and copied and not turned and size in (None, shape):
         return extension, data, shape
-    image = image.convert("RGB")
-    if size not in (None, shape):
+    image = to_rgb(image, file)
+    if size is not None and size != shape:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     extension = "png" if extension == "webp" else extension
     return extension, encode_rgb(image, extension), (image.height, image.width)
 
 
 def _turned(
-    image: Image.Image, orientation: int, file: str, exif: Exif, mask_size: tuple[int, int] | None
-) -> Image.Image:
-    """Apply the EXIF orientation, or not, so that the image lies as its mask does."""
+    image: Image.Image, file: str, exif: Exif, mask_size: tuple[int, int] | None
+) -> tuple[Image.Image, bool]:
+    """Apply the EXIF orientation, or not, so that the image lies as its mask does; tell whether
+    the file has one."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # as in `upright`
+        raise _damaged_exif(file, error) from error
+    if orientation not in range(2, 9):
+        return image, False
     raw = (image.height, image.width)
-    upright = raw[::-1] if orientation >= 5 else raw
+    shown = raw[::-1] if orientation >= 5 else raw
     if exif == "auto" and mask_size is not None:
-        if raw == upright:
+        if raw == shown:
             raise ValueError(
                 f"{file} is turned by EXIF (orientation {orientation}) and its mask may lie "
                 "either way: say --exif upright (masks were drawn on the upright picture) or "
                 "--exif raw"
             )
         exif = "raw" if mask_size == raw else "upright"
-    if exif == "raw":
-        return image
-    return ImageOps.exif_transpose(image)
+    return (image if exif == "raw" else upright(image, file)), True
+
+
+def _damaged_exif(file: str, error: Exception) -> ValueError:
+    return ValueError(f"{file} has damaged EXIF data ({first_line(error)}): remove them")
 
 
 def first_line(error: BaseException) -> str:

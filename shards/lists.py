@@ -5,14 +5,22 @@ leading slash, a suffix, `leftImg8bit` and `gtFine` endings; with any line endin
 Cityscapes names too. Masks in a list are not looked at: the converted sample has its own.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from .images import IMAGE_SUFFIXES
+from ..plain import shown
+from .outside.encoded import IMAGE_SUFFIXES
+from .outside.files import normal
+from .outside.text import read_text
 
 _ENDINGS = ("_leftImg8bit", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_gtFine")
 _SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".mat")
+_COLUMN = re.compile(rf"({'|'.join(map(re.escape, _SUFFIXES))})\s", re.IGNORECASE)
+"""What ends a column in a line: a file's suffix before a space."""
+_OF_A_COPY = re.compile(r"\(\d+\)")
+"""What file managers add to a copy's name."""
 NAMED = 5
 """How many offending lines an error quotes."""
 
@@ -23,7 +31,7 @@ def plain_id(name: str) -> str:
     >>> plain_id("/leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png")
     'leftImg8bit/train/ulm/ulm_000000_000019'
     """
-    path = name.replace("\\", "/").lstrip("/")
+    path = normal(name).replace("\\", "/").lstrip("/")
     while path.startswith("./"):
         path = path[2:].lstrip("/")
     for suffix in _SUFFIXES:
@@ -50,15 +58,11 @@ class NameTable:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._by_end: dict[str, list[str]] = defaultdict(list)
-        self._whole: dict[str, str] = {}
+        self._whole: dict[str, list[str]] = defaultdict(list)
         for name in names:
             path = plain_id(name)
-            self._whole[path] = name
+            self._whole[path].append(name)
             self._by_end[PurePosixPath(path).name].append(name)
-
-    def exact(self, text: str) -> str | None:
-        """Return the source name whose whole path, without suffix, is `text`'s, or None."""
-        return self._whole.get(plain_id(text))
 
     def find(self, text: str) -> str | None:
         """Return the source name that a list's entry means, or None.
@@ -66,14 +70,15 @@ class NameTable:
         Raises ValueError where several samples fit equally well.
         """
         path = plain_id(text)
-        if path in self._whole:
-            return self._whole[path]
         words = PurePosixPath(path).parts
-        found = self._by_end.get(words[-1] if words else "", [])
+        found = self._whole.get(path) or self._by_end.get(words[-1] if words else "", [])
         if len(found) < 2:
             return found[0] if found else None
         shared = {name: _shared_end(words, PurePosixPath(plain_id(name)).parts) for name in found}
         best = [name for name in found if shared[name] == max(shared.values())]
+        suffix = PurePosixPath(text).suffix.lower()
+        same = [name for name in best if PurePosixPath(name).suffix.lower() == suffix]
+        best = same if len(same) == 1 else best
         if len(best) > 1:
             raise ValueError(f"{text!r} could mean {best[0]} or {best[1]}: write more of its path")
         return best[0]
@@ -88,7 +93,7 @@ def read_list(
     ValueError naming the lines that name no sample, or (unless `repeats`) name one twice.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"the list {path} does not exist: correct the path") from None
     rows = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
@@ -124,13 +129,35 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def _find_line(line: str, table: NameTable) -> str | None:
-    """Find the image of a line; names with spaces count where no shorter reading does."""
+    """Find the image of a line, which names an image, or an image and its mask.
+
+    Names may hold spaces, so a line may be read in several ways. Raises ValueError where two of
+    them name different samples.
+    """
     if "\t" in line:
         return table.find(line.split("\t")[0].strip())
-    words = line.split()
-    if len(words) == 1:
-        return table.find(line)
-    return table.exact(line) or table.find(words[0]) or table.find(line)
+    readings = [line] if not _COLUMN.search(line.rpartition("/")[0]) else []
+    for gap in re.finditer(r"\s+", line):
+        first, second = line[: gap.start()], line[gap.end() :]
+        if _is_pair(first, second):
+            readings.append(first)
+    found = {name: text for text in readings if (name := table.find(text)) is not None}
+    if len(found) > 1:
+        one, two, *_ = found
+        raise ValueError(
+            f"{line!r} could mean {one} or {two}: write the image alone, or a tab between the two"
+        )
+    return next(iter(found), None)
+
+
+def _is_pair(image: str, mask: str) -> bool:
+    """Tell whether two parts of a line are an image and a mask: of one name, or both with the
+    suffix of a file."""
+    names = [PurePosixPath(plain_id(text)).name for text in (image, mask)]
+    return names[0] == names[1] or all(
+        text.lower().endswith(_SUFFIXES) and not _OF_A_COPY.fullmatch(PurePosixPath(text).stem)
+        for text in (image, mask)
+    )
 
 
 def _shared_end(first: Sequence[str], second: Sequence[str]) -> int:
@@ -139,10 +166,17 @@ def _shared_end(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def _unknown(path: Path, unknown: list[tuple[int, str]], count: int, others: NameTable) -> str:
-    lines = quoted(f"{line!r} (line {number})" for number, line in unknown)
-    elsewhere = sum(_find_line(line, others) is not None for _, line in unknown)
+    lines = quoted(f"{shown(line)} (line {number})" for number, line in unknown)
+    elsewhere = sum(_is_among(line, others) for _, line in unknown)
     hint = f"; {elsewhere} of them lie in subsets that are not trained on" if elsewhere else ""
     return (
         f"{path} names {len(unknown)} of {count} images that the data set does not have to train "
         f"on: {lines}{hint}: convert the data set with them, or correct the list"
     )
+
+
+def _is_among(line: str, table: NameTable) -> bool:
+    try:
+        return _find_line(line, table) is not None
+    except ValueError:  # it fits several
+        return True

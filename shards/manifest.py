@@ -1,14 +1,35 @@
 """The manifest of a converted data set: what it holds, where from, and the sum of every shard."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .archive import write_text
+from ..plain import shown
+from .archive import LARGEST, write_text
+from .masks import MAX_CLASSES
+from .outside.text import (
+    checked,
+    fields,
+    flag,
+    hexadecimal,
+    list_of,
+    mapping,
+    number,
+    one_of,
+    plain_object,
+    read_json,
+    text,
+)
 
 VERSION = 1
 FILE = "manifest.json"
+TASKS = ("segmentation", "classification")
+_REMEDY = "convert the data set again, with --replace"
+_SUBSET = re.compile(r"[A-Za-z0-9_]{1,64}")
+_MOST_SAMPLES = 10**8
+"""Keys have eight digits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,35 +122,88 @@ def load_manifest(root: Path, name: str = FILE) -> Manifest:
     """
     path = root / name
     try:
-        values = dict(json.loads(path.read_text()))
+        values = read_json(path, _REMEDY)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{root} is no converted data set (it has no {FILE}): make one with warpseg convert"
         ) from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): convert the data set again") from None
+    values = checked(values, plain_object, path, _REMEDY)
     version = values.pop("version", None)
     if version != VERSION:
         raise ValueError(
-            f"{path} has format {version}, this program reads {VERSION}: convert the data set again"
+            f"{path} has format {shown(version)}, this program reads {VERSION}: {_REMEDY}"
         )
-    try:
-        return _from_json(values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): convert the data set again") from None
+    manifest = _from_json(checked(values, _MANIFEST, path, _REMEDY))
+    fault = _fault(manifest)
+    if fault:
+        raise ValueError(f"{path} is damaged ({fault}): {_REMEDY}")
+    return manifest
+
+
+_PAIR = list_of(number(1, 2**31 - 1), (2,))
+_SHARD = fields(
+    {
+        "tar": text,
+        "first_key": number(0, _MOST_SAMPLES),
+        "names": list_of(text),
+        "sizes": list_of(_PAIR),
+        "bytes": number(0, LARGEST),
+        "sha256": hexadecimal,
+    },
+    {"counts": list_of(number()), "labels": list_of(number(0, MAX_CLASSES - 1))},
+)
+_SUBSETS = mapping(
+    fields({"annotated": flag, "shard_samples": number(1), "shards": list_of(_SHARD)})
+)
+_MANIFEST = fields(
+    {
+        "complete": flag,
+        "task": one_of(TASKS),
+        "classes": list_of(text, range(1, MAX_CLASSES + 1)),
+        "palette": list_of(list_of(number(0, 255), (3,))),
+        "source": fields({"kind": text}, open=True),
+        "packing": fields({}, open=True),
+        "subsets": _SUBSETS,
+    },
+    {"groups": mapping(list_of(text))},
+)
 
 
 def _from_json(values: dict[str, Any]) -> Manifest:
-    for record in values["subsets"].values():
-        record["shards"] = tuple(
-            ShardRecord(**{k: _tuples(v) for k, v in shard.items()}) for shard in record["shards"]
-        )
-    values["subsets"] = {name: SubsetRecord(**r) for name, r in values["subsets"].items()}
-    values["groups"] = {name: tuple(names) for name, names in values["groups"].items()}
-    return Manifest(
-        **values | {"classes": tuple(values["classes"]), "palette": _tuples(values["palette"])}
-    )
+    values["subsets"] = {
+        name: SubsetRecord(**{**v, "shards": tuple(ShardRecord(**s) for s in v["shards"])})
+        for name, v in values["subsets"].items()
+    }
+    return Manifest(**values)
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def _fault(manifest: Manifest) -> str:
+    """Say what does not fit together in a manifest, or nothing."""
+    if len(manifest.palette) != len(manifest.classes):
+        return f"{len(manifest.classes)} classes have {len(manifest.palette)} colours"
+    keys = 0
+    for name, subset in manifest.subsets.items():
+        if not _SUBSET.fullmatch(name):
+            return f"a subset is named {shown(name)}"
+        for shard in subset.shards:
+            fault = _fault_of_shard(shard, name, len(manifest.classes))
+            if fault:
+                return f"{shown(shard.tar)} {fault}"
+            if manifest.complete and shard.first_key != keys:
+                return f"{shard.tar} begins with key {shard.first_key}, not {keys}"
+            keys += len(shard.names)
+    return ""
+
+
+def _fault_of_shard(shard: ShardRecord, subset: str, classes: int) -> str:
+    # A name is joined to a folder's path: nothing but what conversion gives is let in.
+    if not re.fullmatch(rf"{subset}-\d{{6,9}}\.tar", shard.tar):
+        return f"is no name of a shard of {subset}"
+    count = len(shard.names)
+    if not count or len(shard.sizes) not in (1, count):
+        return f"has {count} names and {len(shard.sizes)} sizes"
+    if len(shard.counts) not in (0, classes + 1):
+        return f"counts {len(shard.counts)} classes, not {classes} and the ignored"
+    if len(shard.labels) not in (0, count) or any(label >= classes for label in shard.labels):
+        return f"has {len(shard.labels)} labels for {count} images of {classes} classes"
+    return ""

@@ -8,7 +8,15 @@ import numpy as np
 from PIL import Image
 
 from .. import IGNORE
-from .images import open_image
+from .images import open_image, to_rgb
+from .readings import (
+    check_grey_colours,
+    check_palette,
+    is_coloured,
+    refuse_scaled,
+    refuse_unfit,
+    shown_levels,
+)
 
 MASK_EXTENSION = "seg.png"
 """Extension of the mask member of a sample (an image may be a PNG itself)."""
@@ -22,52 +30,94 @@ class MaskValues:
     """What the values of a data set's mask files mean.
 
     `ids` maps raw values of grey and palette masks (palette masks count by their index, 16-bit ones
-    too) to class ids or IGNORE; `colours` maps RGB triples. One of the two is given.
+    too; with `levels` by the level that is shown) to class ids or IGNORE; `colours` maps RGB
+    triples, and is what counts where no `ids` are given. With both, the ids count and colours that
+    contradict them are refused; with `either`, masks in colours are read by these.
     """
 
     def __init__(
         self,
         ids: Mapping[int, int] | None = None,
         colours: Mapping[tuple[int, int, int], int] | None = None,
+        *,
+        levels: bool = False,
+        either: bool = False,
     ) -> None:
         self.ids = dict(ids or {})
         self.colours = dict(colours or {})
+        self.levels, self.either = levels, either
+        self._remarks: list[str] = []
+
+    def take_remarks(self) -> list[str]:
+        """Return, once, what is to be said of the masks that were read since."""
+        remarks, self._remarks = self._remarks, []
+        return remarks
 
     def record(self) -> dict[str, int]:
-        """Return the mapping as plain values for the manifest."""
-        named = {str(value): id_ for value, id_ in self.ids.items()}
-        return named | {_hex(colour): id_ for colour, id_ in self.colours.items()}
+        """Return the mapping that counts as plain values for the manifest."""
+        if self.ids:
+            return {str(value): id_ for value, id_ in self.ids.items()}
+        return {_hex(colour): id_ for colour, id_ in self.colours.items()}
 
     def read(self, data: bytes, file: str) -> np.ndarray:
         """Decode a mask file to class ids, uint8 (H, W).
 
-        Raises ValueError naming `file`, the values without a meaning, and the known ones.
+        Raises ValueError naming `file`, the values without a meaning and the known ones, and for a
+        mask that can be read in two ways.
         """
         image = open_image(data, file)
-        if image.format in ("JPEG", "MPO"):
-            raise ValueError(f"{file} is a JPEG, which alters class ids: save masks as PNG")
-        if self.colours:
-            return self._by_colour(np.asarray(image.convert("RGB")), file)
-        if image.mode == "1" and self.ids.get(255) == IGNORE:
+        refuse_unfit(image, data, file)
+        if not self.ids:
+            return self._by_colour(np.asarray(to_rgb(image, file)), file)
+        if image.mode in ("LA", "PA"):
+            image = image.getchannel(0)
+        if self.levels and image.mode in ("1", "P"):
+            return self.map(shown_levels(image, file), file)
+        if image.mode == "1" and self.ids.get(255, IGNORE) == IGNORE:
             raise ValueError(f"{file} has 1 bit a pixel: say --mask-values binary for such masks")
-        raw = np.asarray(image.getchannel(0) if image.mode in ("LA", "PA") else image)
+        if not self.levels:
+            refuse_scaled(image, data, file)
+        if image.mode == "P":
+            check_palette(image, self.ids, self.colours, file)
+            if not self.colours and is_coloured(image, default_palette(32)):
+                self._remarks.append("masks with a palette, read by index and not by colour")
+        raw = np.asarray(image)
         if raw.ndim == 3:
-            if (raw[..., 0] != raw[..., 1]).any() or (raw[..., 0] != raw[..., 2]).any():
-                raise ValueError(
-                    f"{file} is an RGB picture and the colours of the classes are not known: "
-                    "write them into classes.txt (`name R G B`) and say --mask-values palette"
-                )
-            raw = raw[..., 0]
+            return self._of_channels(raw, file)
+        if self.colours and image.mode == "L":
+            check_grey_colours(raw, self.ids, self.colours, file)
+        return self.map(raw, file)
+
+    def _of_channels(self, raw: np.ndarray, file: str) -> np.ndarray:
+        """Read an RGB mask: by its colours where that is allowed, else by a value that all three
+        channels have."""
+        grey = bool((raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all())
+        if self.either and not (grey and raw.max() < len(self.ids) - 1):
+            return self._by_colour(raw[..., :3], file)
+        if not grey:
+            known = (
+                "say --mask-values palette to read it by the colours of classes.txt"
+                if self.colours
+                else "the colours of the classes are not known, so write them into classes.txt "
+                "(`name R G B`) and say --mask-values palette"
+            )
+            raise ValueError(f"{file} is an RGB picture: {known}")
+        raw = np.ascontiguousarray(raw[..., 0])
+        if self.colours:
+            check_grey_colours(raw, self.ids, self.colours, file)
         return self.map(raw, file)
 
     def map(self, raw: np.ndarray, file: str) -> np.ndarray:
         """Map raw integer values (H, W) to class ids, uint8 (H, W); raises as `read`."""
         if raw.dtype.kind not in "biu":
             raise ValueError(f"{file} holds {raw.dtype} values: save class ids as 8-bit PNG")
-        raw = raw.astype(np.int64) if raw.dtype != np.uint8 else raw
-        if raw.min() < 0 or raw.max() > 65535:
-            raise ValueError(f"{file} has values outside 0..65535: save class ids as 8-bit PNG")
-        mask = _id_table(tuple(self.ids.items()))[raw]
+        if raw.dtype != np.uint8:
+            raw = raw.astype(np.int64)
+            if raw.min() < 0 or raw.max() > 65535:
+                raise ValueError(f"{file} has values outside 0..65535: save class ids as 8-bit PNG")
+        if self.levels and self.ids.get(1) == self.ids.get(255) == 1:
+            _refuse_both(raw, file)
+        mask = _id_table(tuple(self.ids.items())).take(raw)
         if (mask == _UNKNOWN).any():
             values = np.unique(raw[mask == _UNKNOWN])
             raise ValueError(_unknown(file, [str(v) for v in values], _ranges(self.ids)))
@@ -85,21 +135,32 @@ class MaskValues:
         return mask
 
 
-def id_values(num_classes: int, ignored: Iterable[int] = ()) -> MaskValues:
-    """Masks hold class ids themselves; IGNORE and the `ignored` values mean IGNORE."""
+def id_values(
+    num_classes: int,
+    ignored: Iterable[int] = (),
+    palette: Sequence[tuple[int, int, int]] = (),
+    *,
+    either: bool = False,
+) -> MaskValues:
+    """Masks hold class ids themselves; IGNORE and the `ignored` values mean IGNORE.
+
+    A `palette`, the classes' colours, is what an indexed mask may not contradict; with `either`,
+    masks in these colours are read by them.
+    """
     ids = {i: i for i in range(num_classes)} | dict.fromkeys([IGNORE, *ignored], IGNORE)
-    return MaskValues(ids)
+    return MaskValues(ids, {colour: i for i, colour in enumerate(palette)}, either=either)
 
 
 def binary_values(ignored: Iterable[int] = ()) -> MaskValues:
-    """Masks hold 0 for class 0, and 255 (or 1) for class 1; the `ignored` values mean IGNORE."""
-    return MaskValues({0: 0, 1: 1, 255: 1} | dict.fromkeys(ignored, IGNORE))
+    """Masks show 0 for class 0, and 255 (or 1) for class 1; the `ignored` values mean IGNORE."""
+    ids = {0: 0, 1: 1, 255: 1} | dict.fromkeys(ignored, IGNORE)
+    return MaskValues(ids, levels=True)
 
 
 def grey_values(values: Sequence[int], ignored: Iterable[int] = ()) -> MaskValues:
-    """Masks hold one grey value a class, in the order of the classes."""
+    """Masks show one grey value a class, in the order of the classes."""
     ids = dict.fromkeys([255, *ignored], IGNORE)
-    return MaskValues(ids | {value: i for i, value in enumerate(values)})
+    return MaskValues(ids | {value: i for i, value in enumerate(values)}, levels=True)
 
 
 def colour_values(
@@ -119,7 +180,10 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 def read_mask(data: bytes, file: str = "mask") -> np.ndarray:
     """Decode the mask member of a sample, uint8 (H, W)."""
-    return np.array(open_image(data, file))
+    mask = np.array(open_image(data, file, ("PNG",)))
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(f"{file} is no 8-bit grey PNG: convert the data set again")
+    return mask
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -130,10 +194,11 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def count_classes(mask: np.ndarray, num_classes: int) -> np.ndarray:
     """Count the pixels of each class, ignored ones last: int64 (C + 1,)."""
-    counts = np.bincount(mask.ravel(), minlength=256)
+    counts = np.array(Image.fromarray(mask).histogram(), np.int64)  # faster than bincount
     return np.append(counts[:num_classes], counts[IGNORE])
 
 
+@lru_cache(maxsize=16)
 def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
     """Return the colours of PASCAL VOC's colour map for classes without colours of their own."""
     colours = []
@@ -144,6 +209,14 @@ def default_palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
                 rgb[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
         colours.append((rgb[0], rgb[1], rgb[2]))
     return tuple(colours)
+
+
+def _refuse_both(raw: np.ndarray, file: str) -> None:
+    if raw.max() == IGNORE and (raw == 1).any():
+        raise ValueError(
+            f"{file} holds both 1 and 255, so 255 may mean ignored: say --mask-values ids, or "
+            "--id-map with what each value means"
+        )
 
 
 @lru_cache(maxsize=8)

@@ -11,6 +11,7 @@ are one pixel.
 
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +20,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from .archive import TarWriter, index_text, read_index, replacing, write_text
-from .dataset import Sample
-from .images import open_image
+from .archive import LARGEST, TarWriter, index_text, read_index, replacing, write_text
 from .manifest import FILE
+from .masks import read_mask
+from .outside.text import (
+    Wrong,
+    checked,
+    fields,
+    flag,
+    hexadecimal,
+    list_of,
+    number,
+    plain_object,
+    read_json,
+    text,
+)
+from .sample import Sample
 
 VERSION = 1
 LABEL_EXTENSION = "label.png"
@@ -87,7 +100,7 @@ def encode_map(values: np.ndarray) -> bytes:
 def read_pseudo_label(sample: Sample) -> PseudoLabel:
     """Decode the label and the confidence of one image."""
     label, confidence = (
-        np.array(open_image(sample.read(extension), f"{sample.shard}:{sample.key}.{extension}"))
+        read_mask(sample.read(extension), f"{sample.shard}:{sample.key}.{extension}")
         for extension in (LABEL_EXTENSION, CONFIDENCE_EXTENSION)
     )
     return PseudoLabel(sample.key, label, confidence)
@@ -178,17 +191,37 @@ def load_label_manifest(root: Path) -> dict[str, Any]:
     Raises FileNotFoundError where there is none and ValueError where it is something else's.
     """
     path = root / FILE
+    remedy = "make the labels again"
     if not path.is_file():
         raise FileNotFoundError(
             f"{root} holds no pseudo-labels (it has no {FILE}): make them with warpseg pseudo-label"
         )
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): make the labels again") from None
+    values = checked(read_json(path, remedy), plain_object, path, remedy)
     if values.get("kind") != "pseudo-labels" or values.get("version") != VERSION:
         raise ValueError(f"{path} describes no pseudo-labels of format {VERSION}")
-    return values
+    return checked(values, _MANIFEST, path, remedy)
+
+
+def _tar(value: Any) -> str:
+    if not re.fullmatch(r"labels-\d{6,9}\.tar", text(value)):
+        raise Wrong("is no name of a shard")
+    return value
+
+
+_COUNTS = list_of(number())
+_SHARD = fields(
+    {
+        "tar": _tar,
+        "sizes": list_of(list_of(number(1, 2**31 - 1), (2,))),
+        "images": number(),
+        "predicted": _COUNTS,
+        "kept": _COUNTS,
+        "levels": _COUNTS,
+        "bytes": number(0, LARGEST),
+        "sha256": hexadecimal,
+    }
+)
+_MANIFEST = fields({"complete": flag, "shards": list_of(_SHARD)}, open=True)
 
 
 def open_pseudo_labels(root: Path | str) -> dict[str, Sample]:
@@ -206,8 +239,15 @@ def open_pseudo_labels(root: Path | str) -> dict[str, Sample]:
         tar = root / record["tar"]
         if not tar.is_file() or tar.stat().st_size != record["bytes"]:
             raise ValueError(f"{tar} is missing or was changed: make the labels again")
-        sizes = record["sizes"]
-        for position, (key, parts) in enumerate(read_index(tar.with_suffix(".idx"))):
+        sizes, index = record["sizes"], tar.with_suffix(".idx")
+        rows = read_index(index, record["bytes"])
+        if len(rows) != record["images"] or len(sizes) not in (min(1, len(rows)), len(rows)):
+            raise ValueError(
+                f"{index} lists {len(rows)} labels, not {record['images']}: make the labels again"
+            )
+        for position, (key, parts) in enumerate(rows):
+            if LABEL_EXTENSION not in parts:
+                raise ValueError(f"{index} lists no label of {key}: make the labels again")
             height, width = sizes[position if len(sizes) > 1 else 0]
             samples[key] = Sample(key, tar, parts, key, (height, width))
     return samples

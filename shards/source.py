@@ -2,15 +2,17 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .images import IMAGE_SUFFIXES
+from ..plain import steers
 from .masks import MAX_CLASSES, MaskValues
+from .outside.encoded import IMAGE_SUFFIXES
+from .outside.files import LeftOut, normal, read_file, walk_images
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -35,10 +37,10 @@ class Source:
     """A data set in its original form: files below a root, listed by subset.
 
     Subsets are `train`, `val`, and `unlabeled` for images that have no masks. `settings` are
-    recorded in the manifest; `groups` are named sets of entry names (see Manifest). `size`,
-    height and width in pixels, is what images and masks are brought to when they are packed, None
-    their own. A source whose
-    pixels are not files of their own overrides `read` and `files`.
+    recorded in the manifest; `groups` are named sets of entry names (see Manifest); `left_out` says
+    what below the root is not taken. `size`, height and width in pixels, is what images and masks
+    are brought to when they are packed, None their own. A source whose pixels are not files of
+    their own overrides `read` and `files`.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Source:
     settings: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     size: tuple[int, int] | None = None
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __post_init__(self) -> None:
         if not 1 < len(self.classes) <= MAX_CLASSES:
@@ -68,6 +71,11 @@ class Source:
                 raise ValueError(
                     f"{self.root} has no images for {name!r}: fill the folder or remove it"
                 )
+        for name in self.classes:
+            if steers(name):
+                raise ValueError(
+                    f"{self.root} has a class named {name!r}, with control characters: rename it"
+                )
         names = Counter(entry.name for entries in self.subsets.values() for entry in entries)
         twice = [name for name, count in names.items() if count > 1]
         if twice:
@@ -79,19 +87,20 @@ class Source:
         The image is its file, or pixels, uint8 RGB (H, W, 3); class ids are uint8 (H, W). The mask
         is None for an entry without one. Raises ValueError or FileNotFoundError naming a file.
         """
-        image = (self.root / entry.image).read_bytes()
+        image = read_file(self.root / entry.image)
         if entry.mask is None:
             return image, None
         path = self.root / entry.mask
-        return image, self.values.read(path.read_bytes(), str(path))
+        return image, self.values.read(read_file(path), str(path))
 
     def files(self, entry: Entry) -> list[Path]:
-        """Return the files an entry is made of (a shard older than one of them is packed again)."""
+        """Return the files an entry is made of (when one changes, its shard is packed again)."""
         return [self.root / part for part in (entry.image, entry.mask) if part is not None]
 
 
-def list_images(root: Path, folder: str) -> list[str]:
-    """List image files of a folder, sorted, as paths below `root`; hidden files are left out.
+def list_images(root: Path, folder: str, left_out: LeftOut | None = None) -> list[str]:
+    """List image files of a folder, sorted, as paths below `root`; what is not taken is counted in
+    `left_out` (see `walk_images`).
 
     Raises FileNotFoundError where the folder is missing and ValueError where it holds no image.
     """
@@ -99,41 +108,71 @@ def list_images(root: Path, folder: str) -> list[str]:
         raise FileNotFoundError(
             f"{root / folder} is missing: {root} does not have the expected layout"
         )
-    found = sorted(
-        path.relative_to(root).as_posix()
-        for path in (root / folder).rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+    found = walk_images(root, folder, LeftOut() if left_out is None else left_out)
     if not found:
         raise ValueError(f"{root / folder} holds no images ({' '.join(IMAGE_SUFFIXES)})")
     return found
 
 
 def pair_with_masks(
-    root: Path, images: Iterable[str], image_folder: str, mask_folder: str, suffix: str = ""
+    root: Path,
+    images: Iterable[str],
+    image_folder: str,
+    mask_folder: str,
+    suffix: str = "",
+    left_out: LeftOut | None = None,
 ) -> list[Entry]:
     """Pair images with the masks of the same relative name (plus `suffix`) in another folder.
 
-    Raises FileNotFoundError naming the first image that has no mask, and how many have none.
+    Names are compared in their composed form. Masks without an image are counted in `left_out`.
+    Raises FileNotFoundError naming the first image that has no mask, and how many have none, and
+    ValueError for two masks, or two images, of one name.
     """
-    masks = {
-        str(Path(mask).relative_to(mask_folder).with_suffix("")): mask
-        for mask in list_images(root, mask_folder)
-    }
+    left_out = LeftOut() if left_out is None else left_out
+    masks = _by_stem(root, list_images(root, mask_folder, left_out), mask_folder, "masks", suffix)
+    wanted = _by_stem(root, images, image_folder, "images")
     entries, missing = [], []
-    for image in images:
-        wanted = str(Path(image).relative_to(image_folder).with_suffix("")) + suffix
-        if wanted in masks:
-            entries.append(Entry(name=image, image=image, mask=masks[wanted]))
+    for stem, image in wanted.items():
+        mask = masks.pop(stem + suffix, None)
+        if mask is None:
+            missing.append((image, f"{mask_folder}/{stem}{suffix}.png"))
         else:
-            missing.append((image, f"{mask_folder}/{wanted}.png"))
+            entries.append(Entry(name=image, image=image, mask=mask))
     if missing:
         others = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
         raise FileNotFoundError(
             f"{root / missing[0][0]} has no mask {root / missing[0][1]}{others}: add it, or move "
             "the image to where images without masks lie"
         )
+    for mask in masks.values():
+        left_out.add("masks without an image", mask)
     return entries
+
+
+def unread(root: Path, read: Collection[str], folder: str = "") -> LeftOut:
+    """Count the folders beside those that a source reads, and the images and masks beside them."""
+    left_out = LeftOut()
+    for path in sorted((root / folder).iterdir()):
+        hidden = path.name.startswith(".") or path.name in read
+        if not hidden and (path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES):
+            left_out.add("folders or images beside those that are read", f"{folder}{path.name}")
+    return left_out
+
+
+def _by_stem(
+    root: Path, files: Iterable[str], folder: str, what: str, ending: str = ""
+) -> dict[str, str]:
+    """Map names below a folder, without suffix, to files; two of one name are refused, unless
+    they lack the `ending` that all that count have."""
+    found: dict[str, str] = {}
+    for file in files:
+        stem = normal(str(Path(file).relative_to(folder).with_suffix("")))
+        if stem in found and stem.endswith(ending):
+            raise ValueError(
+                f"{root / found[stem]} and {root / file} are two {what} of one name: remove one"
+            )
+        found[stem] = file
+    return found
 
 
 def shuffling_hash(name: str, seed: int | str) -> bytes:

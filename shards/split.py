@@ -20,8 +20,10 @@ from typing import Any, Literal
 import numpy as np
 
 from .archive import index_text, read_index, sha256_of, write_text
-from .dataset import SPLIT_FILE, SPLITS, Dataset, parts_of_image
+from .dataset import SPLIT_FILE, SPLITS, Dataset, check_split_name
 from .lists import NameTable, quoted, read_list, short_ids
+from .outside.text import read_json, read_text
+from .sample import parts_of_image
 from .source import shuffling_hash
 
 TRAINED = ("train", "unlabeled")
@@ -190,49 +192,73 @@ def hold_out(choice: Choice, count: int, seed: int) -> Choice:
 def write_split(dataset: Dataset, name: str, choice: Choice, *, replace: bool = False) -> bool:
     """Write a split; return False where it is there already, as it would be written.
 
-    Raises ValueError for a name that is no folder name, and where another split has it (unless
-    `replace`).
+    A split that lost a file, or was stopped while it was written, is made whole. Raises ValueError
+    for a name that is no folder name, and where another split has it (unless `replace`).
     """
-    if not name or name != Path(name).name or name.startswith("."):
-        raise ValueError(f"a split's name is a plain word such as eighth; got {name!r}")
+    check_split_name(name)
     folder = dataset.root / SPLITS / name
     record = _record(dataset, name, choice)
+    wanted = _contents(dataset, choice) | {SPLIT_FILE: json.dumps(record, indent=1) + "\n"}
     if (folder / SPLIT_FILE).is_file():
-        if json.loads((folder / SPLIT_FILE).read_text()) == record:
+        if _contents_of(folder) == wanted:
             return False
-        if not replace:
+        if not replace and _found_record(folder / SPLIT_FILE) != record:
             raise ValueError(
                 f"{dataset.root} has another split {name!r}: choose another name, or say --replace"
             )
-    aside = folder.with_name(f".{name}.tmp")
+    aside, old = folder.with_name(f".{name}.tmp"), folder.with_name(f".{name}.old")
     shutil.rmtree(aside, ignore_errors=True)
-    trained = [*choice.labeled, *choice.unlabeled]
-    for side, names in (*choice.sides().items(), ("all", trained)):
-        (aside / side).mkdir(parents=True)
-        _write_side(dataset, aside / side, set(names), masks=side in ("labeled", "held_out"))
-    write_text(aside / SPLIT_FILE, json.dumps(record, indent=1) + "\n")
+    for file, content in wanted.items():
+        (aside / file).parent.mkdir(parents=True, exist_ok=True)
+        write_text(aside / file, content)
+    shutil.rmtree(old, ignore_errors=True)
     if folder.is_dir():
-        shutil.rmtree(folder)
+        folder.rename(old)
     aside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return True
 
 
-def _write_side(dataset: Dataset, folder: Path, names: set[str], *, masks: bool) -> None:
+def _found_record(path: Path) -> Any:
+    """Read the split.json that is there, whatever is in it."""
+    return read_json(path, "say --replace to make the split anew")
+
+
+def _contents_of(folder: Path) -> dict[str, str | None]:
+    """Return the files of a split's folder and what they hold (None: no text)."""
+    found: dict[str, str | None] = {}
+    for file in folder.rglob("*"):
+        if not file.is_dir():
+            try:
+                found[file.relative_to(folder).as_posix()] = read_text(file)
+            except (ValueError, OSError):
+                found[file.relative_to(folder).as_posix()] = None
+    return found
+
+
+def _contents(dataset: Dataset, choice: Choice) -> dict[str, str]:
+    """Return the index files of a split: path in its folder -> content."""
+    trained = [*choice.labeled, *choice.unlabeled]
+    sides = {side: set(names) for side, names in (*choice.sides().items(), ("all", trained))}
+    contents: dict[str, str] = {}
     for subset in TRAINED:
         if subset not in dataset.subsets:
             continue
         for record in dataset.manifest.subsets[subset].shards:
-            wanted = {
-                key for key, name in zip(record.keys(), record.names, strict=True) if name in names
-            }
-            if wanted:
-                rows = read_index(dataset.root / record.index)
-                rows = [
-                    (key, parts if masks else parts_of_image(parts))
-                    for key, parts in rows
-                    if key in wanted
-                ]
-                (folder / record.index).write_text(index_text(rows))
+            rows = dict(read_index(dataset.root / record.index, record.bytes))
+            by_name = dict(zip(record.names, record.keys(), strict=True))
+            if rows.keys() != set(by_name.values()):
+                raise ValueError(
+                    f"{dataset.root / record.index} does not list the samples of {record.tar}: run "
+                    "the same warpseg convert again"
+                )
+            for side, names in sides.items():
+                masks = side in ("labeled", "held_out")
+                keys = [key for name, key in by_name.items() if name in names]
+                chosen = [(k, rows[k] if masks else parts_of_image(rows[k])) for k in keys]
+                if chosen:
+                    contents[f"{side}/{record.index}"] = index_text(chosen)
+    return contents
 
 
 def _record(dataset: Dataset, name: str, choice: Choice) -> dict[str, Any]:

@@ -17,10 +17,10 @@ def failing(monkeypatch):
             words.append(file.name)
             raise error
 
-        import warpseg.trainers.reports.moons as module
+        import warpseg.trainers.commands.moons as module
 
         monkeypatch.setattr(module, "moons", moons)
-        assert VERBS["moons"][0] == "trainers.reports.moons"
+        assert VERBS["moons"][0] == "trainers.commands.moons"
         return main(["moons"])
 
     return call

@@ -31,11 +31,12 @@ WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
     "pipelines": "views loaders streams",
-    "shards": "sources conversion commands",
-    "models": "",
+    "shards": "outside . sources conversion commands",
+    "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures",
 }
-"""The wings of each folder: one imports those before it, and what lies beside them in the folder;
+"""The wings of each folder: one imports those before it, and what lies beside them in the folder
+(a module beside them that stands above them is named, too);
 the folder's front, `__init__.py`, names what it likes."""
 ONLY = {
     "shards": {"numpy", "PIL", "webdataset", "tqdm", "tyro", "scipy", "nvidia", "fsspec"},
@@ -111,12 +112,14 @@ def relative_imports(path, body=None):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_wings_import_one_way(folder):
-    order = ["", *WINGS[folder].split()]
+    wings = WINGS[folder].split()
+    order = ["" if wing == "." else wing for wing in (wings if "." in wings else [".", *wings])]
     for path in (ROOT / folder).rglob("*.py"):
         parts = path.relative_to(ROOT).parts
         if parts[1:] == ("__init__.py",):
             continue
-        wing = parts[1] if len(parts) > 2 else ""
+        beside = path.stem if path.stem in order else ""
+        wing = parts[1] if len(parts) > 2 else beside
         assert wing in order, f"{path}: say in WINGS where {wing} stands"
         for name in relative_imports(path):
             if name[0] == folder:

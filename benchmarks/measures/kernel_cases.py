@@ -78,6 +78,18 @@ def labels(draw: Draw) -> Iterator[Case]:
     )
 
 
+def hard_pixels(draw: Draw) -> Iterator[Case]:
+    """Yield the probabilities of true classes, the pass of OHEM that has a kernel of its own."""
+    logits, mask = draw.logits(), draw.labels()
+    yield Case(
+        op="target_prob",
+        size=draw.described(f"C{CLASSES} s{STRIDE} bf16"),
+        function=lambda z, y: ops.target_prob(z, y),
+        inputs=(logits, mask),
+        floor_bytes=draw.pixels * (2 * COARSE + 5),
+    )
+
+
 def _loss(
     op: str,
     draw: Draw,
@@ -281,6 +293,7 @@ GROUPS: tuple[tuple[Callable[[Draw], Iterator[Case]], tuple[int, int, int]], ...
     (losses, (8, 768, 768)),
     (labels, (8, 768, 768)),
     (quantile, (8, 1024, 1024)),
+    (hard_pixels, (4, 768, 768)),
     (views, (16, 512, 1024)),
     (mixing, (16, 512, 1024)),
     (crops, (16, 512, 1024)),

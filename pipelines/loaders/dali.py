@@ -15,7 +15,7 @@ broken in nvImageCodec 0.9, which DALI 2.4 requires.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -156,23 +156,63 @@ class DaliLoader(Loader):
         )
 
     def _recover(self, error: RuntimeError) -> None:
-        """Find the samples that broke the graph by decoding those that were in it.
+        """Find the samples that broke the graph by decoding those that were in it, by Pillow and,
+        as that forgives more, by DALI one by one.
 
         Raises ValueError where one is to stop the run, RuntimeError where there is none. Else the
         graph, which a failure ends, is to be started anew without them.
         """
         self._pipeline = None
+        samples = [s for crops, _ in self._running for s in crops.request.samples]
+        self._running.clear()
+        if not self._skip_undecodable(samples, Sample.read_image) and not (
+            self._encoded and self._skip_undecodable(samples, self._decode_alone)
+        ):
+            raise RuntimeError(f"{_reason_of(error)}: use --loader.loader portable") from error
+
+    def _skip_undecodable(self, samples: list[Sample], decode: Callable[[Sample], Any]) -> bool:
+        """Skip the samples that cannot be decoded; tell whether there was one."""
         found = False
-        for sample in [s for crops, _ in self._running for s in crops.request.samples]:
+        for sample in samples:
             try:
-                sample.read_image()
-            except DAMAGED as reason:
-                self._skip(sample, reason)
+                decode(sample)
+            except (*DAMAGED, RuntimeError) as reason:
+                self._skip(sample, _reason_of(reason))
                 found = True
-        if not found:
-            # DALI wraps the reason into its traceback.
-            reason = str(error).split("encountered:")[-1].strip().split("\n")[0]
-            raise RuntimeError(f"DALI failed ({reason}): use --loader.loader portable") from error
+        return found
+
+    def _decode_alone(self, sample: Sample) -> None:
+        data = np.frombuffer(sample.read(sample.extension), np.uint8)
+        decode_alone(data, self._device, self._decoder_options())
+
+
+def _reason_of(error: Exception) -> Exception:
+    """Return an error of DALI in one line; it wraps the reason into its traceback."""
+    if not isinstance(error, RuntimeError):
+        return error
+    reason = str(error).split("encountered:")[-1].strip().split("\n")[0]
+    return ValueError(f"DALI failed ({reason})")
+
+
+def decode_alone(data: np.ndarray, device: torch.device, options: Mapping[str, Any]) -> None:
+    """Decode one encoded image by DALI; RuntimeError where it cannot be."""
+    from nvidia.dali import fn, pipeline_def
+
+    on_gpu = device.type == "cuda"
+
+    @pipeline_def(batch_size=1, num_threads=1, device_id=_number(device))
+    def graph() -> Any:
+        encoded = fn.external_source(source=lambda: [data], num_outputs=None)
+        decoder = {"device": "mixed" if on_gpu else "cpu", "adjust_orientation": False, **options}
+        return fn.decoders.image(encoded, **decoder)
+
+    graph().run()
+
+
+def _number(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 def define_graph(
@@ -200,15 +240,12 @@ def define_graph(
 
     on_gpu = device.type == "cuda"
     where = "gpu" if on_gpu else "cpu"
-    number = device.index
-    if on_gpu and number is None:
-        number = torch.cuda.current_device()
     kinds = [types.FLOAT] * 3 + [types.INT32] * (3 if slicing else 1)
 
     @pipeline_def(
         batch_size=batch_size,
         num_threads=threads,
-        device_id=number if on_gpu else None,
+        device_id=_number(device),
         prefetch_queue_depth=prefetch,
         exec_dynamic=True,
         set_affinity=affinity,

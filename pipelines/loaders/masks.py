@@ -5,15 +5,13 @@ mask stays in memory as runs of equal pixels (some 50 kB; 0.1 ms to expand), and
 that the crop shows are gathered.
 """
 
-import io
 import threading
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from ...shards import Sample
-from ...shards.masks import CLASS_EXTENSION
+from ...shards.masks import read_mask
 from ..views.geometry import Window
 
 _BYTES_PER_RUN = 5
@@ -71,7 +69,7 @@ class MaskReader:
 
     def class_of(self, sample: Sample) -> int:
         """Return the class id of a classification sample."""
-        return int(sample.read(CLASS_EXTENSION))
+        return sample.read_class()
 
     def _rows(self, sample: Sample, extension: str, top: int, bottom: int) -> np.ndarray:
         key = (str(sample.shard), sample.key, extension)
@@ -95,8 +93,7 @@ def read_map(sample: Sample, extension: str) -> np.ndarray:
 
     Raises ValueError where its size differs from the image's.
     """
-    with Image.open(io.BytesIO(sample.read(extension))) as image:
-        values = np.asarray(image)
+    values = read_mask(sample.read(extension), f"{sample.shard}:{sample.key}.{extension}")
     if values.shape != sample.size:
         raise ValueError(f"it is {values.shape} pixels, the image {sample.size}")
     return values

@@ -82,6 +82,8 @@ def _convert(source: Source, data: Path, packing: PackSettings, replace: bool) -
     else:
         print(f"{data}: {counts} in {counted(report.written, 'shard')}{kept}")
         _hint_at_png(Dataset.open(data))
+    for line in report.said:
+        print(line)
     return 0
 
 

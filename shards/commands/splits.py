@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ...plain import one_line
 from ..dataset import Dataset
 
 Data = Annotated[Path, tyro.conf.arg(metavar="DATA")]
@@ -101,25 +102,33 @@ def check(arguments: list[str]) -> int:
 def _check(data: Data, /, *, workers: int = 0) -> int:
     """Decode everything, verify sums and splits, and count the classes.
 
+    Exit status 1 for what is damaged and for what makes no sense in training (a class without a
+    pixel, no labeled pixel); images that are both trained and scored on are warned of alone.
+
     Args:
         data: Folder made by warpseg convert.
         workers: Processes; 0 is one for each core.
     """
     from ..conversion.checking import check as check_dataset
-    from ..conversion.checking import check_splits, class_table
+    from ..conversion.checking import check_splits, class_table, same_images, senseless
 
     dataset = Dataset.open(data)
     results = check_dataset(dataset, workers)
     problems = [problem for result in results.values() for problem in result.problems]
     problems += check_splits(dataset)
     print(class_table(dataset, results))
-    for problem in problems:
-        print(f"warpseg check: {problem}", file=sys.stderr)
+    useless, warned = senseless(dataset), same_images(results)
+    for problem in (*problems, *useless, *warned):
+        print(f"warpseg check: {one_line(problem)}", file=sys.stderr)
     counts = ", ".join(f"{result.samples} {name}" for name, result in results.items())
     splits = f", {counted(len(dataset.splits), 'split')}" if dataset.splits else ""
-    state = counted(len(problems), "problem") if problems else "all is well"
-    print(f"{data}: {counts}{splits}: {state}")
-    return 1 if problems else 0
+    warnings = len(useless) + len(warned)
+    states = [
+        *([counted(len(problems), "problem")] if problems else []),
+        *([counted(warnings, "warning")] if warnings else []),
+    ]
+    print(one_line(f"{data}: {counts}{splits}: {' and '.join(states) or 'all is well'}"))
+    return 1 if problems or useless else 0
 
 
 def merge(arguments: list[str]) -> int:
@@ -137,9 +146,10 @@ def _merge(data: Data, /) -> int:
     """
     from ..conversion.parts import merge_parts
 
-    manifest = merge_parts(data)
+    manifest, joined = merge_parts(data)
     shards = sum(len(subset.shards) for subset in manifest.subsets.values())
-    print(f"{data}: {counted(shards, 'shard')} joined")
+    state = f"{counted(shards, 'shard')} joined"
+    print(f"{data}: {state}" if joined else f"{data} is complete: nothing to do")
     return 0
 
 
@@ -168,6 +178,8 @@ def _fetch(
         print(f"{data}: {counted(report.fetched, 'file')} fetched ({size:.0f} MiB)")
     else:
         print(f"{data} is complete: nothing to do")
+    for split in report.kept_splits:
+        print(f"kept: split {split} here differs from the one there: remove it to fetch that")
     return 0
 
 

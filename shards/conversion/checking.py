@@ -1,5 +1,6 @@
 """Check a converted data set: sums, indexes, every image and mask, every split."""
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,10 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from ... import IGNORE
-from ..archive import read_index, sha256_of, verify_index
-from ..dataset import SPLIT_SIDES, Dataset, Sample, Subset
+from ...plain import one_line
+from ..archive import read_index
+from ..dataset import SPLIT_SIDES, Dataset, Subset
 from ..manifest import ShardRecord
 from ..masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes
+from ..sample import Sample
+from ..sense import findings
+from .made_of import fault_of_shard
 from .parallel import mapped
 
 CHUNK = 64
@@ -23,13 +28,15 @@ class Check:
     """What was found: problems in one sentence each, and how the classes are distributed.
 
     `pixels` (C + 1,) counts pixels (or images, in classification) of each class, ignored ones last;
-    `images` (C,) counts the images that show a class.
+    `images` (C,) counts the images that show a class; `names` are the images by the sum of their
+    bytes.
     """
 
     pixels: np.ndarray
     images: np.ndarray
     samples: int = 0
     problems: list[str] = field(default_factory=list)
+    names: dict[bytes, str] = field(default_factory=dict)
 
     def add(self, other: "Check") -> None:
         """Add what another part of the data set gave."""
@@ -37,6 +44,7 @@ class Check:
         self.images += other.images
         self.samples += other.samples
         self.problems += other.problems
+        self.names |= other.names
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,28 @@ def check_splits(dataset: Dataset) -> list[str]:
     return problems
 
 
+def senseless(dataset: Dataset) -> list[str]:
+    """Return what in the data set can give no loss or no score, one sentence each."""
+    return findings(dataset.manifest)
+
+
+def same_images(results: dict[str, Check]) -> list[str]:
+    """Return, for each set that is trained on, how many of its images are scored on as well."""
+    found = []
+    for scored in ("val", "held_out", "test"):
+        for trained in ("train", "unlabeled"):
+            if scored not in results or trained not in results:
+                continue
+            there, here = results[trained].names, results[scored].names
+            both = [total for total in here if total in there]
+            if both:
+                found.append(
+                    f"{len(both)} of {results[scored].samples} images of {scored} lie in {trained},"
+                    f" too (first: {there[both[0]]}): scores will be too good"
+                )
+    return found
+
+
 def class_table(dataset: Dataset, results: dict[str, Check]) -> str:
     """Return a table: each class's share of an annotated subset, and the images that show it."""
     shown = {name: r for name, r in results.items() if dataset.manifest.subsets[name].annotated}
@@ -98,7 +128,7 @@ def class_table(dataset: Dataset, results: dict[str, Check]) -> str:
             images = result.images[row] if row < dataset.num_classes else ""
             cells += f"{share:>11.2%}  {images:>7}"
         number = row if row < dataset.num_classes else IGNORE
-        lines.append(f"{number:>3} {name:<{width}}{cells}")
+        lines.append(f"{number:>3} {one_line(name):<{width}}{cells}")
     return "\n".join(lines)
 
 
@@ -120,34 +150,22 @@ def _tasks(dataset: Dataset, subset: Subset) -> Iterator[_Task]:
 def _check_task(dataset: Dataset, task: _Task) -> Check:
     result = _empty(dataset)
     if task.first:
-        result.problems += _check_shard(dataset.root, task.record)
+        fault = fault_of_shard(dataset.root, task.record)
+        result.problems += [fault] if fault else []
     for sample in task.samples:
         result.samples += 1
         try:
             counts = _check_sample(sample, dataset.num_classes)
+            image = hashlib.blake2b(sample.read(sample.extension), digest_size=16)
+            result.names.setdefault(image.digest(), sample.name)
         except (ValueError, OSError) as error:
-            result.problems.append(f"{error}: convert the data set again")
+            again = "convert the data set again"
+            result.problems.append(str(error) if again in str(error) else f"{error}: {again}")
             continue
         if counts is not None:
             result.pixels += counts
             result.images += counts[:-1] > 0
     return result
-
-
-def _check_shard(root: Path, record: ShardRecord) -> list[str]:
-    tar = root / record.tar
-    problems = []
-    if sha256_of(tar) != record.sha256:
-        problems.append(
-            f"{tar} was changed after conversion (its SHA-256 is not the manifest's): remove it "
-            "and run the same warpseg convert again"
-        )
-    for index in (record.index, record.image_index):
-        try:
-            verify_index(tar, root / index)
-        except (ValueError, OSError) as error:
-            problems.append(str(error))
-    return problems
 
 
 def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | None:

@@ -3,10 +3,11 @@
 import fcntl
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..archive import TarWriter, index_text, replacing, verify_index, write_text
-from ..dataset import parts_of_image
 from ..manifest import FILE, Manifest, ShardRecord, SubsetRecord, load_manifest
+from ..outside.files import LeftOut
+from ..sample import parts_of_image
+from ..sense import findings
 from ..source import Entry, Source, shuffling_hash
+from .made_of import FILE as NOTES
+from .made_of import Note, fault_of_shard, load_notes, save_notes, stamp_of
 from .packing import Packed, PackSettings, pack_sample
 from .parallel import mapped
 from .parts import Part, save_plan
@@ -24,6 +29,10 @@ from .parts import Part, save_plan
 PROBED = 16
 """Samples of a subset that are packed beforehand to learn how many fill a shard."""
 SHUFFLED = ("train", "unlabeled")
+_OURS = re.compile(
+    r"((?P<stem>\w+-\d{6,9})(\.tar|(\.images)?\.idx)|manifest\.json|sources\.json)(?P<tmp>\.tmp)?"
+)
+"""Files that a conversion writes."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +52,16 @@ class PlannedShard:
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did: shards written now, shards that were there, samples of each subset."""
+    """What a conversion did: shards written now, shards that were there, samples of each subset.
+
+    `said` has one line for each reason why something was not taken as it is, and for what makes no
+    sense in training.
+    """
 
     written: int
     kept: int
     samples: dict[str, int]
+    said: tuple[str, ...] = field(default=(), compare=False)
 
 
 def convert(
@@ -56,7 +70,7 @@ def convert(
     """Convert a source into the folder `root`, or finish a conversion that was stopped.
 
     Of a conversion in parts, write the one that `settings.part` says into its folder below `root`.
-    A shard that is finished, and not older than its source files, is not written again. Raises
+    A shard that is whole, and whose source files did not change, is not written again. Raises
     ValueError where `root` holds something else (unless `replace_other`) and for bad input, OSError
     on a full disk; finished shards are kept in either case.
     """
@@ -64,7 +78,7 @@ def convert(
     root = part.folder(root) if part else root
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
-        found = load_manifest(root) if (root / FILE).is_file() else None
+        found = _load_found(root, replace_other)
         if found is not None and not _same_settings(found, source, settings):
             _refuse(root, found, replace_other)
             found = None
@@ -72,18 +86,48 @@ def convert(
         planned = part.of(every) if part else every
         if found is not None and found.complete and not _same_images(found, planned):
             _refuse(root, found, replace_other)
-        finished = {} if found is None else _finished(root, found, planned, source)
+        stamps = {shard.tar: stamp_of(source, shard.entries) for shard in planned}
+        finished, notes = _finished(root, found, planned, stamps)
         todo = [shard for shard in planned if shard.tar not in finished]
         if todo or found is None or not found.complete:
             _save(root, wanted, every, finished)
-        for shard, record in zip(todo, _write_shards(source, root, todo, settings), strict=True):
+        written = _write_shards(source, root, todo, settings)
+        for shard, (record, remarks) in zip(todo, written, strict=True):
             finished[shard.tar] = record
+            notes[shard.tar] = Note(stamps[shard.tar], remarks)
+            save_notes(root, notes)
             _save(root, wanted, every, finished)
         _remove_strays(root, planned)
         if part:
             save_plan(root, [shard.tar for shard in every])
     samples = {name: len(entries) for name, entries in source.subsets.items()}
-    return Report(len(todo), len(planned) - len(todo), samples)
+    said = _said(source, notes, None if part else load_manifest(root))
+    return Report(len(todo), len(planned) - len(todo), samples, said)
+
+
+def _load_found(root: Path, replace_other: bool) -> Manifest | None:
+    """Return the manifest of an earlier conversion; one that cannot be read counts for nothing
+    where it may be replaced."""
+    if not (root / FILE).exists():
+        return None
+    try:
+        return load_manifest(root)
+    except ValueError:
+        if not replace_other:
+            raise
+        return None
+
+
+def _said(source: Source, notes: dict[str, Note], manifest: Manifest | None) -> tuple[str, ...]:
+    remarks = LeftOut()
+    for tar in sorted(notes):
+        remarks.join(notes[tar].remarks)
+    senseless = [] if manifest is None else findings(manifest)
+    return (
+        *source.left_out.lines("not taken"),
+        *remarks.lines("changed"),
+        *(f"warning: {finding}" for finding in senseless),
+    )
 
 
 def _plan(
@@ -157,29 +201,23 @@ def _refuse(root: Path, found: Manifest, replace_other: bool) -> None:
 
 
 def _finished(
-    root: Path, found: Manifest, planned: list[PlannedShard], source: Source
-) -> dict[str, ShardRecord]:
-    """Return the records of the shards in `root` that can stay, by file name."""
+    root: Path, found: Manifest | None, planned: list[PlannedShard], stamps: dict[str, str]
+) -> tuple[dict[str, ShardRecord], dict[str, Note]]:
+    """Return the records of the shards in `root` that can stay, and the notes on them."""
+    if found is None:
+        return {}, {}
+    notes = load_notes(root)
     records = {shard.tar: shard for subset in found.subsets.values() for shard in subset.shards}
-    return {
+    finished = {
         shard.tar: records[shard.tar]
         for shard in planned
         if shard.tar in records
         and shard.matches(records[shard.tar])
-        and _is_current(root, records[shard.tar], shard, source)
+        and shard.tar in notes
+        and notes[shard.tar].stamp == stamps[shard.tar]
+        and not fault_of_shard(root, records[shard.tar])
     }
-
-
-def _is_current(root: Path, record: ShardRecord, shard: PlannedShard, source: Source) -> bool:
-    """Whether a finished shard is whole and none of its source files is newer."""
-    tar = root / record.tar
-    if not all((root / name).is_file() for name in (record.tar, record.index, record.image_index)):
-        return False
-    state = tar.stat()
-    files = {file for entry in shard.entries for file in source.files(entry)}
-    return state.st_size == record.bytes and all(
-        file.stat().st_mtime <= state.st_mtime for file in files
-    )
+    return finished, {tar: notes[tar] for tar in finished}
 
 
 def _save(
@@ -194,8 +232,9 @@ def _save(
 
 def _write_shards(
     source: Source, root: Path, todo: list[PlannedShard], settings: PackSettings
-) -> Iterator[ShardRecord]:
-    """Pack and write shards in order; yield each one's record when it lies on the disk."""
+) -> Iterator[tuple[ShardRecord, LeftOut]]:
+    """Pack and write shards in order; yield each one's record, and what was said of its samples,
+    when it lies on the disk."""
     from tqdm import tqdm
 
     entries = [entry for shard in todo for entry in shard.entries]
@@ -216,8 +255,8 @@ def _pack(shared: tuple[Source, PackSettings], entry: Entry) -> Packed:
 
 def _write_shard(
     root: Path, shard: PlannedShard, samples: Iterable[Packed], tick: Callable[[int], object]
-) -> ShardRecord:
-    rows, sizes, counts = [], [], []
+) -> tuple[ShardRecord, LeftOut]:
+    rows, sizes, counts, remarks = [], [], [], LeftOut()
     path = root / shard.tar
     with replacing(path) as file:
         tar = TarWriter(file)
@@ -226,6 +265,8 @@ def _write_shard(
             rows.append((key, {ext: tar.add(f"{key}.{ext}", data) for ext, data in sample.members}))
             sizes.append(sample.size)
             counts.append(sample.counts)
+            for remark in sample.remarks:
+                remarks.add(remark, shard.entries[position].name)
             tick(1)
         total = tar.finish()
     record = ShardRecord(
@@ -242,7 +283,7 @@ def _write_shard(
     write_text(root / record.index, index_text(rows))
     write_text(root / record.image_index, index_text(images))
     verify_index(path, root / record.index)
-    return record
+    return record, remarks
 
 
 @contextmanager
@@ -262,9 +303,10 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _remove_strays(root: Path, planned: list[PlannedShard]) -> None:
-    """Remove shards of an earlier conversion that was replaced."""
-    names = {shard.tar for shard in planned}
-    for tar in root.glob("*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
-        if tar.name not in names:
-            for file in (tar, tar.with_suffix(".idx"), tar.with_suffix(".images.idx")):
-                file.unlink(missing_ok=True)
+    """Remove shards of an earlier conversion that was replaced, and what a kill left behind."""
+    kept = {FILE, NOTES, *(shard.tar.removesuffix(".tar") for shard in planned)}
+    for file in root.iterdir():
+        ours = _OURS.fullmatch(file.name)
+        stray = ours and (ours["tmp"] or (ours["stem"] or file.name) not in kept)
+        if stray and not file.is_dir():
+            file.unlink(missing_ok=True)

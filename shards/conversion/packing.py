@@ -50,11 +50,13 @@ class PackSettings:
 
 @dataclass(frozen=True)
 class Packed:
-    """One sample ready to be written: members (extension, bytes), (height, width), class counts."""
+    """One sample ready to be written: members (extension, bytes), (height, width), class counts,
+    and what is to be said of its files."""
 
     members: list[tuple[str, bytes]]
     size: tuple[int, int]
     counts: np.ndarray | None
+    remarks: tuple[str, ...] = ()
 
 
 def pack_sample(source: Source, entry: Entry, settings: PackSettings) -> Packed:
@@ -63,6 +65,7 @@ def pack_sample(source: Source, entry: Entry, settings: PackSettings) -> Packed:
     Raises ValueError or FileNotFoundError naming the file that is at fault.
     """
     image, mask = source.read(entry)
+    remarks = source.values.take_remarks()
     extension, data, size = pack_image(
         image,
         str(source.root / entry.image),
@@ -70,6 +73,7 @@ def pack_sample(source: Source, entry: Entry, settings: PackSettings) -> Packed:
         size=settings.size,
         exif=settings.exif,
         mask_size=None if mask is None else (mask.shape[0], mask.shape[1]),
+        remarks=remarks,
     )
     members, counts = [(extension, data)], None
     if mask is not None:
@@ -79,4 +83,4 @@ def pack_sample(source: Source, entry: Entry, settings: PackSettings) -> Packed:
     if entry.label is not None:
         members.append((CLASS_EXTENSION, str(entry.label).encode()))
         counts = np.bincount([entry.label], minlength=len(source.classes) + 1)
-    return Packed(members, size, counts)
+    return Packed(members, size, counts, tuple(remarks))

@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -70,6 +71,7 @@ _worker_state: list[Any] = []
 
 
 def _start_worker(plugins: list[dict[str, str]], work: bytes) -> None:
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # as the command line does
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     require_plugins(plugins, "this conversion")

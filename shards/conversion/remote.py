@@ -6,6 +6,7 @@ milliseconds. So it is brought to each machine once, as whole files, before the 
 
 import hashlib
 import posixpath
+import re
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,31 +14,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..archive import replacing, verify_index
-from ..dataset import SPLITS, Dataset
+from ..archive import replacing
+from ..dataset import SPLIT_FILE, SPLIT_NAME, SPLIT_SIDES, SPLITS, Dataset
 from ..manifest import FILE, ShardRecord, load_manifest
+from .made_of import fault_of_shard
 
 _CHUNK = 2**22
 """Bytes that one transfer holds in memory."""
+_LARGEST_TEXT = 2**30
+"""Bytes of a manifest or an index, at most."""
+_SPLIT_FILES = re.compile(
+    rf"{SPLITS}/(?P<split>[^/]+)/({SPLIT_FILE}|({'|'.join(SPLIT_SIDES)})/\w+-\d{{6,9}}\.idx)"
+)
 _COMING = "manifest.fetched.json"
 """The manifest while shards are on their way; a folder without the real one is no data set yet."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a transfer did: files that came now, and their bytes."""
+    """What a transfer did: files that came now, their bytes, and the splits that were here and
+    differ."""
 
     fetched: int
     bytes: int
+    kept_splits: tuple[str, ...] = ()
 
 
 def fetch(url: str, root: Path, *, jobs: int = 8) -> Fetched:
     """Bring the data set in the folder `url` to `root`; what is there already is kept.
 
     At most `jobs` files come at once, some MiB of each in memory, and none before the disk is known
-    to take them all. Splits come along. Raises RuntimeError where fsspec or its driver for the URL
-    is missing, FileNotFoundError where there is no data set, ValueError for a shard whose sum is
-    not the manifest's or a folder that holds another data set, OSError where the disk is too small.
+    to take them all. A shard that is here and damaged comes again. Splits come along, each whole
+    before its split.json; one that is here and differs stays.
+
+    Raises RuntimeError where fsspec or its driver for the URL is missing, FileNotFoundError where
+    there is no data set, ValueError for a shard whose sum is not the manifest's or a folder that
+    holds another data set, OSError where the disk is too small.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1; got {jobs}")
@@ -46,20 +58,27 @@ def fetch(url: str, root: Path, *, jobs: int = 8) -> Fetched:
     transfer = _Transfer(storage, folder, root)
     transfer.file(FILE, _COMING, missing=f"{url} is no converted data set (it has no {FILE})")
     coming = root / _COMING
-    if (root / FILE).is_file() and (root / FILE).read_bytes() != coming.read_bytes():
+    try:
+        manifest = load_manifest(root, _COMING)
+    except ValueError as error:
+        coming.unlink()
+        raise ValueError(f"{url}: {error}") from None
+    if _is_readable(root) and (root / FILE).read_bytes() != coming.read_bytes():
         coming.unlink()
         raise ValueError(f"{root} holds another data set than {url}: choose another folder")
-    manifest = load_manifest(root, _COMING)
     shards = [shard for subset in manifest.subsets.values() for shard in subset.shards]
-    todo = [shard for shard in shards if not _is_there(root, shard)]
-    _check_disk(root, todo, url)
-    splits = transfer.listed(SPLITS)
     with ThreadPoolExecutor(jobs, "warpseg-fetch") as pool:
+        whole = list(pool.map(lambda shard: _is_there(root, shard), shards))
+        todo = [shard for shard, there in zip(shards, whole, strict=True) if not there]
+        _check_disk(root, todo, url)
         counts = list(pool.map(transfer.shard, todo))
-        counts += list(pool.map(transfer.file, splits))
+        splits, kept = transfer.splits()
+        for names in splits:
+            *indexes, record = names
+            counts += [*pool.map(transfer.file, indexes), transfer.file(record)]
     coming.replace(root / FILE)
     Dataset.open(root)
-    return Fetched(3 * len(todo) + len(splits), sum(counts))
+    return Fetched(3 * len(todo) + sum(map(len, splits)), sum(counts), kept)
 
 
 class _Transfer:
@@ -68,8 +87,17 @@ class _Transfer:
     def __init__(self, storage: Any, folder: str, root: Path) -> None:
         self.storage, self.folder, self.root = storage, folder, root
 
-    def file(self, name: str, target: str = "", *, sum: str = "", missing: str = "") -> int:
-        """Copy one file, check its SHA-256 where one is given, and return its bytes."""
+    def file(
+        self,
+        name: str,
+        target: str = "",
+        *,
+        sum: str = "",
+        missing: str = "",
+        limit: int = _LARGEST_TEXT,
+    ) -> int:
+        """Copy one file of at most `limit` bytes, check its SHA-256 where one is given, and return
+        its bytes."""
         path = self.root / (target or name)
         path.parent.mkdir(parents=True, exist_ok=True)
         address = posixpath.join(self.folder, name)
@@ -79,6 +107,11 @@ class _Transfer:
                 while chunk := source.read(_CHUNK):
                     digest.update(chunk)
                     size += len(chunk)
+                    if size > limit:
+                        raise ValueError(
+                            f"{address} has more than {limit} bytes, which is no file of a data "
+                            "set: copy the data set there again"
+                        )
                     file.write(chunk)
                 if sum and digest.hexdigest() != sum:
                     raise ValueError(
@@ -94,18 +127,38 @@ class _Transfer:
     def shard(self, record: ShardRecord) -> int:
         """Copy a shard, after its indexes, and return the bytes of all three."""
         size = self.file(record.index) + self.file(record.image_index)
-        size += self.file(record.tar, sum=record.sha256)
-        for index in (record.index, record.image_index):
-            verify_index(self.root / record.tar, self.root / index)
+        size += self.file(record.tar, sum=record.sha256, limit=record.bytes)
+        fault = fault_of_shard(self.root, record)
+        if fault:
+            raise ValueError(f"{fault}; it came from {self.folder}: copy the data set there again")
         return size
 
-    def listed(self, below: str) -> list[str]:
-        """Return the files below a folder that are not here yet, relative to the data set."""
-        start = posixpath.join(self.folder, below)
-        if not self.storage.isdir(start):
-            return []
-        names = [posixpath.relpath(path, self.folder) for path in self.storage.find(start)]
-        return [name for name in names if not (self.root / name).is_file()]
+    def splits(self) -> tuple[list[list[str]], tuple[str, ...]]:
+        """Return the files of each split that is to come, its split.json last, relative to the data
+        set, and the names of splits that are here and differ."""
+        coming, kept = [], []
+        for split, names in self._found_splits().items():
+            record = f"{SPLITS}/{split}/{SPLIT_FILE}"
+            if (self.root / record).is_file():
+                address = posixpath.join(self.folder, record)
+                if self.storage.cat_file(address) != (self.root / record).read_bytes():
+                    kept.append(split)
+                    continue
+                names = {name for name in names if not (self.root / name).is_file()}
+            if names:
+                coming.append([*sorted(names - {record}), record])
+        return coming, tuple(kept)
+
+    def _found_splits(self) -> dict[str, set[str]]:
+        """Return the files of each whole split by its name; no name leaves its folder."""
+        start = posixpath.join(self.folder, SPLITS)
+        found: dict[str, set[str]] = {}
+        for path in self.storage.find(start) if self.storage.isdir(start) else []:
+            name = posixpath.relpath(path, self.folder)
+            parts = _SPLIT_FILES.fullmatch(name)
+            if parts and SPLIT_NAME.fullmatch(parts["split"]):
+                found.setdefault(parts["split"], set()).add(name)
+        return {s: names for s, names in found.items() if f"{SPLITS}/{s}/{SPLIT_FILE}" in names}
 
 
 def _open_storage(url: str) -> tuple[Any, str]:
@@ -114,6 +167,10 @@ def _open_storage(url: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         storage, folder = url_to_fs(url)
+    except ValueError as error:
+        raise ValueError(
+            f"{url} is no address that fsspec knows ({error}): give one such as s3://bucket/data"
+        ) from None
     except ImportError as error:
         raise RuntimeError(
             f'{url} cannot be read ({error}): pip install "warpseg[remote]", and the driver that '
@@ -122,11 +179,18 @@ def _open_storage(url: str) -> tuple[Any, str]:
     return storage, str(folder).rstrip("/")
 
 
+def _is_readable(root: Path) -> bool:
+    """Whether the folder has a manifest that says what it holds; a damaged one is replaced."""
+    try:
+        load_manifest(root)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 def _is_there(root: Path, record: ShardRecord) -> bool:
-    """Whether a shard and its indexes came before; a tar is given its name when its sum agrees."""
-    tar = root / record.tar
-    names = (record.tar, record.index, record.image_index)
-    return all((root / name).is_file() for name in names) and tar.stat().st_size == record.bytes
+    """Whether a shard and its indexes came before, and are whole."""
+    return not fault_of_shard(root, record)
 
 
 def _check_disk(root: Path, todo: Sequence[ShardRecord], url: str) -> None:

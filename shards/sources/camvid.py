@@ -6,8 +6,9 @@ test/ and testannot/ may be there as well. Masks hold ids 0 to 10; 11 is void an
 from pathlib import Path
 
 from ..masks import id_values
+from ..outside.files import LeftOut
 from ..registry import SOURCES
-from ..source import Source, list_images, pair_with_masks
+from ..source import Source, list_images, pair_with_masks, unread
 
 VOID = 11
 CLASSES = {
@@ -31,12 +32,13 @@ def load_camvid(root: Path) -> Source:
 
     Subsets are train, val and, where there is one, test.
     """
-    subsets = {}
+    subsets, left_out = {}, LeftOut()
     for subset in ("train", "val", "test"):
         if subset == "test" and not (root / "test").is_dir():
             continue
-        images = list_images(root, subset)
-        subsets[subset] = pair_with_masks(root, images, subset, f"{subset}annot")
+        images, masks = list_images(root, subset, left_out), f"{subset}annot"
+        subsets[subset] = pair_with_masks(root, images, subset, masks, left_out=left_out)
+    left_out.join(unread(root, {*subsets, *(f"{subset}annot" for subset in subsets)}))
     return Source(
         kind="camvid",
         root=root,
@@ -44,4 +46,5 @@ def load_camvid(root: Path) -> Source:
         palette=tuple(CLASSES.values()),
         subsets=subsets,
         values=id_values(len(CLASSES), ignored=[VOID]),
+        left_out=left_out,
     )

@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ..images import IMAGE_SUFFIXES
+from ...plain import shown
+from ..images import first_line
+from ..outside.encoded import IMAGE_SUFFIXES
+from ..outside.files import LeftOut, check_name, read_file, walk
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source, shuffling_hash
@@ -38,6 +41,8 @@ _TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 _TEST_BATCH = "test_batch"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _ROW = 3 * 32 * 32
+_LARGEST_ARCHIVE = 2**32
+"""Bytes that an archive may unpack to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +89,14 @@ def load_cifar10(root: Path, settings: Cifar10Settings) -> Source:
     if not root.exists():
         raise FileNotFoundError(f"{root} does not exist: give CIFAR-10's archive or folder")
     folder, archives = _find_archives(root)
-    files = _list_files(folder, archives)
+    left_out = LeftOut()
+    files = _list_files(folder, archives, left_out)
     stems = {PurePosixPath(file).name.removesuffix(".bin") for file in files}
     batches = set(_TRAIN_BATCHES) <= stems
     if batches:
         classes, subsets = CLASSES, _list_batches(folder, archives, files)
     else:
-        classes, subsets = _list_folders(root, archives, files)
+        classes, subsets = _list_folders(root, archives, files, left_out)
     if settings.hold_out:
         subsets = _held_out(subsets, settings.hold_out)
     return Cifar10Source(
@@ -102,6 +108,7 @@ def load_cifar10(root: Path, settings: Cifar10Settings) -> Source:
         settings={"hold_out": settings.hold_out},
         archives=archives,
         batches=batches,
+        left_out=left_out,
     )
 
 
@@ -114,28 +121,55 @@ def _find_archives(root: Path) -> tuple[Path, tuple[str, ...]]:
     return root, () if unpacked else tuple(found)
 
 
-def _list_files(folder: Path, archives: tuple[str, ...]) -> list[str]:
-    if archives:
-        return [f"{a}/{name}" for a in archives for name in _read_archive(folder / a)]
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+def _list_files(folder: Path, archives: tuple[str, ...], left_out: LeftOut) -> list[str]:
+    if not archives:
+        return sorted(name for name, _ in walk(folder, "", left_out))
+    files = []
+    for archive in archives:
+        for name in _read_archive(folder / archive):
+            if any(part.startswith(".") for part in PurePosixPath(name).parts):
+                left_out.add("hidden files and folders", f"{archive}/{name}")
+            else:
+                files.append(f"{archive}/{name}")
+    return files
 
 
 @lru_cache(maxsize=4)
 def _read_archive(path: Path) -> dict[str, bytes]:
     """Read all files of a tar archive into memory (CIFAR-10 is 30 to 180 MB)."""
+    found: dict[str, bytes] = {}
+    size = 0
     try:
-        with tarfile.open(path) as tar:
-            members = {m.name.removeprefix("./"): tar.extractfile(m) for m in tar if m.isfile()}
-            return {name: file.read() for name, file in sorted(members.items()) if file}
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no whole archive ({error}): fetch it again") from error
+        # Member by member: an archive of a few MiB can unpack to more than the memory holds.
+        with tarfile.open(fileobj=io.BytesIO(read_file(path))) as tar:
+            for member in tar:
+                size += member.size
+                file = tar.extractfile(member) if member.isfile() else None
+                if size > _LARGEST_ARCHIVE or file is None:
+                    continue
+                name = member.name.removeprefix("./")
+                if name in found:
+                    raise tarfile.TarError(f"it holds {shown(name)} twice")
+                found[name] = file.read()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # tarfile and the decompressors raise many kinds
+        raise ValueError(
+            f"{path} is no whole archive ({first_line(error)}): fetch it again"
+        ) from error
+    if size > _LARGEST_ARCHIVE:
+        raise ValueError(
+            f"{path} unpacks to more than {_LARGEST_ARCHIVE >> 30} GiB: unpack it, and give the "
+            "folder"
+        )
+    return dict(sorted(found.items()))
 
 
 def _read_file(folder: Path, archives: tuple[str, ...], file: str) -> bytes:
     for archive in archives:
         if file.startswith(f"{archive}/"):
             return _read_archive(folder / archive)[file.removeprefix(f"{archive}/")]
-    return (folder / file).read_bytes()
+    return read_file(folder / file)
 
 
 def _list_batches(
@@ -151,6 +185,12 @@ def _list_batches(
         entries: list[Entry] = []
         for file in (by_name[name] for name in names if name in by_name):
             _, labels = _read_batch(folder, archives, file)
+            strange = next((label for label in labels if not 0 <= label < len(CLASSES)), None)
+            if strange is not None:
+                raise ValueError(
+                    f"{folder / file} has the label {strange}, and CIFAR-10 has 0 to 9: fetch it "
+                    "again"
+                )
             entries += [
                 Entry(name=f"{prefix}/{len(entries) + i:05d}", image=f"{file}/{i}", label=label)
                 for i, label in enumerate(labels)
@@ -173,9 +213,14 @@ def _read_batch(folder: Path, archives: tuple[str, ...], file: str) -> tuple[np.
     try:
         batch = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
         pixels = np.asarray(batch[b"data"], np.uint8).reshape(-1, _ROW)
-        return pixels, [int(label) for label in batch[b"labels"]]
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no batch of CIFAR-10 ({error}): fetch it again") from error
+        labels = [int(label) for label in batch[b"labels"]]
+        if len(labels) != len(pixels):
+            raise ValueError(f"{len(pixels)} images have {len(labels)} labels")
+        return pixels, labels
+    except Exception as error:  # a pickle can go wrong in every way
+        raise ValueError(
+            f"{path} is no batch of CIFAR-10 ({first_line(error)}): fetch it again"
+        ) from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -194,14 +239,16 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _list_folders(
-    root: Path, archives: tuple[str, ...], files: list[str]
+    root: Path, archives: tuple[str, ...], files: list[str], left_out: LeftOut
 ) -> tuple[tuple[str, ...], dict[str, list[Entry]]]:
     """List images by their folder: its name is the class, the one above says test or not."""
     found: dict[str, list[tuple[str, str, str]]] = {}
     for file in files:
         path = PurePosixPath(file)
         if path.suffix.lower() not in IMAGE_SUFFIXES or len(path.parts) < 2:
+            left_out.add("files that are no images in a folder of a class", file)
             continue
+        check_name(root / file)
         name = next(
             (file.removeprefix(f"{a}/") for a in archives if file.startswith(f"{a}/")), file
         )

@@ -14,8 +14,9 @@ from typing import Literal
 from ... import IGNORE
 from ..images import open_image
 from ..masks import MaskValues, id_values
+from ..outside.files import LeftOut, read_file
 from ..registry import SOURCES
-from ..source import Entry, Source, list_images
+from ..source import Entry, Source, list_images, unread
 
 CLASSES = {
     "road": (7, (128, 64, 128)),
@@ -63,12 +64,15 @@ def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
     Subsets are train, val and, where asked for, unlabeled.
     """
     labels = _find_labels(root) if settings.labels == "auto" else settings.labels
-    subsets = {subset: _pairs(root, subset, labels) for subset in ("train", "val")}
+    left_out = LeftOut()
+    subsets = {subset: _pairs(root, subset, labels, left_out) for subset in ("train", "val")}
     if settings.coarse == "labels":
-        subsets["train"] += _pairs(root, "train_extra", labels, "gtCoarse")
+        subsets["train"] += _pairs(root, "train_extra", labels, left_out, "gtCoarse")
     if settings.coarse == "images":
-        images = list_images(root, "leftImg8bit/train_extra")
+        images = list_images(root, "leftImg8bit/train_extra", left_out)
         subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
+    read = {"train", "val"} if settings.coarse == "no" else {"train", "val", "train_extra"}
+    left_out.join(unread(root, read, "leftImg8bit/"))
     source = Source(
         kind="cityscapes",
         root=root,
@@ -77,6 +81,7 @@ def load_cityscapes(root: Path, settings: CityscapesSettings) -> Source:
         subsets=subsets,
         values=raw_id_values() if labels == "labelIds" else id_values(len(CLASSES)),
         settings={"labels": labels},
+        left_out=left_out,
     )
     if settings.half:
         source.size = half_size(source)
@@ -92,7 +97,7 @@ def raw_id_values() -> MaskValues:
 def half_size(source: Source) -> tuple[int, int]:
     """Return half the (height, width) of the first training image, in pixels."""
     path = source.root / source.subsets["train"][0].image
-    image = open_image(path.read_bytes(), str(path))
+    image = open_image(read_file(path), str(path))
     return image.height // 2, image.width // 2
 
 
@@ -101,16 +106,26 @@ def _find_labels(root: Path) -> Labels:
     return "labelTrainIds" if found is None else "labelIds"
 
 
-def _pairs(root: Path, subset: str, labels: Labels, kind: str = "gtFine") -> list[Entry]:
-    entries = []
-    for image in list_images(root, f"leftImg8bit/{subset}"):
+def _pairs(
+    root: Path, subset: str, labels: Labels, left_out: LeftOut, kind: str = "gtFine"
+) -> list[Entry]:
+    entries, ending = [], f"_{kind}_{labels}.png"
+    for image in list_images(root, f"leftImg8bit/{subset}", left_out):
         stem = Path(image).stem.removesuffix("_leftImg8bit")
         city = Path(image).parent.name
-        mask = f"{kind}/{subset}/{city}/{stem}_{kind}_{labels}.png"
+        mask = f"{kind}/{subset}/{city}/{stem}{ending}"
         if not (root / mask).is_file():
             raise FileNotFoundError(
                 f"{root / image} has no mask {root / mask}: fetch {kind}, or make the masks with "
                 "cityscapesscripts"
             )
         entries.append(Entry(name=image, image=image, mask=mask))
+    used = {entry.mask for entry in entries}
+    if len(used) < len(entries):
+        raise ValueError(
+            f"{root}/leftImg8bit/{subset} holds two images for one mask: remove one of them"
+        )
+    for path in sorted((root / kind / subset).glob(f"*/*{ending}")):
+        if path.relative_to(root).as_posix() not in used:
+            left_out.add("masks without an image", path.relative_to(root).as_posix())
     return entries

@@ -6,12 +6,14 @@ ROOT/unlabeled/b.jpg                          images without masks
 ROOT/classes.txt                              one class a line: `name`, or `name R G B`
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ... import IGNORE
+from ...plain import shown, steers
 from ..masks import (
     MaskValues,
     binary_values,
@@ -19,11 +21,15 @@ from ..masks import (
     grey_values,
     id_values,
 )
+from ..outside.files import LeftOut
+from ..outside.text import read_text
 from ..palette import palette_of
 from ..registry import SOURCES
-from ..source import Entry, Palette, Source, list_images, pair_with_masks
+from ..source import Entry, Palette, Source, list_images, pair_with_masks, unread
 
 ValueKind = Literal["ids", "palette", "binary"]
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_FOLDERS = ("images", "masks", "val", "unlabeled")
 BINARY_CLASSES = ("background", "foreground")
 
 
@@ -61,15 +67,13 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder, or does not exist")
     classes, colours, ignored = _read_classes(root, settings)
-    images = list_images(root, "images")
-    subsets = {"train": pair_with_masks(root, images, "images", "masks", settings.mask_suffix)}
+    left_out = unread(root, _FOLDERS)
+    subsets = {"train": _pairs(root, "", settings, left_out)}
     if (root / "val").is_dir():
-        images = list_images(root, "val/images")
-        subsets["val"] = pair_with_masks(
-            root, images, "val/images", "val/masks", settings.mask_suffix
-        )
+        subsets["val"] = _pairs(root, "val/", settings, left_out)
+        left_out.join(unread(root, _FOLDERS[:2], "val/"))
     if (root / "unlabeled").is_dir():
-        images = list_images(root, "unlabeled")
+        images = list_images(root, "unlabeled", left_out)
         subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
     return Source(
         kind="folder",
@@ -78,7 +82,14 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
         palette=colours or palette_of(classes),
         subsets=subsets,
         values=_values(root, settings, classes, colours, ignored),
+        left_out=left_out,
     )
+
+
+def _pairs(root: Path, below: str, settings: MaskSettings, left_out: LeftOut) -> list[Entry]:
+    folders = f"{below}images", f"{below}masks"
+    images = list_images(root, folders[0], left_out)
+    return pair_with_masks(root, images, *folders, settings.mask_suffix, left_out)
 
 
 def _values(
@@ -108,10 +119,9 @@ def _values(
             )
         return grey_values(settings.grey, settings.ignore)
     if settings.id_map is not None:
-        return MaskValues(
-            _read_id_map(settings.id_map, count) | dict.fromkeys(settings.ignore, IGNORE)
-        )
-    return id_values(count, settings.ignore)
+        ids = _read_id_map(settings.id_map, count) | dict.fromkeys(settings.ignore, IGNORE)
+        return MaskValues(ids, {colour: i for i, colour in enumerate(colours)})
+    return id_values(count, settings.ignore, colours)
 
 
 def _read_classes(
@@ -128,13 +138,15 @@ def _read_classes(
     names: list[str] = []
     colours: list[tuple[int, int, int]] = []
     ignored: list[tuple[int, int, int]] = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
+    for line in read_text(path).splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, colour = _name_and_colour(line, path)
         if name.lower() == "ignore" and colour is not None:
             ignored.append(colour)
             continue
+        if steers(name):
+            raise ValueError(f"{path} has control characters in the class {name!r}: remove them")
         names.append(name)
         colours += [] if colour is None else [colour]
     if len(set(names)) != len(names):
@@ -149,25 +161,29 @@ def _read_classes(
 
 def _name_and_colour(line: str, path: Path) -> tuple[str, tuple[int, int, int] | None]:
     words = line.replace(",", " ").split()
-    if len(words) < 4 or not all(word.isdigit() for word in words[-3:]):
+    if len(words) < 4 or not all(_NUMBER.fullmatch(word) for word in words[-3:]):
         return line.strip(), None
     red, green, blue = (int(word) for word in words[-3:])
     if max(red, green, blue) > 255:
-        raise ValueError(f"{path} has a colour beyond 255 in the line {line.strip()!r}: correct it")
+        raise ValueError(
+            f"{path} has a colour beyond 255 in the line {shown(line.strip())}: correct it"
+        )
     return " ".join(words[:-3]), (red, green, blue)
 
 
 def _read_id_map(path: Path, num_classes: int) -> dict[int, int]:
     """Read lines `value id` or `value ignore` (separated by space, comma, colon or tab)."""
     values: dict[int, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split("#")[0].replace(",", " ").replace(":", " ").split()
         if not words:
             continue
         ignored = len(words) == 2 and words[1].lower() in ("ignore", str(IGNORE), "-1")
-        if len(words) != 2 or not words[0].isdigit() or not (ignored or words[1].isdigit()):
+        if len(words) != 2 or not all(
+            _NUMBER.fullmatch(word) for word in words[: 1 if ignored else 2]
+        ):
             raise ValueError(
-                f"{path} line {number} is {line!r}: write `value id` or `value ignore`"
+                f"{path} line {number} is {shown(line)}: write `value id` or `value ignore`"
             )
         value, id_ = int(words[0]), IGNORE if ignored else int(words[1])
         if value > 65535 or (id_ != IGNORE and id_ >= num_classes):
@@ -175,5 +191,10 @@ def _read_id_map(path: Path, num_classes: int) -> dict[int, int]:
                 f"{path} line {number} gives the value {value} the id {id_}: values go to 65535, "
                 f"ids to {num_classes - 1} (classes.txt)"
             )
-        values[value] = id_
+        if values.setdefault(value, id_) != id_:
+            raise ValueError(
+                f"{path} line {number} gives the value {value} a second meaning: correct it"
+            )
+    if not values:
+        raise ValueError(f"{path} is empty: write `value id` or `value ignore` on each line")
     return values

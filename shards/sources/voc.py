@@ -11,13 +11,21 @@ images whose masks are VOC's own.
 """
 
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ..masks import default_palette, id_values
+from ... import IGNORE
+from ...plain import shown
+from ..images import first_line
+from ..lists import plain_id
+from ..masks import MaskValues, default_palette, id_values
+from ..outside.encoded import IMAGE_SUFFIXES
+from ..outside.files import LeftOut, normal, read_file
+from ..outside.text import read_text
 from ..registry import SOURCES
 from ..source import Entry, Source
 
@@ -44,6 +52,8 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
+BORDER = (224, 224, 192)
+"""Colour of the ignored pixels between objects."""
 AUGMENTED_LISTS = ("trainaug.txt", "train_aug.txt")
 
 
@@ -72,7 +82,7 @@ class VocSource(Source):
         if entry.mask is None or not entry.mask.endswith(".mat"):
             return super().read(entry)
         path = self.root / entry.mask
-        return (self.root / entry.image).read_bytes(), self.values.map(read_sbd(path), str(path))
+        return read_file(self.root / entry.image), self.values.map(read_sbd(path), str(path))
 
 
 @SOURCES.register("voc")
@@ -101,11 +111,12 @@ def load_voc(root: Path, settings: VocSettings) -> Source:
         "train": _entries(root, masks),
         "val": _entries(root, {id_: f"{settings.val_masks}/{id_}.png" for id_ in val}),
     }
+    left_out = LeftOut()
+    rest = _rest(root, {*ids, *val}, left_out)
     if settings.rest:
-        known = {*ids, *val}
-        names = sorted(f"JPEGImages/{path.name}" for path in (root / "JPEGImages").glob("*.jpg"))
-        rest = [name for name in names if Path(name).stem not in known]
         subsets["unlabeled"] = [Entry(name=name, image=name) for name in rest]
+    elif rest:
+        left_out.add("images that no list names (--rest takes them)", rest[0], len(rest))
     chosen = set(ids)
     return VocSource(
         kind="voc",
@@ -113,13 +124,37 @@ def load_voc(root: Path, settings: VocSettings) -> Source:
         classes=CLASSES,
         palette=default_palette(len(CLASSES)),
         subsets=subsets,
-        values=id_values(len(CLASSES)),
+        values=mask_values(),
         settings={
             "train_masks": folder if sbd is None else f"{folder}+SBD",
             "val_masks": settings.val_masks,
         },
         groups={"fine": tuple(f"JPEGImages/{id_}.jpg" for id_ in fine if id_ in chosen)},
+        left_out=left_out,
     )
+
+
+def mask_values() -> MaskValues:
+    """Masks hold ids, or show VOC's colours: by index, as grey levels, or as RGB pictures."""
+    palette = default_palette(len(CLASSES))
+    values = id_values(len(CLASSES), palette=palette, either=True)
+    values.colours[BORDER] = IGNORE
+    return values
+
+
+def _rest(root: Path, known: set[str], left_out: LeftOut) -> list[str]:
+    """Return the images that are in no list; count what is no JPEG."""
+    rest = []
+    for path in sorted((root / "JPEGImages").iterdir()):
+        name = f"JPEGImages/{path.name}"
+        if path.name.startswith(".") or not path.is_file():
+            left_out.add("hidden files, folders, pipes and devices", name)
+        elif path.suffix != ".jpg":
+            read = path.suffix.lower() in IMAGE_SUFFIXES
+            left_out.add("images not named .jpg" if read else "files that are no images", name)
+        elif path.stem not in known:
+            rest.append(name)
+    return rest
 
 
 def read_sbd(path: Path) -> np.ndarray:
@@ -131,11 +166,13 @@ def read_sbd(path: Path) -> np.ndarray:
         from scipy.io import loadmat
     except ImportError:
         raise RuntimeError("SBD's .mat files need SciPy: pip install scipy") from None
-    data = io.BytesIO(path.read_bytes())
+    data = io.BytesIO(read_file(path))
     try:
         return np.asarray(loadmat(data)["GTcls"][0]["Segmentation"][0])
     except Exception as error:  # SciPy raises many kinds for a damaged file
-        raise ValueError(f"{path} is no mask of SBD ({error}): fetch it again") from error
+        raise ValueError(
+            f"{path} is no mask of SBD ({first_line(error)}): fetch it again"
+        ) from error
 
 
 def _find_root(root: Path) -> Path:
@@ -160,7 +197,21 @@ def _read_ids(root: Path, name: str) -> list[str]:
     path = root / "ImageSets" / "Segmentation" / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: fetch VOC 2012's ImageSets")
-    return path.read_text().split()
+    ids = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        # A line is an id, or the paths of an image and its mask, as DeepLab's lists have them.
+        names = {normal(plain_id(word)).rpartition("/")[2] for word in line.split()}
+        if len(names) > 1:
+            raise ValueError(
+                f"{path} line {number} is {shown(line)}, neither an id nor an image and its mask: "
+                "correct the list"
+            )
+        ids += names
+    twice = next((id_ for id_, count in Counter(ids).items() if count > 1), None)
+    if twice is not None or not ids:
+        fault = "is empty" if twice is None else f"names {shown(twice)} twice"
+        raise ValueError(f"{path} {fault}: correct the list")
+    return ids
 
 
 def _augmented(

@@ -38,6 +38,7 @@ from warpseg.kernels import (
     warp,
 )
 from warpseg.kernels.compile import ARCHITECTURES, specialised
+from warpseg.kernels.labels.ohem import target_prob
 from warpseg.kernels.losses.class_moments import class_moments
 from warpseg.kernels.losses.dynamic_ce import FORMS
 from warpseg.kernels.views.resident import CropPlan, ResidentImages
@@ -102,6 +103,7 @@ def launch_losses() -> None:
         cross_entropy(logits(classes, True), mask).backward()
         cross_entropy(logits(classes), mask, weight=weight)
         confusion(logits(classes), mask, classes)
+        target_prob(logits(classes), mask)
         reweight(logits(classes), mask, confidence, threshold=0.5)
         for reversed in (False, True):
             self_correction(logits(classes), mask, reversed=reversed)

@@ -122,3 +122,71 @@ def test_manifest_is_plain_json(dataset: Dataset) -> None:
     assert len(shard["sha256"]) == 64
     assert sum(shard["counts"]) == 10 * 24 * 32
     assert shard["counts"][-1] > 0
+
+
+Change = dict[str, object]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tar": "../home/authorized_keys"}, "is no name of a shard"),
+        ({"tar": "/etc/train-000000.tar"}, "is no name of a shard"),
+        ({"tar": "val-000000.tar"}, "is no name of a shard of train"),
+        ({"tar": 5}, r"tar is 5, not a word"),
+        ({"names": 5}, "names is 5, not a list"),
+        ({"names": ["a\x1b"] * 10}, "control characters"),
+        ({"names": ["a"]}, "begins with key 10, not 1"),
+        ({"sizes": [["a", "b"]]}, r"sizes\[0\]\[0\] is 'a', not a whole number"),
+        ({"sizes": [[1, 1]] * 3}, "has 10 names and 3 sizes"),
+        ({"first_key": "x"}, "first_key is 'x'"),
+        ({"first_key": 3}, "begins with key 3, not 0"),
+        ({"counts": [1]}, "counts 1 classes"),
+        ({"labels": [99] * 10}, "has 10 labels"),
+        ({"sha256": "x"}, "not a SHA-256"),
+        ({"bytes": -1}, "bytes is -1"),
+        ({"more": 1}, "unknown"),
+    ],
+)
+def test_a_manifest_of_any_shape(dataset: Dataset, change: Change, words: str) -> None:
+    path = dataset.root / "manifest.json"
+    values = json.loads(path.read_text())
+    values["subsets"]["train"]["shards"][0].update(change)
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"manifest\.json is damaged \(.*{words}") as caught:
+        Dataset.open(dataset.root)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("", "line 2 is ''"),
+        ("jpg 512 100", "is damaged"),
+        ("jpg x 100 00000000.jpg", "is damaged"),
+        ("jpg 512 4611686018427387904 00000000.jpg", "is damaged"),
+        ("jpg -5 100 00000000.jpg", "is damaged"),
+        ("jpg 513 100 00000000.jpg", "is damaged"),
+        ("jpg 512 100 99999999.jpg", "lists 99999999, which train-000000.tar has not"),
+        ("jpg 512 100 00000001.jpg", "lists a sample twice"),
+        ("seg.png 512 100 00000000.seg.png", "lists no image of 00000000"),
+        ("jpg 512 100 ../../x.jpg", "is damaged"),
+    ],
+)
+def test_an_index_of_any_shape(dataset: Dataset, row: str, words: str) -> None:
+    path = dataset.root / "train-000000.idx"
+    lines = path.read_text().split("\n")
+    path.write_text("\n".join([lines[0], row, *lines[2:]]))
+    with pytest.raises(ValueError, match=rf"train-000000\.idx .*{words}"):
+        dataset.subset("train").samples()
+
+
+def test_an_index_that_lists_another_sample_s_mask(dataset: Dataset) -> None:
+    """The tar says whose member it is: no image is trained with the mask of another."""
+    path = dataset.root / "train-000000.idx"
+    lines = path.read_text().split("\n")
+    first, second = (line.split() for line in lines[1:3])
+    first[5:7] = second[5:7]
+    path.write_text("\n".join([lines[0], " ".join(first), *lines[2:]]))
+    with pytest.raises(ValueError, match=r"does not hold 00000000\.seg\.png at byte"):
+        dataset.subset("train").samples()[0].read_mask()

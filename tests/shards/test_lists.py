@@ -1,5 +1,6 @@
 """Published lists in all their formats name the right samples."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,57 @@ def test_ids() -> None:
     assert plain_id(CITY[0]) == "leftImg8bit/train/aachen/aachen_000000_000019"
     assert short_ids(VOC)[VOC[1]] == "2007_000001"
     assert short_ids(["a/0.png", "b/0.png"]) == {"a/0.png": "a/0", "b/0.png": "b/0"}
+
+
+SPACED = ["images/img.png", "images/img (1).png", "images/photo 3.png", "images/photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("img (1).png", "images/img (1).png"),
+        ("img (1)", "images/img (1).png"),
+        ("images/img (1).png masks/img (1).png", "images/img (1).png"),
+        ("images/img (1).png\tmasks/img (1).png", "images/img (1).png"),
+        ("img (1).png img (1).png", "images/img (1).png"),
+        ("images/photo 3.png masks/photo 3.png", "images/photo 3.png"),
+        ("photo 3 photo 3", "images/photo 3.png"),
+        ("images/img.png masks/img.png", "images/img.png"),
+        ("img img", "images/img.png"),
+        ("photo.png mask_of_photo.png", "images/photo.png"),
+    ],
+)
+def test_names_with_spaces(tmp_path: Path, line: str, name: str) -> None:
+    assert names_in(tmp_path, line, SPACED) == [name]
+
+
+@pytest.mark.parametrize("line", ["img (2).png", "photo 4", "img 1 2 3", "img mask"])
+def test_a_line_names_no_image_of_which_it_holds_the_name(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ValueError, match="names 1 of 1 images that the data set does not have"):
+        names_in(tmp_path, line, SPACED)
+
+
+def test_a_line_that_can_be_read_in_two_ways(tmp_path: Path) -> None:
+    names = ["images/a.png", "images/a a.png"]
+    with pytest.raises(ValueError, match=r"line 1: 'a a' could mean images/a"):
+        names_in(tmp_path, "a a", names)
+
+
+def test_the_suffix_decides_between_two_of_one_name(tmp_path: Path) -> None:
+    names = ["unlabeled/a.jpg", "unlabeled/a.png"]
+    assert names_in(tmp_path, "unlabeled/a.png", names) == ["unlabeled/a.png"]
+    assert names_in(tmp_path, "a.jpg", names) == ["unlabeled/a.jpg"]
+    with pytest.raises(ValueError, match="could mean"):
+        names_in(tmp_path, "unlabeled/a", names)
+
+
+def test_lists_of_other_systems(tmp_path: Path) -> None:
+    name = "JPEGImages/café.jpg"
+    apart = unicodedata.normalize("NFD", name)
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / "list.txt").write_bytes(f"{name}\r\n".encode(encoding))
+        found = read_list(tmp_path / "list.txt", NameTable([apart]), NOTHING)
+        assert found == [apart]
+    (tmp_path / "list.txt").write_bytes(name.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list\.txt is not UTF-8 text \(byte 0xe9"):
+        read_list(tmp_path / "list.txt", NameTable([apart]), NOTHING)

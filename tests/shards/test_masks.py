@@ -91,7 +91,7 @@ def test_sixteen_bit_id_map() -> None:
             rgb([(1, 2, 4)]),
             r"#010204.*known: #000000, #010203",
         ),
-        (id_values(3), rgb([(9, 0, 0)]), r"m\.png is an RGB picture .*--mask-values palette"),
+        (id_values(3), rgb([(9, 0, 0)]), r"m\.png is an RGB picture: .*--mask-values palette"),
         (id_values(3), png([[0, 1]], "1"), r"1 bit a pixel: say --mask-values binary"),
         (id_values(3), png([[0, 1]], kind="JPEG"), r"m\.png is a JPEG.*save masks as PNG"),
         (id_values(3), png([[0, 1]])[:40], r"m\.png cannot be decoded"),

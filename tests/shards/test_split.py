@@ -298,3 +298,55 @@ def test_a_split_that_holds_nothing_out_says_so(dataset: Dataset) -> None:
     for count in (5, -1):
         with pytest.raises(ValueError, match=f"takes 1 to 4 of the 5 labeled images; got {count}"):
             hold_out(choice, count, seed=0)
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", ".hidden", "", "a\nb", "a\x1b", "..", "x" * 200])
+def test_names_that_leave_their_folder(own: Dataset, name: str) -> None:
+    with pytest.raises(ValueError, match="a split's name is a plain word"):
+        write_split(own, name, fraction(own, "1/2"))
+    with pytest.raises(ValueError, match="a split's name is a plain word"):
+        own.split_record(name)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("lost", ["unlabeled/train-000000.idx", "labeled/train-000000.idx"])
+def test_a_split_that_lost_an_index_is_refused_and_made_whole(own: Dataset, lost: str) -> None:
+    write_split(own, "s", fraction(own, "1/2"))
+    folder = own.root / "splits" / "s"
+    whole = files_of(folder)
+    (folder / lost).unlink()
+    with pytest.raises(ValueError, match=r"split 's' of .* lists .* images in its indexes, not"):
+        own.subset("all", "s")
+    assert write_split(own, "s", fraction(own, "1/2"))
+    assert files_of(folder) == whole
+    assert not write_split(own, "s", fraction(own, "1/2"))
+    (folder / "labeled" / "val-000000.idx").write_bytes((own.root / "val-000000.idx").read_bytes())
+    assert write_split(own, "s", fraction(own, "1/2"))
+    assert files_of(folder) == whole
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b'{"counts": {}, "shards": 5}'])
+def test_replace_repairs_a_damaged_split(own: Dataset, content: bytes) -> None:
+    write_split(own, "s", fraction(own, "1/2"))
+    whole = files_of(own.root / "splits" / "s")
+    (own.root / "splits" / "s" / "split.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"split\.json is damaged .*--replace"):
+        own.subset("all", "s")
+    with pytest.raises(ValueError, match=r"--replace"):
+        write_split(own, "s", fraction(own, "1/2"))
+    assert write_split(own, "s", fraction(own, "1/2"), replace=True)
+    assert files_of(own.root / "splits" / "s") == whole
+
+
+def test_leftovers_of_a_kill_are_no_splits(own: Dataset) -> None:
+    write_split(own, "s", fraction(own, "1/2"))
+    for name in (".t.tmp", ".s.old"):
+        (own.root / "splits" / "s").rename(own.root / "splits" / name)
+        write_split(own, "s", fraction(own, "1/2"))
+    assert own.splits == ("s",)
+    assert check_splits(own) == []
+    write_split(own, "s", fraction(own, "1/3"), replace=True)
+    assert not (own.root / "splits" / ".s.old").exists()

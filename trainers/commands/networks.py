@@ -109,6 +109,8 @@ def predict(arguments: list[str]) -> int:
         )
         for sentence in done.skipped:
             print(f"skipped: {printable(sentence)}")
+        for line in done.said:
+            print(line)
         print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
@@ -210,12 +212,13 @@ def pseudo_label(arguments: list[str]) -> int:
         start_logging(runtime.rank)
         try:
             with terminating() as stop:
-                made = label_subset(
-                    trained, images, out, settings, runtime, loader=loader, stop=stop
-                )
-        except Stopped as stopped:
-            told = f"{stopped}; the same command goes on"
-            raise Stopped("" if runtime.rank else told, stop.number) from None
+                try:
+                    made = label_subset(
+                        trained, images, out, settings, runtime, loader=loader, stop=stop
+                    )
+                except Stopped as stopped:
+                    told = f"{stopped}; the same command goes on"
+                    raise Stopped("" if runtime.rank else told, stop.number) from None
         finally:
             close_runtime()
         if runtime.rank == 0:

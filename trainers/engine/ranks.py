@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -48,7 +48,7 @@ def own_log(run: Path, rank: int) -> Iterator[None]:
     handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
-    faulthandler.enable(handler.stream)
+    faulthandler.enable(cast(IO[str], handler.stream))
     log.info(f"rank {rank} is {_here()}")
     try:
         yield

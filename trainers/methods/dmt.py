@@ -28,14 +28,16 @@ from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import mean_cross_entropy
 from .registry import method
 from .settings.dmt import DmtSettings
+from .shared.losses import mean_cross_entropy
 
 
 @method("dmt", DmtSettings)
 class Dmt(Method):
     """The dynamic loss on pseudo-labels and cross-entropy on masks, in one pass."""
+
+    joins_batches = True
 
     def __init__(self, settings: DmtSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings

@@ -36,6 +36,8 @@ from .settings.dmt_chain import DmtLinkSettings
 class DmtLink(Method):
     """Cross-entropy of mixed images under mixed dynamic weights."""
 
+    joins_batches = True
+
     def __init__(self, settings: DmtLinkSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.streams = streams_of(settings)

@@ -14,6 +14,8 @@ import torch
 
 from ...models import SegmentationNetwork
 from ...shards import Dataset
+from ...shards.sense import refuse_senseless
+from ..engine.batch_norm import check_batch_norms
 from ..engine.checkpoint import (
     DIVERGED,
     check_state,
@@ -30,6 +32,7 @@ from ..engine.profiling import StepProfiler
 from ..engine.ranks import announce, explain, own_log
 from ..engine.runtime import Runtime, close_runtime, open_runtime
 from ..engine.settings import RunSettings
+from ..engine.settling import settle
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.stopping import Stop, Stopped, never, terminating
@@ -128,10 +131,12 @@ class Run:
         resume: bool,
         recipe: str,
     ) -> None:
-        self.settings, self.runtime, self.out = settings, runtime, out
+        self.runtime, self.out = runtime, out
         self.dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
+        network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
+        self.settings = settings = settle(settings, network)
         self._check_data(settings.network.name)
         self.run = {
             **describe_run(settings, self.dataset, split, recipe=recipe),
@@ -142,6 +147,8 @@ class Run:
         self.saved, self.stop = 0, cast(Stop, never)
         self._signal, self._next_look, self._looked = 0, 0, (0, time.perf_counter())
         # What is wrong with the data is said before the folder is taken.
+        refuse_senseless(self.dataset, split)
+        check_batch_norms(self.method, settings.geometry.crop_size, runtime.world_size)
         self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
         with ExitStack() as undo:
             undo.callback(self._close_streams)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
 
-from ...shards.images import IMAGE_SUFFIXES, open_image
+from ...shards.images import losses, open_image, to_rgb, upright
+from ...shards.outside.encoded import IMAGE_SUFFIXES
+from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,23 @@ class Source:
     name: str
 
 
-def find_images(paths: Sequence[Path], out: Path | None = None) -> list[Source]:
+def find_images(
+    paths: Sequence[Path], out: Path | None = None, left_out: LeftOut | None = None
+) -> list[Source]:
     """List the image files that are given, and those in folders that are given, at any depth.
 
     In folders, files count whose suffix is an image's; hidden ones and what lies under `out` do
-    not. Raises FileNotFoundError for a path that does not exist, ValueError for a folder without
-    images and for two files that would be given one name.
+    not, and what is not taken is counted in `left_out`. Raises FileNotFoundError for a path that
+    does not exist, ValueError for a folder without images, for two files that would be given one
+    name, and for a name that is no text.
     """
     sources: list[Source] = []
+    left_out = LeftOut() if left_out is None else left_out
+    own = None if out is None else out.resolve()
     for path in paths:
         if path.is_dir():
-            found = [file for file in sorted(path.rglob("*")) if _is_image(file, path, out)]
+            found = [path / name for name in walk_images(path, "", left_out)]
+            found = [f for f in found if own is None or not f.resolve().is_relative_to(own)]
             if not found:
                 raise ValueError(
                     f"{path} holds no images; files with these suffixes are taken: "
@@ -41,13 +47,14 @@ def find_images(paths: Sequence[Path], out: Path | None = None) -> list[Source]:
                 )
             sources += [Source(f, f.relative_to(path).with_suffix("").as_posix()) for f in found]
         elif path.is_file():
+            check_name(path)
             sources.append(Source(path, path.stem))
         else:
             raise FileNotFoundError(f"{path} does not exist; give image files or a folder of them")
     taken: dict[str, Path] = {}
     for source in sources:
-        # Some file systems do not tell A from a.
-        first = taken.setdefault(source.name.casefold(), source.path)
+        # Some file systems do not tell A from a, nor an accent from a letter and an accent.
+        first = taken.setdefault(normal(source.name).casefold(), source.path)
         if first is not source.path:
             raise ValueError(
                 f"{first} and {source.path} would both be labeled as {source.name}.png; "
@@ -62,18 +69,22 @@ def read_image(path: Path) -> np.ndarray:
     16-bit grey becomes 8-bit; transparency is dropped; of an animation the first frame is taken.
     Raises ValueError naming a file that cannot be decoded, and FileNotFoundError.
     """
-    image = open_image(path.read_bytes(), str(path))
-    try:
-        image = ImageOps.exif_transpose(image)
-    except (SyntaxError, struct.error, ValueError, TypeError) as error:
-        raise ValueError(f"{path} has damaged EXIF data ({error}); remove them") from error
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[np.ndarray, list[str]]:
+    """Read an image as `read_image` does, and say what of the file it does not show."""
+    data = read_file(path)
+    image = open_image(data, str(path))
+    told = losses(image, data)
+    image = upright(image, str(path))
     if image.mode.startswith("I;16"):
-        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+        told.append("images of 16 bits, of which 8 were taken")
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2), told
     if image.mode in ("I", "F"):
         raise ValueError(f"{path} has 32 bits a pixel; save it with 8 or 16")
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))
+    return np.array(to_rgb(image, str(path))), told
 
 
 def read_ahead(
@@ -81,25 +92,29 @@ def read_ahead(
     pool: ThreadPoolExecutor,
     ahead: int,
     failed: Callable[[str], None],
+    remarks: LeftOut | None = None,
 ) -> Iterator[tuple[Source, np.ndarray]]:
     """Yield decoded images in order, at most `ahead` of them decoded before they are asked for.
 
     `failed` is called with a sentence about each file that cannot be read; where it does not raise,
-    the file is left out.
+    the file is left out. What of a file is not shown is counted in `remarks`.
     """
-    waiting: deque[tuple[Source, Future[np.ndarray]]] = deque()
+    waiting: deque[tuple[Source, Future[tuple[np.ndarray, list[str]]]]] = deque()
     rest = iter(sources)
     while True:
         while len(waiting) < ahead and (source := next(rest, None)) is not None:
-            waiting.append((source, pool.submit(read_image, source.path)))
+            waiting.append((source, pool.submit(_read, source.path)))
         if not waiting:
             return
         source, job = waiting.popleft()
         try:
-            image = job.result()
+            image, told = job.result()
         except (ValueError, OSError) as error:
             failed(str(error))
             continue
+        if remarks is not None:
+            for remark in told:
+                remarks.add(remark, str(source.path))
         yield source, image
 
 
@@ -116,11 +131,3 @@ def batched_by_size(
         elif sum(map(len, waiting.values())) >= 2 * batch_size:
             yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
     yield from waiting.values()
-
-
-def _is_image(file: Path, root: Path, out: Path | None) -> bool:
-    if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
-        return False
-    if out is not None and file.resolve().is_relative_to(out.resolve()):
-        return False
-    return not any(part.startswith(".") for part in file.relative_to(root).parts)

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from ...plain import one_line, read_json
 from ...shards.archive import write_text
+from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.locking import LOCK, alone
 from ..engine.settings import to_plain
@@ -54,6 +55,8 @@ class PredictReport:
     """Images that were labeled."""
     skipped: tuple[str, ...]
     """One sentence for each file that was not."""
+    said: tuple[str, ...]
+    """A line for each reason why files were left out, or not shown whole."""
     seconds: float
 
 
@@ -80,20 +83,23 @@ def predict_images(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose a new folder")
     _check_target(out, settings.overwrite)
-    sources = find_images(paths, out)
+    left_out = LeftOut()
+    sources = find_images(paths, out, left_out)
     with alone(out):
         _check_target(out, settings.overwrite)
-        return _predict(trained, sources, out, settings, device, dtype)
+        return _predict(trained, sources, left_out, out, settings, device, dtype)
 
 
 def _predict(
     trained: TrainedNetwork,
     sources: list[Source],
+    left_out: LeftOut,
     out: Path,
     settings: PredictSettings,
     device: torch.device,
     dtype: torch.dtype,
 ) -> PredictReport:
+    remarks = LeftOut()
     started = time.perf_counter()
     skipped: list[str] = []
     failed = partial(_fail, settings, skipped)
@@ -105,7 +111,7 @@ def _predict(
         evaluating(trained.network),
         tqdm(total=len(sources), unit="image", disable=None) as progress,
     ):
-        images = read_ahead(sources, pool, ahead, failed)
+        images = read_ahead(sources, pool, ahead, failed, remarks)
         for batch in batched_by_size(images, settings.batch_size):
             for labeled in _label(trained, batch, device, dtype, failed):
                 writes.append(pool.submit(_write, out, labeled, trained, settings))
@@ -118,6 +124,7 @@ def _predict(
     return PredictReport(
         images=len(sources) - len(skipped),
         skipped=tuple(skipped),
+        said=(*left_out.lines("not taken"), *remarks.lines("not shown whole")),
         seconds=time.perf_counter() - started,
     )
 

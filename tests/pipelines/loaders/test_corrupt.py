@@ -6,8 +6,12 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from warpseg.pipelines import GeometrySettings, LoaderSettings, labeled
-from warpseg.shards import Dataset
+from warpseg.shards import Dataset, images
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
+from warpseg.shards.sources.folder import MaskSettings, load_folder
 
 GEOMETRY = GeometrySettings(crop_size=(24, 32))
 BATCH, STEPS = 4, 7
@@ -102,3 +106,28 @@ def test_a_stream_of_corrupt_samples_alone_stops(photographs, tmp_path):
         with pytest.raises(ValueError, match="none of the 13 samples of the stream"):
             next(stream)
         stream.close()
+
+
+def test_what_dali_alone_cannot_decode_is_named_and_skipped(tmp_path, monkeypatch, caplog):
+    """Converted by a program that copied such files."""
+    pytest.importorskip("nvidia.dali")
+    root = tmp_path / "own"
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for number in range(4):
+        file = root / "images" / f"{number}.jpg"
+        Image.new("RGB", (32, 24), (number * 50, 9, 9)).save(file)
+        Image.new("L", (32, 24), number % 2).save(root / "masks" / f"{number}.png")
+    data = file.read_bytes()
+    at = data.find(b"\xff\xdb")
+    file.write_bytes(data[:at] + bytes(7) + data[at:])
+    (root / "classes.txt").write_text("a\nb\n")
+    monkeypatch.setattr(images, "fault_of", lambda *_: "")
+    convert(load_folder(root, MaskSettings()), tmp_path / "data", PackSettings(workers=1))
+    dataset = Dataset.open(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"\(images/3\.jpg\) .* cannot be decoded \(DALI failed"):
+        taken(open_stream(dataset, loader="dali", corrupt="stop"))
+    stream = open_stream(dataset, loader="dali")
+    (key,) = [s.key for s in dataset.subset("train").samples() if s.name == "images/3.jpg"]
+    assert all(key not in batch.keys for batch in taken(stream))
+    assert stream.skipped

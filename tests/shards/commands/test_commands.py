@@ -14,7 +14,7 @@ SOURCES = ["camvid", "voc", "cityscapes", "cifar10", "folder", "synthetic"]
 def data(tmp_path: Path) -> str:
     """A small synthetic data set made on the command line."""
     folder = str(tmp_path / "data")
-    words = ["--train", "8", "--val", "2", "--scene-size", "32", "32", "--workers", "1"]
+    words = ["--train", "8", "--val", "4", "--scene-size", "32", "32", "--workers", "1"]
     assert main(["convert", "synthetic", folder, *words]) == 0
     return folder
 
@@ -52,7 +52,7 @@ def test_wrong_words_exit_2(tmp_path: Path) -> None:
 
 
 def test_convert_split_check(data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--train", "8", "--val", "2", "--scene-size", "32", "32"]
+    words = ["--train", "8", "--val", "4", "--scene-size", "32", "32"]
     assert main(["convert", "synthetic", data, *words]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main(["split", data, "quarter", "--labeled", "1/4"]) == 0
@@ -62,7 +62,7 @@ def test_convert_split_check(data: str, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["check", data, "--workers", "1"]) == 0
     out = capsys.readouterr().out
     assert "background" in out
-    assert "8 train, 2 val, 1 split: all is well" in out
+    assert "8 train, 4 val, 1 split: all is well" in out
 
 
 def test_pair(data: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_twice_the_same_bytes(camvid_tree: Path, tmp_path: Path, small: PackSett
     run(camvid_tree, tmp_path / "a", small)
     run(camvid_tree, tmp_path / "b", small)
     assert sums(tmp_path / "a") == sums(tmp_path / "b")
-    names = {"manifest.json"} | {
+    names = {"manifest.json", "sources.json"} | {
         f"{stem}{suffix}"
         for stem in ("train-000000", "train-000001", "train-000002", "val-000003")
         for suffix in (".tar", ".idx", ".images.idx")

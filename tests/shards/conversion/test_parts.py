@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
-from warpseg.shards.conversion import parts as parts_module
 from warpseg.shards.conversion.parts import Part, merge_parts
 
 
@@ -67,20 +66,36 @@ def test_a_merge_that_was_stopped_goes_on(
     assert convert(tmp_path / "whole") == 0
     for number in (1, 2):
         assert convert(data, "--part", f"{number}/2") == 0
-    moved, move = [], parts_module._move
+    whole = files(tmp_path / "whole")
+    done, kills = 0, 0
+    while True:
+        with monkeypatch.context() as patch:
+            stop_after(patch, done)
+            try:
+                merge_parts(data)
+                break
+            except KeyboardInterrupt:
+                kills, done = kills + 1, done + 1
+    assert kills > 4
+    assert files(data) == whole
+    assert not merge_parts(data)[1]
 
-    def stops(source: Path, target: Path) -> None:
-        if len(moved) == 4:
-            raise KeyboardInterrupt
-        moved.append(target)
-        move(source, target)
 
-    monkeypatch.setattr(parts_module, "_move", stops)
-    with pytest.raises(KeyboardInterrupt):
-        merge_parts(data)
-    monkeypatch.setattr(parts_module, "_move", move)
-    merge_parts(data)
-    assert files(data) == files(tmp_path / "whole")
+def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:
+    """Let `count` files be renamed or removed, then stop as a kill does."""
+    left = [count]
+
+    def stopping(function: Callable[..., None]) -> Callable[..., None]:
+        def call(*words: object, **named: object) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            function(*words, **named)
+
+        return call
+
+    for name in ("replace", "unlink", "rmdir"):
+        patch.setattr(os, name, stopping(getattr(os, name)))
 
 
 def test_what_is_wrong_with_the_parts_is_said(

@@ -37,7 +37,9 @@ def bucket(dataset: Path) -> Any:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    """The files of a data set; sources.json tells of the machine that converted it, and stays."""
+    files = [p for p in root.rglob("*") if p.is_file() and p.name != "sources.json"]
+    return {str(p.relative_to(root)): p.read_bytes() for p in files}
 
 
 def test_a_fetched_data_set_is_the_one_in_storage(
@@ -149,4 +151,54 @@ def test_what_is_missing_is_said(
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(RuntimeError, match=r'pip install "warpseg\[remote\]"'):
+        fetch(URL, tmp_path / "data")
+
+
+def test_nothing_is_written_outside(bucket: Any, tmp_path: Path) -> None:
+    data = tmp_path / "home" / "data"
+    manifest = bucket.cat("/bucket/data/manifest.json").decode()
+    for name in ("../stolen.tar", "/tmp/stolen-000000.tar", "train-000000.tar/../../x.tar"):
+        hostile = manifest.replace("train-000000.tar", name, 1)
+        bucket.pipe("/bucket/data/manifest.json", hostile.encode())
+        with pytest.raises(ValueError, match=r"memory://.*is no name of a shard"):
+            fetch(URL, data)
+        assert [path.name for path in tmp_path.rglob("*")] == ["home", "data"]
+    bucket.pipe("/bucket/data/manifest.json", manifest.encode())
+    bucket.pipe("/bucket/data/splits/.ssh/split.json", b"{}")
+    bucket.pipe("/bucket/data/splits/half/run.sh", b"x")
+    bucket.pipe("/bucket/data/splits/half/labeled/..idx", b"x")
+    fetch(URL, data)
+    assert not [path for path in data.rglob("*") if path.name in (".ssh", "run.sh", "..idx")]
+    assert Dataset.open(data).splits == ("half",)
+
+
+def test_what_is_damaged_here_comes_again(bucket: Any, dataset: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    fetch(URL, data)
+    tar = bytearray((data / "train-000001.tar").read_bytes())
+    tar[700] ^= 1
+    (data / "train-000001.tar").write_bytes(bytes(tar))
+    (data / "train-000000.idx").write_text("v1.2 0\n")
+    (data / "manifest.json").write_text("{")
+    (data / "splits" / "half" / "all" / "train-000000.idx").unlink()
+    assert fetch(URL, data).fetched == 8
+    assert contents(data) == contents(dataset)
+
+
+def test_a_split_that_differs_stays(
+    bucket: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    fetch(URL, data)
+    assert main(["split", str(data), "half", "--labeled", "1", "--replace"]) == 0
+    before = contents(data)
+    assert main(["fetch", URL, str(data)]) == 0
+    assert "kept: split half here differs from the one there" in capsys.readouterr().out
+    assert contents(data) == before
+
+
+def test_a_file_without_end_is_not_fetched(bucket: Any, tmp_path: Path) -> None:
+    tar = bucket.cat("/bucket/data/train-000000.tar")
+    bucket.pipe("/bucket/data/train-000000.tar", tar + bytes(10**6))
+    with pytest.raises(ValueError, match=r"train-000000\.tar has more than \d+ bytes"):
         fetch(URL, tmp_path / "data")

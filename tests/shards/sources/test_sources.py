@@ -399,7 +399,7 @@ def test_folder_of_palette_masks(folder_tree: Path, tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(0, 4, (24, 32))
     for file in folder_tree.rglob("masks/**/*.png"):
         Image.fromarray(colours[ids]).save(file)
-    with pytest.raises(ValueError, match=r"a [05]\.png is an RGB picture .*classes\.txt"):
+    with pytest.raises(ValueError, match=r"a [05]\.png is an RGB picture: .*classes\.txt"):
         converted(load_folder(folder_tree, MaskSettings()), tmp_path / "refused")
     settings = MaskSettings(mask_values="palette")
     dataset = converted(load_folder(folder_tree, settings), tmp_path / "data")

@@ -113,5 +113,6 @@ def test_weights_that_are_no_numbers_are_found_by_name():
     good = {"a": torch.ones(2), "n": torch.ones(2, dtype=torch.int64)}
     assert not_finite(good) is None
     assert not_finite({}) is None
+    assert not_finite({"large": torch.full((9,), 3e38)}) is None  # their sum is infinite
     for bad in (float("nan"), float("inf"), -float("inf")):
         assert not_finite({**good, "b": torch.tensor([1.0, bad], dtype=torch.float16)}) == "b"

@@ -14,6 +14,7 @@ from warpseg.shards.archive import write_text
 from warpseg.trainers.engine.checkpoint import DIVERGED, load_checkpoint, save_checkpoint
 from warpseg.trainers.engine.locking import alone
 from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.engine.stopping import Stopped
 from warpseg.trainers.runs.folder import open_trained
 from warpseg.trainers.runs.sums import data_sums, other_data
 from warpseg.trainers.scoring.export import load_exported
@@ -106,10 +107,9 @@ def test_a_network_that_is_no_numbers_is_not_used(copy, tmp_path, capsys):
     ("change", "told"),
     [
         (lambda data: main(["split", str(data), "few", "--labeled", "6", "--replace"]), "side "),
-        (lambda data: (data / "splits/few/all/train-000000.idx").unlink(), "side all of"),
         (lambda data: remake(data, 5), "subset train"),
     ],
-    ids=["another split", "a missing index", "another data set"],
+    ids=["another split", "another data set"],
 )
 def test_a_run_goes_on_with_the_data_that_it_was_begun_on_alone(
     change, told, data, tmp_path, capsys
@@ -191,14 +191,27 @@ def test_a_folder_has_one_training_at_a_time(scenes, copy):
         run("supervised", scenes, copy, num_steps=3, resume=True)
 
 
-def test_a_run_that_cannot_make_a_step_lets_its_folder_go(scenes, tmp_path, capsys):
-    words = ["--data", str(scenes), "--out", str(tmp_path / "run"), "--split", "few"]
-    words += ["--batch-size", "1", "--geometry.crop-size", "32", "32", "--num-steps", "1"]
-    assert main(["train", "supervised-synthetic-swiftnet18-tiny", *words]) == 1
-    assert "--batch-size 1 and --geometry.crop-size 32 32: use a batch of 2" in (
-        capsys.readouterr().err
-    )
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("Expected more than 1 value per channel"), "--batch-size 2 and .* 32 32: use"),
+        (RuntimeError("CUDA out of memory"), "out of memory"),
+        (KeyboardInterrupt(), "what came after step 0 is lost; go on with --resume"),
+    ],
+)
+def test_a_run_that_cannot_make_a_step_lets_its_folder_go(
+    error, told, scenes, tmp_path, monkeypatch
+):
+    def fails(self, batches):
+        raise error
+
+    kind = Stopped if isinstance(error, KeyboardInterrupt) else type(error)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "run_step", fails)
+        with pytest.raises(kind, match=told):
+            run("supervised", scenes, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    run("supervised", scenes, tmp_path / "run", num_steps=1)
 
 
 @pytest.mark.parametrize(

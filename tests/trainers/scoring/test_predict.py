@@ -312,9 +312,9 @@ def test_few_images_are_decoded_ahead(tmp_path, monkeypatch):
 
     def read(path):
         decoded.append(path)
-        return np.zeros((1, 1, 3), np.uint8)
+        return np.zeros((1, 1, 3), np.uint8), []
 
-    monkeypatch.setattr(image_files, "read_image", read)
+    monkeypatch.setattr(image_files, "_read", read)
     sources = [Source(tmp_path / str(number), str(number)) for number in range(20)]
     with image_files.ThreadPoolExecutor(2) as pool:
         images = image_files.read_ahead(sources, pool, 4, pytest.fail)

@@ -1,0 +1,1 @@
+"""What comes from elsewhere: files and their names, texts and JSON, encoded images."""

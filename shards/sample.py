@@ -1,0 +1,77 @@
+"""One sample of a shard: where its members lie, and how they are read."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import IGNORE
+from ..plain import shown
+from .archive import BLOCK, Parts
+from .images import IMAGE_EXTENSIONS, read_rgb
+from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: where its members lie, without their contents.
+
+    `parts` maps extensions ("jpg", "seg.png", "cls") to (offset in the tar, size) in bytes; `name`
+    is what the source called the image; `size` is (height, width) of the image in pixels.
+    """
+
+    key: str
+    shard: Path
+    parts: Mapping[str, tuple[int, int]]
+    name: str
+    size: tuple[int, int]
+
+    @property
+    def extension(self) -> str:
+        """Extension of the image member."""
+        return next(ext for ext in IMAGE_EXTENSIONS if ext in self.parts)
+
+    def read(self, extension: str) -> bytes:
+        """Return the bytes of one member; KeyError where the sample lists none such.
+
+        Raises ValueError where the tar holds another member there, or ends before: an index that
+        is off by one sample would give each image the mask of another.
+        """
+        offset, size = self.parts[extension]
+        with open(self.shard, "rb") as file:
+            block = os.pread(file.fileno(), BLOCK + size, offset - BLOCK)
+        if (
+            len(block) != BLOCK + size
+            or block[:100].rstrip(b"\0") != f"{self.key}.{extension}".encode()
+        ):
+            raise ValueError(
+                f"{self.shard} does not hold {self.key}.{extension} at byte {offset}, where the "
+                "index says: make the split or the data set again"
+            )
+        return block[BLOCK:]
+
+    def read_image(self) -> np.ndarray:
+        """Decode the image, uint8 RGB (H, W, 3)."""
+        return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
+
+    def read_mask(self) -> np.ndarray:
+        """Decode the mask, uint8 class ids (H, W); a class id alone is a mask of one pixel."""
+        if CLASS_EXTENSION in self.parts:
+            return np.array([[self.read_class()]], np.uint8)
+        return read_mask(self.read(MASK_EXTENSION), f"{self.shard}:{self.key}")
+
+    def read_class(self) -> int:
+        """Read the class id of a classification sample; ValueError where it is none."""
+        word = self.read(CLASS_EXTENSION)
+        if not word.isdigit() or not 0 <= int(word[:4]) <= IGNORE:
+            raise ValueError(
+                f"{self.shard}:{self.key} has the class {shown(word)}: convert the data set again"
+            )
+        return int(word[:4])
+
+
+def parts_of_image(parts: Mapping[str, tuple[int, int]]) -> Parts:
+    """Return the image member alone."""
+    return {ext: where for ext, where in parts.items() if ext in IMAGE_EXTENSIONS}
