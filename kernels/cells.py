@@ -19,6 +19,9 @@ Bytes per pixel, C classes of b bytes at stride s: 2bC/s^2 to turn channels-last
 arithmetic: about 18 instructions per pixel and class.
 """
 
+# Triton's functions are typed for its compiler, not for a type checker.
+# pyright: reportOperatorIssue=false
+
 import triton
 import triton.language as tl
 

@@ -47,12 +47,12 @@ def read_sass(text: str) -> Code:
     while lines and lines[-1][1] == "NOP":
         lines.pop()
     nest = _nest(_loops(lines))
-    levels = [dict.fromkeys(PIPES, 0) for _ in range(1 + len(nest))]
+    levels: list[dict[str, int]] = [dict.fromkeys(PIPES, 0) for _ in range(1 + len(nest))]
     barriers = inner_barriers = 0
     for at, name, _ in lines:
         depth = sum(first <= at <= last for first, last in nest)
         levels[depth][_PIPE.get(name, "other")] += 1
-        if name in ("BAR", "WARPSYNC") and name == "BAR":
+        if name == "BAR":
             barriers += 1
             inner_barriers += depth == len(nest)
     return Code(

@@ -17,14 +17,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import upsample
 from .compile import CompileCase, Work
 from .layout import check_indices
+from .upsample import MASKED as LOWEST_LOGIT
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false
 
-MASKED = tl.constexpr(upsample.MASKED)
+MASKED = tl.constexpr(LOWEST_LOGIT)
 LEAST_HALF = tl.constexpr(-65504.0)
 """What stands for -inf in float16, until it is widened."""
 

@@ -20,7 +20,7 @@ from ..dispatch import use_op
 
 # Triton's functions are typed for its compiler, not for a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportAssignmentType=false
 
 INTERPOLATIONS = ("linear", "lower")
 _BLOCK, _PROGRAMS = 2048, 1024
