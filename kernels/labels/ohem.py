@@ -19,8 +19,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..cells import SIZES, exponentials, largest_logit, logit_of, row_ends, tile, way
-from ..compile import CompileCase
+from ..cells import SIZES, exponentials, label_at, largest_logit, logit_of, row_ends, tile, way
+from ..compile import CompileCase, Work
 from ..dispatch import use_op
 from ..pixel_loss import check_targets, pixel_terms
 from ..rows import to_rows
@@ -73,7 +73,7 @@ def _target_prob_kernel(
             x = col * stride - half + dx
             inside = (x >= 0) & (x < W) & (y >= 0) & (y < H) & (col <= w)
             place = (n * H + y) * W + x
-            target = tl.load(mask_ptr + place, mask=inside, other=0).to(tl.int32)
+            target = label_at(mask_ptr + place, inside, ignore)
             z = left + slope * way(dx, stride, col, w)[None, :]
             largest = largest_logit(z, cls, NUM_CLASSES)
             total = tl.sum(exponentials(z, largest, cls, NUM_CLASSES), 0)
@@ -125,7 +125,8 @@ def target_prob(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the probability of each pixel's class, (N, H, W) float32 in [0, 1], without gradient.
 
     `logits` (N, C, h, w) at stride s of any float dtype and memory format; `mask` (N, H, W) of
-    integers. It is 1 where the mask is IGNORE, and NaN where it is no class.
+    integers. It is 1 where the mask is IGNORE; a value of no class is an
+    error on the CPU and NaN on a GPU.
 
     Raises ValueError for shapes and dtypes that do not fit.
     """
@@ -174,6 +175,7 @@ def compile_cases() -> list[CompileCase]:
                 signature=pointers | dict.fromkeys(sizes, "i32"),
                 constexprs={"NUM_CLASSES": classes, "BLOCK_C": block_c, "BLOCK_B": lanes},
                 num_warps=warps,
+                work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, lanes), (4, 4)),
                 bytes_per_pixel=5 + 2 * classes / 16,
                 floor_bytes_per_pixel=5 + 2 * classes / 16,
             )

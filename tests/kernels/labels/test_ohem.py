@@ -107,12 +107,11 @@ def test_nothing_labeled_keeps_nothing(path):
         assert torch.equal(hard_pixels(logits, mask.to(logits.device)).cpu(), mask)
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_a_value_that_is_no_class_reaches_the_loss(path):
+def test_a_value_that_is_no_class_reaches_the_loss():
     logits, mask = draw(1, 3, 1, 2), torch.zeros(1, 4, 8, dtype=torch.uint8)
     mask[0, 0, 0] = 7
     mask = mask.to(logits.device)
-    with running(path):
+    with running("triton"):
         assert cross_entropy(logits, hard_pixels(logits, mask, least=1)).isnan()
 
 

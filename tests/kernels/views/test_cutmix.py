@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support import DEVICES, DTYPES, PATHS, draw, draw_labels, running
+from support import DEVICES, DTYPES, PATHS, assert_close, draw, draw_labels, running
 from torch import nn
 from warpseg.kernels import CutMixBoxes, cutmix, cutmix_boxes
 from warpseg.kernels.views.cutmix_triton import cutmix_backward_op, cutmix_op
@@ -76,6 +76,28 @@ def test_gradient_goes_where_the_values_came_from(path, preset, stride):
     expected.index_add_(0, boxes.partner, torch.where(taken, given, 0))
     assert map.grad is not None
     torch.testing.assert_close(map.grad.double().cpu(), expected)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gradient_adds_in_float32(path, dtype):
+    """Image 1 is taken in part, image 2 whole: what was kept and what was taken add up."""
+    boxes = CutMixBoxes.of(
+        torch.tensor([[[0, 0, 8, 4]], [[0, 0, 8, 8]], [[0, 0, 0, 0]]]),
+        torch.tensor([1, 2, 0]),
+        (8, 8),
+    )
+    map = draw(3, 4, 8, 8, dtype=dtype).requires_grad_()
+    upstream = draw(3, 4, 8, 8, seed=2, dtype=dtype)
+    with running(path):
+        cutmix(map, boxes.to(DEVICES[0])).backward(upstream)
+    taken = boxes.mask(1)[:, None]
+    given = upstream.double().cpu()
+    expected = torch.where(taken, 0, given)
+    expected.index_add_(0, boxes.partner, torch.where(taken, given, 0))
+    assert map.grad is not None
+    assert map.grad.dtype == dtype
+    assert_close(map.grad, expected)
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -43,22 +43,22 @@ def test_strides_and_sizes(name):
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in DOZEN]
 )
-def test_one_step_trains_every_parameter(name):
+def test_two_steps_train_every_parameter(name):
     torch.manual_seed(0)
     network = build_network(f"swiftnet-timm:{name}", 5)
     image = torch.randn(2, 3, 65, 97).to(memory_format=torch.channels_last)
     mask = torch.randint(5, (2, 17, 25))
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
-    loss = F.cross_entropy(network(image), mask)
-    loss.backward()
-    for key, parameter in network.named_parameters():
-        assert parameter.grad is not None, key
-        assert parameter.grad.isfinite().all(), key
-    before = [parameter.detach().clone() for parameter in network.parameters()]
-    optimizer.step()
-    moved = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     # Residual branches whose last norm starts at zero begin to learn a step later.
-    assert sum(moved) > 0.6 * len(moved)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(network(image), mask).backward()
+        for key, parameter in network.named_parameters():
+            assert parameter.grad is not None, key
+            assert parameter.grad.isfinite().all(), key
+        optimizer.step()
+    silent = [key for key, value in network.named_parameters() if not value.grad.any()]
+    assert not silent
 
 
 @pytest.mark.parametrize("name", QUICK)
