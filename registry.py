@@ -127,8 +127,8 @@ class Registry(MutableMapping[str, Value]):
         try:
             if self._modules:
                 package = importlib.import_module(self._modules)
-                for module in pkgutil.iter_modules(package.__path__):
-                    importlib.import_module(f"{self._modules}.{module.name}")
+                for module in pkgutil.walk_packages(package.__path__, f"{self._modules}."):
+                    importlib.import_module(module.name)
             from .plugins import load_installed
 
             load_installed()

@@ -14,15 +14,15 @@ from ..outside.files import LeftOut, walk
 from ..registry import SOURCES, loader_arguments
 from ..source import Source
 from .ade20k import INFORMATION
-from .cvat import find_cvat
-from .huggingface import find_huggingface
-from .label_studio import find_label_studio
-from .labelmap import find_labelmap
-from .labelme import find_labelme
-from .mmseg import find_mmseg
-from .roboflow import find_roboflow
-from .supervisely import find_supervisely
-from .ultralytics import find_ultralytics
+from .tools.cvat import find_cvat
+from .tools.huggingface import find_huggingface
+from .tools.label_studio import find_label_studio
+from .tools.labelmap import find_labelmap
+from .tools.labelme import find_labelme
+from .tools.mmseg import find_mmseg
+from .tools.roboflow import find_roboflow
+from .tools.supervisely import find_supervisely
+from .tools.ultralytics import find_ultralytics
 
 PLAIN = """\
     ROOT/

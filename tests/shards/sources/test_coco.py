@@ -12,7 +12,7 @@ from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.labeling.runs import encode_runs
-from warpseg.shards.sources.coco import CocoSettings, load_coco
+from warpseg.shards.sources.tools.coco import CocoSettings, load_coco
 
 SIZE = (20, 30)
 CATEGORIES = [{"id": 7, "name": "car"}, {"id": 3, "name": "road"}, {"id": 9, "name": "sign"}]

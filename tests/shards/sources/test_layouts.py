@@ -17,9 +17,9 @@ from warpseg.shards.labeling.drawn import HeldOut
 from warpseg.shards.labeling.mask_files import MaskFileSettings
 from warpseg.shards.source import Source
 from warpseg.shards.sources.auto import AutoSettings, load_auto, recognise
-from warpseg.shards.sources.huggingface import load_huggingface
-from warpseg.shards.sources.mmseg import load_mmseg
-from warpseg.shards.sources.roboflow import load_roboflow
+from warpseg.shards.sources.tools.huggingface import load_huggingface
+from warpseg.shards.sources.tools.mmseg import load_mmseg
+from warpseg.shards.sources.tools.roboflow import load_roboflow
 
 SIZE = (12, 16)
 IDS = (np.arange(SIZE[0] * SIZE[1]).reshape(SIZE) // 5 % 4).astype(np.uint8)

@@ -18,11 +18,11 @@ from warpseg.shards.labeling.drawn import DrawnSettings
 from warpseg.shards.labeling.regions import bitmap_of
 from warpseg.shards.labeling.runs import encode_runs
 from warpseg.shards.source import Source
-from warpseg.shards.sources.cvat import CvatSettings, load_cvat
-from warpseg.shards.sources.label_studio import load_label_studio
-from warpseg.shards.sources.labelme import load_labelme
-from warpseg.shards.sources.supervisely import load_supervisely
-from warpseg.shards.sources.ultralytics import load_ultralytics
+from warpseg.shards.sources.tools.cvat import CvatSettings, load_cvat
+from warpseg.shards.sources.tools.label_studio import load_label_studio
+from warpseg.shards.sources.tools.labelme import load_labelme
+from warpseg.shards.sources.tools.supervisely import load_supervisely
+from warpseg.shards.sources.tools.ultralytics import load_ultralytics
 
 SIZE = (20, 40)
 SETTINGS = DrawnSettings()

@@ -9,7 +9,7 @@ from PIL import Image
 from warpseg.pipelines.settings import NORMALIZATIONS
 from warpseg.shards.masks import default_palette
 from warpseg.shards.sources.cityscapes import CLASSES
-from warpseg.shards.sources.coco import CocoSettings, load_coco
+from warpseg.shards.sources.tools.coco import CocoSettings, load_coco
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring.predict import predict_images
 from warpseg.trainers.scoring.settings import PredictSettings

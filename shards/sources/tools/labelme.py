@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from ..labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
-from ..labeling.fill import box, ellipse
-from ..labeling.finding import Images, head_of, part_of
-from ..labeling.regions import Bitmap, Drawing, Part, Polygon, Region, ring
-from ..outside.files import LeftOut, walk
-from ..outside.text import Wrong, anything, checked, fields, list_of, number, read_json, text
-from ..registry import SOURCES
+from ...labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
+from ...labeling.fill import box, ellipse
+from ...labeling.finding import Images, head_of, part_of
+from ...labeling.regions import Bitmap, Drawing, Part, Polygon, Region, ring
+from ...outside.files import LeftOut, walk
+from ...outside.text import Wrong, anything, checked, fields, list_of, number, read_json, text
+from ...registry import SOURCES
 
 _ADVICE = "save it from LabelMe again"
 _SHAPE = fields({"label": text, "points": ring}, {"shape_type": anything}, open=True)

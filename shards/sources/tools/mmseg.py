@@ -7,13 +7,13 @@ ROOT/classes.txt                 one class a line, or --names
 
 from pathlib import Path
 
-from ..labeling.drawn import held_out
-from ..labeling.finding import PARTS
-from ..labeling.mask_files import CLASS_FILES, MaskFileSettings, classes_of, paired
-from ..outside.files import walk_images
-from ..palette import palette_of
-from ..registry import SOURCES
-from ..source import Entry, Source, unread
+from ...labeling.drawn import held_out
+from ...labeling.finding import PARTS
+from ...labeling.mask_files import CLASS_FILES, MaskFileSettings, classes_of, paired
+from ...outside.files import walk_images
+from ...palette import palette_of
+from ...registry import SOURCES
+from ...source import Entry, Source, unread
 
 LAYOUTS = (("img_dir", "ann_dir"), ("images", "annotations"), ("images", "masks"))
 """Folders of images and of masks, each with a folder for a part."""

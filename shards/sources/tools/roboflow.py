@@ -6,16 +6,16 @@ ROOT/train/a.jpg       ROOT/train/a_mask.png      ROOT/train/_classes.csv: Pixel
 import csv
 from pathlib import Path
 
-from ... import IGNORE
-from ...plain import shown
-from ..labeling.drawn import HeldOut, held_out
-from ..labeling.finding import PARTS
-from ..masks import MaskValues
-from ..outside.files import LeftOut, walk_images
-from ..outside.text import read_text
-from ..palette import palette_of
-from ..registry import SOURCES
-from ..source import Entry, Source
+from .... import IGNORE
+from ....plain import shown
+from ...labeling.drawn import HeldOut, held_out
+from ...labeling.finding import PARTS
+from ...masks import MaskValues
+from ...outside.files import LeftOut, walk_images
+from ...outside.text import read_text
+from ...palette import palette_of
+from ...registry import SOURCES
+from ...source import Entry, Source
 
 _MASK = "_mask.png"
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
-from ..labeling.fill import box
-from ..labeling.finding import PARTS, Images, part_of
-from ..labeling.regions import Bitmap, Drawing, Part, Polygon, Region, ring
-from ..outside.files import LeftOut, walk
-from ..outside.text import (
+from ...labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
+from ...labeling.fill import box
+from ...labeling.finding import PARTS, Images, part_of
+from ...labeling.regions import Bitmap, Drawing, Part, Polygon, Region, ring
+from ...outside.files import LeftOut, walk
+from ...outside.text import (
     Wrong,
     anything,
     checked,
@@ -25,7 +25,7 @@ from ..outside.text import (
     read_json,
     text,
 )
-from ..registry import SOURCES
+from ...registry import SOURCES
 
 _ADVICE = "export it from Supervisely again"
 _SIDE = number(1, 1 << 20)

@@ -12,13 +12,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
-from ...plain import shown
-from ..labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
-from ..labeling.fill import box, ellipse, turned
-from ..labeling.finding import Images, head_of, part_of
-from ..labeling.regions import Drawing, Part, Polygon, Region, Runs, real, ring
-from ..outside.files import LeftOut, walk
-from ..outside.text import (
+from ....plain import shown
+from ...labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
+from ...labeling.fill import box, ellipse, turned
+from ...labeling.finding import Images, head_of, part_of
+from ...labeling.regions import Drawing, Part, Polygon, Region, Runs, real, ring
+from ...outside.files import LeftOut, walk
+from ...outside.text import (
     Wrong,
     anything,
     checked,
@@ -28,7 +28,7 @@ from ..outside.text import (
     plain_object,
     read_json,
 )
-from ..registry import SOURCES
+from ...registry import SOURCES
 
 _ADVICE = "export it from Label Studio again as JSON"
 _SIDE = number(1, 1 << 20)

@@ -13,16 +13,16 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ...plain import shown
-from ..labeling.documents import read_xml
-from ..labeling.drawn import DrawnSettings, Subsets, drawn_source
-from ..labeling.fill import box, ellipse, turned
-from ..labeling.finding import Images, head_of, part_of, subset_named
-from ..labeling.regions import Drawing, Part, Polygon, Region, Runs, flat_ring, real
-from ..outside.files import LeftOut, walk
-from ..outside.text import Wrong
-from ..registry import SOURCES
-from ..source import Source
+from ....plain import shown
+from ...labeling.documents import read_xml
+from ...labeling.drawn import DrawnSettings, Subsets, drawn_source
+from ...labeling.fill import box, ellipse, turned
+from ...labeling.finding import Images, head_of, part_of, subset_named
+from ...labeling.regions import Drawing, Part, Polygon, Region, Runs, flat_ring, real
+from ...outside.files import LeftOut, walk
+from ...outside.text import Wrong
+from ...registry import SOURCES
+from ...source import Source
 from .labelmap import LabelmapSettings, find_labelmap, load_labelmap
 
 _ADVICE = "export it from CVAT again as CVAT for images 1.1"

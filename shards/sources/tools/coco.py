@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ... import IGNORE
-from ..images import open_image
-from ..labeling.coco_files import (
+from .... import IGNORE
+from ...images import open_image
+from ...labeling.coco_files import (
     ADVICE,
     BESIDE,
     CONTENT,
@@ -28,13 +28,13 @@ from ..labeling.coco_files import (
     region_of,
     segments_of,
 )
-from ..labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
-from ..labeling.finding import Images, clean, part_of, subset_named
-from ..labeling.regions import Drawing, Region
-from ..outside.files import LeftOut, read_file
-from ..outside.text import Wrong, checked, read_json
-from ..registry import SOURCES
-from ..source import Entry
+from ...labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
+from ...labeling.finding import Images, clean, part_of, subset_named
+from ...labeling.regions import Drawing, Region
+from ...outside.files import LeftOut, read_file
+from ...outside.text import Wrong, checked, read_json
+from ...registry import SOURCES
+from ...source import Entry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,15 +9,15 @@ ROOT/ImageSets/Segmentation/train.txt  names of a part; default.txt is train
 from dataclasses import dataclass
 from pathlib import Path
 
-from ... import IGNORE
-from ...plain import shown
-from ..labeling.drawn import IGNORED, HeldOut, held_out
-from ..labeling.finding import subset_named
-from ..masks import MaskValues
-from ..outside.files import normal, walk_images
-from ..outside.text import read_text
-from ..registry import SOURCES
-from ..source import Entry, Source, unread
+from .... import IGNORE
+from ....plain import shown
+from ...labeling.drawn import IGNORED, HeldOut, held_out
+from ...labeling.finding import subset_named
+from ...masks import MaskValues
+from ...outside.files import normal, walk_images
+from ...outside.text import read_text
+from ...registry import SOURCES
+from ...source import Entry, Source, unread
 
 _IMAGES, _MASKS, _LISTS = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
 _ALL = ("trainval", "default", "all")

@@ -1,0 +1,1 @@
+"""What labelling tools export: one file per tool or layout."""
