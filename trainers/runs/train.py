@@ -164,9 +164,6 @@ class Run:
             name: size * runtime.world_size * settings.accumulate
             for name, size in batch_sizes.items()
         }
-        log.info(batch_words(settings, batch_sizes, runtime.world_size))
-        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
-            log.info(advice)
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
         self.engine = Engine(
@@ -186,6 +183,9 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
+        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
+            log.info(advice)
         self.warned: set[str] = set()
 
     def _let_go(self) -> None:

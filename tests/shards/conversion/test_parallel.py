@@ -11,10 +11,14 @@ import pytest
 from warpseg.shards.conversion.parallel import mapped
 
 
+KILLING = 90
+"""Never beside what fails: a death takes with it the answers of other workers that are on their way."""
+
+
 def scaled(factor: int, value: int) -> int:
     if value == 13:
         raise ValueError("13 is not welcome")
-    if value == 14:
+    if value == KILLING:
         os.kill(os.getpid(), signal.SIGKILL)
     return factor * value
 
@@ -32,7 +36,7 @@ def test_order_and_failure(workers: int) -> None:
 def test_killed_worker() -> None:
     with (
         pytest.raises(RuntimeError, match="killed, probably for want of memory"),
-        mapped(scaled, 2, range(14, 40), workers=2, chunk=1) as results,
+        mapped(scaled, 2, range(KILLING, KILLING + 26), workers=2, chunk=1) as results,
     ):
         list(results)
 
