@@ -26,15 +26,15 @@ from ..engine.checkpoint import (
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.journal import FILE as METRICS
 from ..engine.journal import Journal, start_logging
-from ..engine.locking import alone
 from ..engine.loggers import open_loggers
+from ..engine.processes.locking import alone
+from ..engine.processes.ranks import announce, explain, own_log
+from ..engine.processes.stopping import Stop, Stopped, never, terminating
 from ..engine.profiling import StepProfiler
-from ..engine.ranks import announce, explain, own_log
 from ..engine.runtime import Runtime, close_runtime, open_runtime
 from ..engine.settings import RunSettings
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
-from ..engine.stopping import Stop, Stopped, never, terminating
 from ..engine.streams import next_batches, open_streams
 from ..methods.registry import build_method
 from ..scoring.evaluate import Score

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from warpseg.shards.conversion.parallel import mapped
 
-
 KILLING = 90
-"""Never beside what fails: a death takes with it the answers of other workers that are on their way."""
+"""Far from what fails: a death takes with it the answers of others that are on their way."""
 
 
 def scaled(factor: int, value: int) -> int:
