@@ -35,7 +35,7 @@ lint: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dali,tensorboard,test,dev]"
+	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dali,tensorboard,pretrained,test,dev]"
 	touch $(INSTALLED)
 
 clean:

@@ -2,6 +2,7 @@
 
 from .ema import ema_update, ema_update_reference
 from .labels.confusion import confusion, confusion_reference
+from .labels.ohem import hard_pixels, target_prob, target_prob_reference
 from .labels.pseudo_label import (
     PseudoLabel,
     class_thresholds,
@@ -23,6 +24,7 @@ from .losses.reweight import reweight, reweight_reference
 from .losses.self_correction import self_correction, self_correction_reference
 from .nearest import at_centres
 from .upsample import stride_of, upsample
+from .views.classmix import ClassMasks, Mixing, class_masks, mix
 from .views.cutmix import CutMixBoxes, cutmix, cutmix_boxes, cutmix_reference
 from .views.photometric import Photometric, photometric, sample_photometric
 from .views.random_crop import random_crop, random_crop_reference
@@ -34,15 +36,18 @@ from .views.warp import inverse_splat, inverse_splat_reference, warp, warp_refer
 __all__ = [
     "TPS",
     "Cases",
+    "ClassMasks",
     "ClassStatistics",
     "CropPlan",
     "Crops",
     "CutMixBoxes",
+    "Mixing",
     "Photometric",
     "PseudoLabel",
     "ResidentImages",
     "StrongView",
     "at_centres",
+    "class_masks",
     "class_thresholds",
     "confusion",
     "confusion_reference",
@@ -61,8 +66,10 @@ __all__ = [
     "ema_update_reference",
     "feature_shift",
     "feature_shift_reference",
+    "hard_pixels",
     "inverse_splat",
     "inverse_splat_reference",
+    "mix",
     "normalize",
     "photometric",
     "pseudo_label",
@@ -83,6 +90,8 @@ __all__ = [
     "stride_of",
     "strong_view",
     "strong_view_reference",
+    "target_prob",
+    "target_prob_reference",
     "tps_displacement",
     "upsample",
     "valid_mask",

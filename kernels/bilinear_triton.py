@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from .math_triton import LOG2_E
+from .rows import widen
 
 # Lanes must go along the cells, so that each holds all classes of its own. The compiler orders them
 # by the contiguity of pointers, and the columns that the cells read have none: this breaks the tie.
@@ -46,10 +47,10 @@ def row_ends(ptr, i, j, down, cls, h, w, C: tl.constexpr, STEP: tl.constexpr):
     real = cls < C
     up = (1.0 - down) * LOG2_E
     down = down * LOG2_E
-    left = tl.load(upper + at_left, real, other=ABSENT).to(tl.float32) * up
-    left += tl.load(lower + at_left, real, other=ABSENT).to(tl.float32) * down
-    right = tl.load(upper + at_right, real, other=ABSENT).to(tl.float32) * up
-    right += tl.load(lower + at_right, real, other=ABSENT).to(tl.float32) * down
+    left = widen(tl.load(upper + at_left, real, other=ABSENT)) * up
+    left += widen(tl.load(lower + at_left, real, other=ABSENT)) * down
+    right = widen(tl.load(upper + at_right, real, other=ABSENT)) * up
+    right += widen(tl.load(lower + at_right, real, other=ABSENT)) * down
     return left, right - left
 
 
@@ -77,53 +78,50 @@ def _two_pixels(p, n, inverse):
 
 
 @triton.jit
-def warped_probabilities(
-    ptr, lse_ptr, x, y, live, cls, h, w, W, inverse, C: tl.constexpr, STEP: tl.constexpr
-):
-    """Blend the distributions of the four pixels around (x, y): (classes, cells), 0 if not live.
+def phase_of(p, inverse, stride):
+    """Return the cell of pixel p (a whole number in float32) of one axis, and its step in it."""
+    moved = p + (stride + 1) // 2
+    cell = tl.floor((moved + 0.5) * inverse)
+    return cell.to(tl.int32), (moved - cell * stride).to(tl.int32)
 
-    ptr: the teacher's rows of this image; lse_ptr: its log-sum-exp (H, W), base 2.
+
+@triton.jit
+def warped_probabilities(
+    map_ptr, x, y, cls, H, W, stride, inverse, C: tl.constexpr, STEP: tl.constexpr
+):
+    """Blend the distributions of the four pixels around (x, y) in the map: (classes, cells).
+
+    map_ptr: the teacher's probabilities of this image, (H, stride, C, STEP): the pixels of a row by
+    their step in the cell, then by cell, so that the cells' neighbouring lanes read together.
     """
     x0 = tl.floor(x)
     y0 = tl.floor(y)
     wx = x - x0
     wy = y - y0
-    a0, a1, a2, u0, u1, v0, v1, v2 = _two_pixels(x0, w, inverse)
-    b0, b1, b2, p0, p1, q0, q1, q2 = _two_pixels(y0, h, inverse)
-    # A neighbour without weight may lie outside of the image: an infinite log-sum-exp silences it.
-    right = live & (wx > 0)
-    below = live & (wy > 0)
-    lse_ptr += y0.to(tl.int64) * W + x0.to(tl.int64)
-    # Whether a class is real is known to the compiler, which drops what belongs to the others.
-    real = cls < C
-    zero = tl.zeros_like(cls).to(tl.float32)
-    z00 = zero - tl.load(lse_ptr, live, other=1e30)[None, :]
-    z01 = zero - tl.load(lse_ptr + 1, right, other=1e30)[None, :]
-    z10 = zero - tl.load(lse_ptr + W, below, other=1e30)[None, :]
-    z11 = zero - tl.load(lse_ptr + W + 1, right & below, other=1e30)[None, :]
-    for r in tl.static_range(3):
-        row = b0 if r == 0 else (b1 if r == 1 else b2)
-        up = p0 if r == 0 else p1
-        down = q0 if r == 0 else (q1 if r == 1 else q2)
-        line = row * (C * STEP)
-        at0 = tl.max_contiguous(line + a0, HINT)[None, :]
-        at1 = tl.max_contiguous(line + a1, HINT)[None, :]
-        at2 = tl.max_contiguous(line + a2, HINT)[None, :]
-        t0 = tl.load(ptr + at0 + cls * STEP, real, other=ABSENT).to(tl.float32)
-        t1 = tl.load(ptr + at1 + cls * STEP, real, other=ABSENT).to(tl.float32)
-        t2 = tl.load(ptr + at2 + cls * STEP, real, other=ABSENT).to(tl.float32)
-        here = t0 * u0[None, :] + t1 * u1[None, :]
-        beside = t0 * v0[None, :] + t1 * v1[None, :] + t2 * v2[None, :]
-        if r < 2:
-            z00 += here * (up * LOG2_E)[None, :]
-            z01 += beside * (up * LOG2_E)[None, :]
-        z10 += here * (down * LOG2_E)[None, :]
-        z11 += beside * (down * LOG2_E)[None, :]
-    p = tl.exp2(z00) * ((1.0 - wx) * (1.0 - wy))[None, :]
-    p += tl.exp2(z01) * (wx * (1.0 - wy))[None, :]
-    p += tl.exp2(z10) * ((1.0 - wx) * wy)[None, :]
-    p += tl.exp2(z11) * (wx * wy)[None, :]
-    return tl.where(cls < C, p, 0.0)
+    # A neighbour without weight may lie outside of the map: the pixel itself stands for it. A mask
+    # of lanes would make Triton before 3.9 exchange them between threads.
+    cell, step = phase_of(x0, inverse, stride)
+    after, next_step = phase_of(tl.minimum(x0 + 1.0, W - 1.0), inverse, stride)
+    row: tl.constexpr = C * STEP
+    line = y0.to(tl.int32) * stride
+    next_line = tl.minimum(y0 + 1.0, H - 1.0).to(tl.int32) * stride
+    # The hints stand where the sums are made: on what a function is given they are lost.
+    at = tl.max_contiguous((line + step) * row + cell, HINT)[None, :]
+    p = _tap(map_ptr, at, cls, C, STEP, (1.0 - wx) * (1.0 - wy))
+    at = tl.max_contiguous((line + next_step) * row + after, HINT)[None, :]
+    p += _tap(map_ptr, at, cls, C, STEP, wx * (1.0 - wy))
+    at = tl.max_contiguous((next_line + step) * row + cell, HINT)[None, :]
+    p += _tap(map_ptr, at, cls, C, STEP, (1.0 - wx) * wy)
+    at = tl.max_contiguous((next_line + next_step) * row + after, HINT)[None, :]
+    p += _tap(map_ptr, at, cls, C, STEP, wx * wy)
+    return p
+
+
+@triton.jit
+def _tap(map_ptr, at, cls, C: tl.constexpr, STEP: tl.constexpr, weight):
+    """Read all classes of one pixel per lane, times its weight."""
+    value = tl.load(map_ptr + at + cls * STEP, cls < C, other=0.0)
+    return value.to(tl.float32) * weight[None, :]
 
 
 @triton.jit
@@ -149,8 +147,8 @@ def warped_logits(ptr, x, y, cls, h, w, inverse, C: tl.constexpr, STEP: tl.const
         at0 = tl.max_contiguous(line + a0, HINT)[None, :]
         at1 = tl.max_contiguous(line + a1, HINT)[None, :]
         at2 = tl.max_contiguous(line + a2, HINT)[None, :]
-        across = tl.load(ptr + at0 + cls * STEP, real, other=ABSENT).to(tl.float32) * m0[None, :]
-        across += tl.load(ptr + at1 + cls * STEP, real, other=ABSENT).to(tl.float32) * m1[None, :]
-        across += tl.load(ptr + at2 + cls * STEP, real, other=ABSENT).to(tl.float32) * m2[None, :]
+        across = widen(tl.load(ptr + at0 + cls * STEP, real, other=ABSENT)) * m0[None, :]
+        across += widen(tl.load(ptr + at1 + cls * STEP, real, other=ABSENT)) * m1[None, :]
+        across += widen(tl.load(ptr + at2 + cls * STEP, real, other=ABSENT)) * m2[None, :]
         z += across * (share * LOG2_E)[None, :]
     return z

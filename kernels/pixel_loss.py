@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import IGNORE
-from .upsample import stride_of, upsample
+from .upsample import LOWEST, stride_of, upsample_logits
 
 MAX_CLASSES = 256
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -69,17 +69,33 @@ def check_targets(logits: Tensor, target: Tensor, *maps: Tensor) -> int:
 def pixel_terms(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> PixelTerms:
     """Upsample stride-s logits and look the targets up: how every reference begins.
 
-    Half precision is raised to float32 first. A target that is neither a class nor `ignore` gives
-    NaN, as the kernels do: an error there would need a host sync.
+    Half precision is raised to float32 first. A target that is neither a class nor `ignore` raises
+    ValueError on the CPU; elsewhere it gives NaN, as the kernels do: an error there would need a
+    host sync.
     """
     full = logits if logits.dtype == torch.float64 else logits.float()
-    log_prob = upsample(full, (target.shape[1], target.shape[2])).log_softmax(1)
-    kept = target != ignore
-    safe = torch.where(kept, target.long(), 0)
+    log_prob = upsample_logits(full, (target.shape[1], target.shape[2])).log_softmax(1)
+    # A narrow type would wrap the value to ignore.
+    wide = target.long()
+    kept = wide != ignore
+    safe = torch.where(kept, wide, 0)
     known = (safe >= 0) & (safe < logits.shape[1])
+    if safe.device.type == "cpu" and type(safe) is Tensor and not torch.compiler.is_compiling():
+        _check_known(safe, known, logits.shape[1], ignore)
     index = safe.clamp(0, logits.shape[1] - 1)
     picked = log_prob.gather(1, index[:, None])[:, 0]
+    picked = torch.where(picked < LOWEST, -torch.inf, picked)
     return PixelTerms(log_prob, index, kept, torch.where(known, picked, torch.nan))
+
+
+def _check_known(target: Tensor, known: Tensor, classes: int, ignore: int) -> None:
+    if not bool(known.all()):
+        strange = target[~known]
+        raise ValueError(
+            f"the target holds {int(strange[0])} at {len(strange)} pixels, which is neither one of "
+            f"the {classes} classes, 0 to {classes - 1}, nor {ignore} (ignored): check the masks "
+            "and the number of classes"
+        )
 
 
 def totals(loss: Tensor, kept: Tensor, *counts: Tensor) -> Totals:

@@ -9,6 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PREFERRED_STRIDES = (1, 2, 4, 8, 16, 32)
+MASKED = -1e38
+"""What stands for -inf: no softmax can tell it from that, and it is finite times log2(e) still."""
+LOWEST = -1e30
+"""What lies below has a part of MASKED in it."""
 
 
 def stride_of(logits: Tensor, size: tuple[int, int]) -> int:
@@ -43,3 +47,11 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     if stride > 1:
         logits = F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
     return logits[..., : size[0], : size[1]]
+
+
+def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsample float32 or float64 logits, with MASKED for -inf, the logit of a masked class.
+
+    Interpolation multiplies by 0 at the border, which makes NaN of an infinity.
+    """
+    return upsample(logits.clamp_min(MASKED), size)

@@ -1,6 +1,6 @@
 """What networks cost: parameters, FLOPs and activation memory, computed from shapes alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,28 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .build import NETWORKS, build_network
-from .network import count_parameters
+from .network import count_parameters, trait
+from .weights.licences import said_of
 
 VARIANTS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     *((name, {}) for name in NETWORKS),
     ("deeplabv3plus-rn50", {"head": "mkd"}),
     ("deeplabv3plus-rn101", {"head": "mkd"}),
     ("deeplabv3plus-rn101", {"head": "gta"}),
+    ("swiftnet-lite0", {}),
+    *((f"dpt-dinov2-{size}14", {}) for size in "sbl"),
+    *((f"dpt-dinov3-{size}", {}) for size in ("s16", "s16plus", "b16", "l16")),
+    ("light-dinov2-s14", {}),
+    ("linear-dinov2-s14", {}),
+    ("swiftnet-dinov3-convnext-tiny", {}),
+    ("swiftnet-timm:resnet50", {}),
+    ("deeplabv3plus-timm:regnety_016", {}),
 )
-"""Rows of the table: names with their defaults, then the papers' heads."""
+"""Rows of the table: the papers' networks with their defaults and heads, then some of the many
+HEAD-ENCODER."""
+
+SOURCE = ("licence of the weights", "weights")
+"""Headings of the columns that are words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +43,10 @@ class Cost:
     """Of one forward pass of one image; a multiply-add counts as two."""
     activations: int
     """Bytes that one image's forward pass keeps for its backward pass, parameters excluded."""
+    licence: str = ""
+    """Of the encoder's published weights."""
+    weights: str = ""
+    """Where those are."""
 
 
 def measure(
@@ -52,6 +69,8 @@ def measure(
         output_stride=network.output_stride,
         flops=counter.get_total_flops() // 2,
         activations=activations // 2,
+        licence=trait(network.backbone, "licence"),
+        weights=trait(network.backbone, "weight_file"),
     )
 
 
@@ -73,12 +92,16 @@ def _saved_bytes(network: nn.Module, image: torch.Tensor) -> int:
 
 
 def cost_table(
-    size: tuple[int, int] | None, num_classes: int, dtype: torch.dtype
+    size: tuple[int, int] | None,
+    num_classes: int,
+    dtype: torch.dtype,
+    names: Sequence[str] = (),
 ) -> list[tuple[str, ...]]:
-    """Return the rows of `warpseg models`, headings first; size as there."""
-    head = ("network", "image", "parameters", "stride", "GFLOPs", "activations MiB")
+    """Return the rows of `warpseg models`, headings first; size and names as there."""
+    head = ("network", "image", "parameters", "stride", "GFLOPs", "activations MiB", *SOURCE)
     rows: list[tuple[str, ...]] = [head]
-    for name, options in VARIANTS:
+    chosen = [(name, {}) for name in names] or VARIANTS
+    for name, options in chosen:
         image = size or ((32, 32) if name.startswith("wrn") else (512, 512))
         cost = measure(name, num_classes, image, dtype, options)
         rows.append(
@@ -89,6 +112,8 @@ def cost_table(
                 str(cost.output_stride),
                 f"{cost.flops / 1e9:.1f}",
                 f"{cost.activations / 2**20:.1f}",
+                said_of(cost.licence),
+                cost.weights or "-",
             )
         )
     return rows

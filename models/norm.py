@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .low_rank import merge_low_rank
 from .network import SegmentationNetwork
 
 POLICIES = {"batch": (True, True), "batch_frozen": (True, False), "running": (False, True)}
@@ -91,7 +92,8 @@ def batch_norm_policy(network: nn.Module, policy: str) -> Iterator[nn.Module]:
     if policy not in POLICIES:
         raise ValueError(f"batch-norm policy must be one of {', '.join(POLICIES)}; got {policy!r}")
     training, tracking = POLICIES[policy]
-    norms = find(network, _BatchNorm)
+    # Those of a frozen part keep to their running statistics.
+    norms = [norm for norm in find(network, _BatchNorm) if not getattr(norm, "frozen", False)]
     if not training and any(norm.running_mean is None for norm in norms):
         raise ValueError(
             "policy 'running' needs running statistics; build batch norms with "
@@ -221,10 +223,11 @@ def plain_name(name: str) -> str:
 
 
 def plain_state_dict(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state of the plain network inside a DSBN network's: the main branch only."""
+    """Return the state of the plain network inside an adapted one: of DSBN the main branch only,
+    of low-rank adaptation the sum."""
     return {
         plain_name(name): value
-        for name, value in state.items()
+        for name, value in merge_low_rank(state).items()
         if not re.search(r"(^|\.)aux\.[^.]+$", name)
     }
 

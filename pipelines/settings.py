@@ -191,13 +191,22 @@ class StrongSettings:
         return self.view in ("phtps", "tps")
 
 
+Look = Literal["network", "given", "imagenet", "cityscapes", "caffe", "cifar10", "half", "none"]
+"""Whose statistics normalise the input: the network's, those given, or those of a name."""
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 @dataclass(frozen=True, kw_only=True)
 class NormalizationSettings:
     """Mean and standard deviation of the input, RGB in [0, 1]."""
 
-    mean: Triple = (0.485, 0.456, 0.406)
+    name: Look = "network"
+    """network: those that the network's weights were trained with; a name, such as caffe, or a mean
+    and a standard deviation overrule them."""
+    mean: Triple = _IMAGENET[0]
     """Mean of red, green and blue."""
-    std: Triple = (0.229, 0.224, 0.225)
+    std: Triple = _IMAGENET[1]
     """Standard deviation of red, green and blue."""
 
     def __post_init__(self) -> None:
@@ -205,24 +214,40 @@ class NormalizationSettings:
             raise ValueError(f"mean must be RGB in [0, 1]; got {self.mean}")
         if not all(value > 0 for value in self.std):
             raise ValueError(f"std must be above 0; got {self.std}")
+        given = (self.mean, self.std) != _IMAGENET
+        if self.name in _NAMED and not given:
+            for field, value in zip(("mean", "std"), _NAMED[self.name], strict=True):
+                object.__setattr__(self, field, value)
+        elif self.name in _NAMED and (self.mean, self.std) != _NAMED[self.name]:
+            raise ValueError(
+                f"normalization {self.name} has a mean and a std of its own; leave out mean "
+                f"{self.mean} and std {self.std}, or the name"
+            )
+        elif self.name == "network" and given:
+            object.__setattr__(self, "name", "given")
+
+    def same(self, other: "NormalizationSettings") -> bool:
+        """Tell whether two of them do the same to an image."""
+        return (self.mean, self.std) == (other.mean, other.std)
 
 
-NORMALIZATIONS: dict[str, NormalizationSettings] = {
-    "imagenet": NormalizationSettings(),
+_NAMED: dict[str, tuple[Triple, Triple]] = {
+    "imagenet": _IMAGENET,
     # One-way consistency: statistics of the Cityscapes training images.
-    "cityscapes": NormalizationSettings(
-        mean=(73.15 / 255, 82.90 / 255, 72.30 / 255), std=(47.67 / 255, 48.49 / 255, 47.73 / 255)
+    "cityscapes": (
+        (73.15 / 255, 82.90 / 255, 72.30 / 255),
+        (47.67 / 255, 48.49 / 255, 47.73 / 255),
     ),
     # Weights of Caffe (ImageNet's mean, levels from 0 to 255; models.weights turns BGR round).
-    "caffe": NormalizationSettings(
-        mean=(122.675 / 255, 116.669 / 255, 104.008 / 255), std=(1 / 255, 1 / 255, 1 / 255)
-    ),
+    "caffe": ((122.675 / 255, 116.669 / 255, 104.008 / 255), (1 / 255, 1 / 255, 1 / 255)),
     # DMT: statistics of CIFAR-10's training images.
-    "cifar10": NormalizationSettings(
-        mean=(0.49137, 0.48235, 0.44667), std=(0.24706, 0.24353, 0.26157)
-    ),
-    "half": NormalizationSettings(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-    "none": NormalizationSettings(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    "cifar10": ((0.49137, 0.48235, 0.44667), (0.24706, 0.24353, 0.26157)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+NORMALIZATIONS: dict[str, NormalizationSettings] = {
+    name: NormalizationSettings(name=name)  # pyright: ignore[reportArgumentType]
+    for name in _NAMED
 }
 """The normalisations that have a name."""
 

@@ -10,6 +10,7 @@ from ...trainers.methods.settings.supervised import SupervisedSettings
 from .plain_gta import PlainGta, is_plain_gta
 from .plain_mkd import PlainMkd, is_plain_mkd
 from .plain_step import PlainConsistency, PlainSupervised
+from .plain_unimatch import is_plain_weak_to_strong, plain_weak_to_strong
 
 
 def plain_step(
@@ -24,16 +25,19 @@ def plain_step(
         return PlainGta(settings, *options, **more)
     if isinstance(settings, MkdSettings):
         return PlainMkd(settings, *options, **more)
+    if is_plain_weak_to_strong(settings):
+        return plain_weak_to_strong(settings, *options, **more)
     return PlainSupervised(settings, *options, **more)
 
 
 def has_plain(settings: RunSettings) -> bool:
-    """Tell whether a recipe has a plain implementation: supervised training, GTA-Seg and
-    MKD as published, and of consistency the paper's own form: 1w-ct, pooled KL of warped
-    probabilities."""
+    """Tell whether a recipe has a plain implementation: supervised training, GTA-Seg, MKD,
+    FixMatch and UniMatch as published, and of consistency the paper's own form: 1w-ct, pooled KL of
+    warped probabilities."""
     if not isinstance(settings, ConsistencySettings):
         supervised = isinstance(settings, SupervisedSettings)
-        return supervised or is_plain_gta(settings) or is_plain_mkd(settings)
+        published = (is_plain_gta, is_plain_mkd, is_plain_weak_to_strong)
+        return supervised or any(tells(settings) for tells in published)
     return (
         settings.variant == "1w-ct"
         and not settings.cutmix

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...kernels import sample_photometric, sample_tps, strong_view_reference
-from ...pipelines.batches import LabeledBatch, PairedBatch
+from ...kernels import TPS, StrongView, sample_photometric, sample_tps, strong_view_reference
+from ...pipelines.batches import LabeledBatch, PairedBatch, SecondView
 from ...shards import Dataset
 from ...trainers.engine.settings import RunSettings
 from ...trainers.engine.streams import Batches, StreamSpec, open_subset
@@ -79,19 +79,12 @@ class PlainLoader:
         if spec.kind == "labeled":
             view = strong_view_reference(image, mean=look.mean, std=look.std)
             return LabeledBatch(image=view.strong, mask=mask, keys=keys)
-        strong = self.settings.strong_view()
-        changed = sample_photometric(count, strength=strong.photometric_strength)
-        tps = sample_tps(count, size, sigma=strong.tps_sigma, preset=strong.tps)
-        tps = tps.to(self.device, non_blocking=True) if strong.warped else None
         window = torch.tensor([[0, 0, *size]] * count, dtype=torch.int32)
-        views = strong_view_reference(
-            image,
-            photometric=changed.to(self.device, non_blocking=True) if strong.photometric else None,
-            tps=tps,
-            mean=look.mean,
-            std=look.std,
-            with_weak=True,
-        )
+        views, tps = self._view(image)
+        second = None
+        if spec.second_view:
+            more, warped = self._view(image)
+            second = SecondView(strong=more.strong, valid=more.valid, tps=warped)
         assert views.weak is not None
         return PairedBatch(
             weak=views.weak,
@@ -100,4 +93,22 @@ class PlainLoader:
             valid=views.valid,
             tps=tps,
             keys=keys,
+            second=second,
         )
+
+    def _view(self, image: Tensor) -> tuple[StrongView, TPS | None]:
+        """Perturb crops by the views that have a kernel; by none for the others."""
+        count, size = len(image), self.settings.geometry.crop_size
+        strong, look = self.settings.strong_view(), self.settings.normalization
+        changed = sample_photometric(count, strength=strong.photometric_strength)
+        tps = sample_tps(count, size, sigma=strong.tps_sigma, preset=strong.tps)
+        tps = tps.to(self.device, non_blocking=True) if strong.warped else None
+        views = strong_view_reference(
+            image,
+            photometric=changed.to(self.device, non_blocking=True) if strong.photometric else None,
+            tps=tps,
+            mean=look.mean,
+            std=look.std,
+            with_weak=True,
+        )
+        return views, tps

@@ -184,7 +184,10 @@ def _plain_batch(
     if isinstance(batch, LabeledBatch):
         return replace(batch, image=batch.image.to(dtype).contiguous())
     weak, strong = (image.to(dtype).contiguous() for image in (batch.weak, batch.strong))
-    return replace(batch, weak=weak, strong=strong)
+    second = batch.second
+    if second is not None:
+        second = replace(second, strong=second.strong.to(dtype).contiguous())
+    return replace(batch, weak=weak, strong=strong, second=second)
 
 
 def upsampled(logits: Tensor, size: Any) -> Tensor:

@@ -2,10 +2,12 @@
 
     warpseg bench kernels --compile
 
-compiles each kernel at the sizes of the recipes for sm_80, sm_90 and sm_100 and writes
-results/kernels-compiled.json and .md beside this file: registers, shared memory, spills, bytes
-moved per pixel against the floor, double precision. Each case carries a key of its sources, so that
-a test can tell, without compiling, that the committed report is of these kernels.
+compiles each kernel as the recipes launch it, for sm_80, sm_90 and sm_100, with the Triton that is
+installed, and writes results/kernels-compiled.json and .md beside this file: instructions of the
+innermost loop, registers, shared memory, barriers, spills, bytes moved per pixel against the floor,
+double precision, and an estimate of the time (`compiled_page.py`). What another Triton made of the
+same sources stays in the report. Each case carries a key of its sources, so that a test can tell,
+without compiling, that the committed report is of these kernels.
 """
 
 import ast
@@ -26,9 +28,11 @@ from typing import Any
 
 from ... import kernels
 from ...kernels.compile import ARCHITECTURES, CompileCase, CompileResult, compile_case
+from ..compiled_page import table
 
 REPORT = Path(__file__).parents[1] / "results" / "kernels-compiled.json"
 PACKAGE = (__package__ or "").partition(".")[0]
+BY_VERSION = ("HIDE", "BITS", "PASSES")
 
 
 def all_cases() -> list[CompileCase]:
@@ -53,11 +57,16 @@ def source_key(case: CompileCase) -> str:
     """Return a hash of all that decides about the machine code, but for the compiler.
 
     That is the code of the kernel and of every Triton function it reaches (without comments and
-    docstrings), the values of the globals it reads, its types, constants and warps.
+    docstrings), the values of the globals it reads, its types, constants, sizes and warps. What is
+    chosen by Triton's version (`BY_VERSION`) is not of the sources.
     """
     parts = [*sorted(_sources(case.kernel, case.constexprs.values()).items())]
-    constants = {name: getattr(v, "__name__", v) for name, v in case.constexprs.items()}
-    parts += [dict(case.signature), constants, case.num_warps, case.aligned]
+    constants = {
+        name: getattr(value, "__name__", value)
+        for name, value in case.constexprs.items()
+        if name not in BY_VERSION
+    }
+    parts += [dict(case.signature), constants, dict(case.sizes), case.num_warps]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -74,6 +83,8 @@ def _sources(kernel: Any, constants: Iterable[Any]) -> dict[str, str]:
         found[name] = _normal(inspect.getsource(function))
         for used in function.__code__.co_names:
             value = function.__globals__.get(used)
+            if used in BY_VERSION:
+                continue
             if _is_triton(value) and _own(value.fn.__module__):
                 left.append(value)
             elif isinstance(value, int | float | str) or type(value).__name__ == "constexpr":
@@ -134,78 +145,66 @@ def _compile_share(names: list[tuple[str, int]]) -> list[CompileResult]:
 
 
 def measure(jobs: int | None = None) -> dict[str, Any]:
-    """Compile everything and return the report."""
+    """Compile everything and return the report, with what other Tritons made of the same cases."""
     import triton
 
     cases = all_cases()
-    keys = {case.name: source_key(case) for case in cases}
     pairs = [(case.name, architecture) for case in cases for architecture in ARCHITECTURES]
     results = compile_apart(pairs, jobs or os.cpu_count() or 1)
-    return {
-        "triton": triton.__version__,
-        "cases": [
+    before = _earlier()
+    rows = []
+    for case in cases:
+        key = source_key(case)
+        compiled = (
+            {} if before.get(case.name, {}).get("key") != key else before[case.name]["compiled"]
+        )
+        compiled[triton.__version__] = {
+            str(result.architecture): {
+                name: value
+                for name, value in asdict(result).items()
+                if name not in ("name", "architecture", "num_warps")
+            }
+            for result in results
+            if result.name == case.name
+        }
+        rows.append(
             {
                 "name": case.name,
-                "key": keys[case.name],
+                "key": key,
                 "num_warps": case.num_warps,
                 "bytes_per_pixel": case.bytes_per_pixel,
                 "floor_bytes_per_pixel": case.floor_bytes_per_pixel,
-                "compiled": {
-                    str(result.architecture): {
-                        key: value
-                        for key, value in asdict(result).items()
-                        if key not in ("name", "architecture", "num_warps")
-                    }
-                    for result in results
-                    if result.name == case.name
-                },
+                "work": None if case.work is None else asdict(case.work),
+                "compiled": dict(sorted(compiled.items())),
             }
-            for case in cases
-        ],
-    }
+        )
+    versions = set.intersection(*(set(row["compiled"]) for row in rows))
+    for row in rows:
+        row["compiled"] = {name: row["compiled"][name] for name in sorted(versions)}
+    return {"triton": sorted(versions), "cases": rows}
+
+
+def _earlier() -> dict[str, Any]:
+    """Return the rows of the committed report by name."""
+    if not REPORT.is_file():
+        return {}
+    cases = json.loads(REPORT.read_text())["cases"]
+    return {row["name"]: row for row in cases if "work" in row}
 
 
 def failures(report: dict[str, Any]) -> list[str]:
     """Return one line for every kernel that spills registers or computes in double precision."""
     return [
-        f"{case['name']} on sm_{architecture}: {what}"
+        f"{case['name']} on sm_{architecture} by Triton {version}: {what}"
         for case in report["cases"]
-        for architecture, row in case["compiled"].items()
+        for version, compiled in case["compiled"].items()
+        for architecture, row in compiled.items()
         for what in (
             f"{row['stack_bytes']} bytes of stack" if row["stack_bytes"] else "",
             "double precision" if row["double_precision"] else "",
         )
         if what
     ]
-
-
-def table(report: dict[str, Any]) -> str:
-    """Return the report as a Markdown page."""
-    columns = [f"sm_{architecture}" for architecture in ARCHITECTURES]
-    lines = [
-        "# Compiled kernels",
-        "",
-        "Made by `warpseg bench kernels --compile` with Triton " + report["triton"] + ", no GPU.",
-        "Per architecture: registers per thread / shared memory in bytes / spilled bytes per "
-        "thread. Bytes per pixel of the full-resolution map: moved by the kernel, and the least "
-        "that the operation can move, by arithmetic. No kernel has double precision in its PTX "
-        "unless marked f64.",
-        "",
-        f"| kernel | warps | bytes | floor | {' | '.join(columns)} |",
-        f"|---|---|---|---|{'---|' * len(columns)}",
-    ]
-    for case in report["cases"]:
-        cells = []
-        for architecture in ARCHITECTURES:
-            row = case["compiled"][str(architecture)]
-            mark = " f64" if row["double_precision"] else ""
-            cells.append(f"{row['registers']} / {row['shared_bytes']} / {row['stack_bytes']}{mark}")
-        bytes_moved, floor = case["bytes_per_pixel"], case["floor_bytes_per_pixel"]
-        lines.append(
-            f"| {case['name']} | {case['num_warps']} | {bytes_moved:.2f} | {floor:.2f} | "
-            f"{' | '.join(cells)} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def write(report: dict[str, Any], path: Path = REPORT) -> None:

@@ -53,6 +53,8 @@ def losses(draw: Draw) -> Iterator[Case]:
             teacher,
             map_bytes=1 if options.get("valid") is not None else 0,
             logits=2,
+            # The op keeps the warped distribution in half precision.
+            tolerance=1e-2 if "tps" in options else None,
         )
 
 
@@ -76,8 +78,26 @@ def labels(draw: Draw) -> Iterator[Case]:
     )
 
 
+def hard_pixels(draw: Draw) -> Iterator[Case]:
+    """Yield the probabilities of true classes, the pass of OHEM that has a kernel of its own."""
+    logits, mask = draw.logits(), draw.labels()
+    yield Case(
+        op="target_prob",
+        size=draw.described(f"C{CLASSES} s{STRIDE} bf16"),
+        function=lambda z, y: ops.target_prob(z, y),
+        inputs=(logits, mask),
+        floor_bytes=draw.pixels * (2 * COARSE + 5),
+    )
+
+
 def _loss(
-    op: str, draw: Draw, function: Callable[..., Any], *maps: Any, map_bytes: float, logits: int = 1
+    op: str,
+    draw: Draw,
+    function: Callable[..., Any],
+    *maps: Any,
+    map_bytes: float,
+    logits: int = 1,
+    tolerance: float | None = None,
 ) -> Case:
     """Return a loss: `logits` maps read, one gradient written, map_bytes per pixel of the rest."""
     return Case(
@@ -88,6 +108,7 @@ def _loss(
         gradient=0,
         exact=tuple(range(logits)),
         floor_bytes=draw.pixels * (2 * COARSE * (logits + 1) + map_bytes),
+        tolerance=tolerance,
         target=LOSS,
     )
 
@@ -272,6 +293,7 @@ GROUPS: tuple[tuple[Callable[[Draw], Iterator[Case]], tuple[int, int, int]], ...
     (losses, (8, 768, 768)),
     (labels, (8, 768, 768)),
     (quantile, (8, 1024, 1024)),
+    (hard_pixels, (4, 768, 768)),
     (views, (16, 512, 1024)),
     (mixing, (16, 512, 1024)),
     (crops, (16, 512, 1024)),

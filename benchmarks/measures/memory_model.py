@@ -93,9 +93,9 @@ def modeled_plain(
 def kept_for(
     trained: Sequence[nn.Module], optimizer: str, precision: Precision = "fp32"
 ) -> list[Tensor]:
-    """Return what is kept for the parameters of trained networks: the optimizer's state, and in
-    bf16 the float32 parameters and the other half of their gradients."""
-    sizes = [p.numel() for network in trained for p in network.parameters()]
+    """Return what is kept for the parameters of trained networks that learn: the optimizer's state,
+    and in bf16 the float32 parameters and the other half of their gradients."""
+    sizes = [p.numel() for net in trained for p in net.parameters() if p.requires_grad]
     numbers = STATES[optimizer] + (1.5 if precision == "bf16" else 0)
     return [torch.empty(int(numbers * size), device=META) for size in sizes]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 
 from warpseg.pipelines.settings import StrongSettings
 from warpseg.trainers.engine import Method, RunSettings, Stage, StreamSpec
-from warpseg.trainers.methods.losses import mean_entropy, supervised_loss
 from warpseg.trainers.methods.registry import method
+from warpseg.trainers.methods.shared.losses import mean_entropy, supervised_loss
 from warpseg.trainers.recipes.registry import RECIPES, find_recipe
 
 

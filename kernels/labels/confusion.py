@@ -16,18 +16,18 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..cells import SIZES, first_largest, largest_logit, row_ends, tile, way
-from ..compile import CompileCase
+from ..cells import SIZES, first_largest, label_at, largest_logit, row_ends, tile, way
+from ..compile import CompileCase, Work
 from ..dispatch import use_op
 from ..pixel_loss import check_targets
 from ..rows import to_rows
-from ..upsample import stride_of, upsample
+from ..upsample import stride_of, upsample_logits
 
 
 def confusion_reference(logits: Tensor, mask: Tensor, num_classes: int) -> Tensor:
     """Count in plain PyTorch: (num_classes, num_classes) int64."""
     full = logits if logits.dtype == torch.float64 else logits.float()
-    predicted = upsample(full, (mask.shape[1], mask.shape[2])).argmax(1)
+    predicted = upsample_logits(full, (mask.shape[1], mask.shape[2])).argmax(1)
     true = mask.long()
     counted = (true != IGNORE) & (true >= 0) & (true < num_classes)
     pair = (true * num_classes + predicted)[counted]
@@ -70,7 +70,7 @@ def _confusion_kernel(
         for dx in range(stride):
             x = col * stride - half + dx
             inside = (x >= 0) & (x < W) & (y >= 0) & (y < H) & (col <= w)
-            true = tl.load(mask_ptr + (n * H + y) * W + x, mask=inside, other=0).to(tl.int32)
+            true = label_at(mask_ptr + (n * H + y) * W + x, inside, ignore)
             z = left + slope * way(dx, stride, col, w)[None, :]
             largest = largest_logit(z, cls, NUM_CLASSES)
             predicted = first_largest(z, largest, cls, NUM_CLASSES)
@@ -155,6 +155,7 @@ def compile_cases() -> list[CompileCase]:
                 signature=pointers | dict.fromkeys(scalars, "i32"),
                 constexprs={"NUM_CLASSES": classes, "BLOCK_C": block_c, "BLOCK_B": lanes},
                 num_warps=warps,
+                work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, lanes), (4, 4)),
                 bytes_per_pixel=1 + 2 * classes / 16,
                 floor_bytes_per_pixel=1 + 2 * classes / 16,
             )

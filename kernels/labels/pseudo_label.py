@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ... import IGNORE
 from ..cells import SIZES, exponentials, first_largest, largest_logit, row_ends, tile, way
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..dispatch import use_op
 from ..rows import to_rows
-from ..upsample import stride_of, upsample
+from ..upsample import stride_of, upsample_logits
 from ..views.cutmix import CutMixBoxes, cutmix_reference
 from ..views.cutmix_triton import from_partner
 from .quantile import select
@@ -45,7 +45,7 @@ def pseudo_label_reference(
     logits: Tensor, size: tuple[int, int], boxes: CutMixBoxes | None = None
 ) -> PseudoLabel:
     """Label in plain PyTorch."""
-    full = upsample(logits if logits.dtype == torch.float64 else logits.float(), size)
+    full = upsample_logits(logits if logits.dtype == torch.float64 else logits.float(), size)
     largest, label = full.max(1)
     confidence = 1 / (full - largest[:, None]).exp().sum(1)
     label = label.to(torch.uint8)
@@ -87,8 +87,9 @@ def _pseudo_label_kernel(
         taker = tl.load(inverse_ptr + n)
     counts = tl.zeros([BLOCK_C, BLOCK_B], tl.int32)
     for dy in range(stride):
+        line = k * stride - half + dy
         # A block: the interpreter cannot mix scalars and blocks in a mask.
-        y = k * stride - half + dy + lane * 0
+        y = line + lane * 0
         down = way(dy, stride, k, h)
         rows = row_ptr + n * NUM_CLASSES * h * w
         left, right = row_ends(rows, k, down, col, cls, h, w, NUM_CLASSES)
@@ -98,17 +99,23 @@ def _pseudo_label_kernel(
             inside = (x >= 0) & (x < W) & (y >= 0) & (y < H) & (col <= w)
             z = left + slope * way(dx, stride, col, w)[None, :]
             largest = largest_logit(z, cls, NUM_CLASSES)
-            confidence = 1.0 / tl.sum(exponentials(z, largest, cls, NUM_CLASSES), 0)
+            total = tl.sum(exponentials(z, largest, cls, NUM_CLASSES), 0)
+            confidence = 1.0 / total
             label = first_largest(z, largest, cls, NUM_CLASSES)
+            # NaN is the largest, as in PyTorch; rare, so that the others do not wait for it.
+            broken = total != total
+            if tl.sum(broken.to(tl.int32), 0) > 0:
+                nan = tl.min(tl.where((z != z) & (cls < NUM_CLASSES), cls, NUM_CLASSES), 0)
+                label = tl.where(broken & (nan < NUM_CLASSES), nan, label)
             stays = inside
             if BOXES:
-                stays = inside & (from_partner(box_ptr, n, y, x, BOXES) == 0)
+                stays = inside & (from_partner(box_ptr, n, line, x, BOXES) == 0)
             place = (n * H + y) * W + x
             tl.store(label_ptr + place, label.to(tl.uint8), mask=stays)
             tl.store(confidence_ptr + place, confidence, mask=stays)
             hits = tl.where(stays, 1, 0)
             if BOXES:
-                goes = inside & from_partner(box_ptr, taker, y, x, BOXES)
+                goes = inside & from_partner(box_ptr, taker, line, x, BOXES)
                 place = (taker * H + y) * W + x
                 tl.store(label_ptr + place, label.to(tl.uint8), mask=goes)
                 tl.store(confidence_ptr + place, confidence, mask=goes)
@@ -233,8 +240,8 @@ def compile_cases() -> list[CompileCase]:
         block_c, lanes, warps = tile(classes)
         pointers = {
             "row_ptr": "*bf16",
-            "box_ptr": "*i32",
-            "inverse_ptr": "*i64",
+            "box_ptr": "*i32" if boxes else "*u8",
+            "inverse_ptr": "*i64" if boxes else "*u8",
             "label_ptr": "*u8",
             "confidence_ptr": "*fp32",
             "count_ptr": "*i32",
@@ -251,6 +258,7 @@ def compile_cases() -> list[CompileCase]:
                     "BLOCK_B": lanes,
                 },
                 num_warps=warps,
+                work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, lanes), (4, 4)),
                 bytes_per_pixel=5 + 2 * classes / 16,
                 floor_bytes_per_pixel=5 + 2 * classes / 16,
             )

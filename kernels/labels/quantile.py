@@ -1,11 +1,11 @@
 """Exact order statistics on the device: no size limit, no host sync.
 
-A float's bits order like integers once negative numbers are flipped. Four passes of eight bits
-count, for the values that agree with the digits found so far, how many have each next digit; a sum
-over at most 256 counts then names the digit of the wanted rank. One more pass finds the next
+A float's bits order like integers once negative numbers are flipped. Passes over digits of a few
+bits (`BITS`) count, for the values that agree with the digits found so far, how many have each next
+digit; a sum over these counts then names the digit of the wanted rank. One more pass finds the next
 larger value, for interpolation. Integer counts do not depend on the order of their atomics, so
-results have the same bits on every run. Bytes: four (five with interpolation) reads of 4 bytes a
-value and 1 a mask; floor: one.
+results have the same bits on every run. Bytes: a read of 4 bytes a value and 1 a mask for each
+pass, which the cache serves where the values fit it; floor: one.
 """
 
 from typing import Any
@@ -15,16 +15,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..dispatch import use_op
 
 # Triton's functions are typed for its compiler, not for a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
-# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportAssignmentType=false
 
 INTERPOLATIONS = ("linear", "lower")
-_BLOCK, _PROGRAMS = 4096, 1024
+_BLOCK, _PROGRAMS = 2048, 1024
 _LARGEST = 2**31 - 1
+_VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+BITS = 11 if _VERSION >= (3, 9) else 8
+"""Bits of a digit. Triton before 3.9 counts by ballots, at a price that grows with their number: 73
+instructions a value for 256 digits. Later ones count in shared memory, at one price for all."""
+PASSES = -(-32 // BITS)
 
 
 def select_reference(values: Tensor, rank: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -42,28 +47,33 @@ def _load_keys(value_ptr, mask_ptr, start, count, MASKED: tl.constexpr, BLOCK: t
     """Return keys that order like the values, as signed integers, and which of them count."""
     at = start + tl.arange(0, BLOCK)
     live = at < count
+    # Under the mask too: a load that waits for another one's result reads value by value.
+    value = tl.load(value_ptr + at, mask=live, other=0.0)
     if MASKED:
         live = live & (tl.load(mask_ptr + at, mask=live, other=0).to(tl.int32) != 0)
-    bits = tl.load(value_ptr + at, mask=live, other=0.0).to(tl.int32, bitcast=True)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF), live
+    bits = value.to(tl.int32, bitcast=True)
+    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    # NaN is the largest, whatever its sign.
+    return tl.where(value == value, key, 2147483647), live
 
 
 @triton.jit
-def _descend(histogram_ptr, rank_ptr, PASSES: tl.constexpr):
-    """Follow the wanted rank through `PASSES` histograms of 256 digits.
+def _descend(histogram_ptr, rank_ptr, PASSES: tl.constexpr, BITS: tl.constexpr):
+    """Follow the wanted rank through `PASSES` histograms of 2^BITS digits.
 
     Returns the digits found, the rank among the values that have them, and their number.
     """
-    digit = tl.arange(0, 256)
+    digit = tl.arange(0, 2**BITS)
     rank = tl.load(rank_ptr).to(tl.int32)
     found = rank * 0
     equal = rank * 0
     for step in tl.static_range(PASSES):
-        counts = tl.load(histogram_ptr + step * 256 + digit)
+        counts = tl.load(histogram_ptr + step * 2**BITS + digit)
         chosen = tl.sum(tl.where(tl.cumsum(counts, 0) <= rank, 1, 0), 0)
         rank -= tl.sum(tl.where(digit < chosen, counts, 0), 0)
         equal = tl.sum(tl.where(digit == chosen, counts, 0), 0)
-        found = (found << 8) | chosen
+        # The last digit has the bits that are left.
+        found = (found << min(BITS, 32 - step * BITS)) | chosen
     return found, rank, equal
 
 
@@ -76,24 +86,32 @@ def _digit_kernel(
     count,
     PASS: tl.constexpr,
     MASKED: tl.constexpr,
+    BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Count digit `PASS`, from the top, of the values that have the digits found before."""
-    found, _, _ = _descend(histogram_ptr, rank_ptr, PASS)
-    counts = tl.zeros([256], tl.int32)
+    found, _, _ = _descend(histogram_ptr, rank_ptr, PASS, BITS)
+    counts = tl.zeros([2**BITS], tl.int32)
+    LAST: tl.constexpr = max(0, 32 - (PASS + 1) * BITS)
+    WIDTH: tl.constexpr = min(BITS, 32 - PASS * BITS)
     first = tl.program_id(0).to(tl.int64) * BLOCK
     for start in range(first, count, tl.num_programs(0) * BLOCK):
         key, live = _load_keys(value_ptr, mask_ptr, start, count, MASKED, BLOCK)
         # The sign bit is turned, then the key is unsigned.
         top = key ^ -2147483648
-        digit = (top >> (24 - 8 * PASS)) & 255
+        digit = (top >> LAST) & (2**WIDTH - 1)
         if PASS > 0:
-            agree = (top >> (32 - 8 * PASS)) & ((1 << (8 * PASS)) - 1)
+            agree = (top >> (32 - BITS * PASS)) & (2 ** (BITS * PASS) - 1)
             live = live & (agree == found)
         # Late passes find nothing in most blocks.
         if tl.sum(live.to(tl.int32), 0) > 0:
-            counts += tl.histogram(digit, 256, mask=live)
-    tl.atomic_add(histogram_ptr + PASS * 256 + tl.arange(0, 256), counts, sem="relaxed")
+            counts += tl.histogram(digit, 2**BITS, mask=live)
+    to = histogram_ptr + PASS * 2**BITS + tl.arange(0, 2**BITS)
+    # Of many digits most are not there; of few, the comparison costs more than it saves.
+    if BITS > 8:
+        tl.atomic_add(to, counts, counts > 0, sem="relaxed")
+    else:
+        tl.atomic_add(to, counts, sem="relaxed")
 
 
 @triton.jit
@@ -105,10 +123,12 @@ def _above_kernel(
     above_ptr,
     count,
     MASKED: tl.constexpr,
+    PASSES: tl.constexpr,
+    BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Find the smallest key above the selected one."""
-    found, _, _ = _descend(histogram_ptr, rank_ptr, 4)
+    found, _, _ = _descend(histogram_ptr, rank_ptr, PASSES, BITS)
     selected = found ^ -2147483648
     least = tl.full([BLOCK], 2147483647, tl.int32)
     first = tl.program_id(0).to(tl.int64) * BLOCK
@@ -119,9 +139,11 @@ def _above_kernel(
 
 
 @triton.jit
-def _finish_kernel(rank_ptr, histogram_ptr, above_ptr, out_ptr):
+def _finish_kernel(
+    rank_ptr, histogram_ptr, above_ptr, out_ptr, PASSES: tl.constexpr, BITS: tl.constexpr
+):
     """Write the selected value and its successor, which may equal it; NaN without values."""
-    found, rank, equal = _descend(histogram_ptr, rank_ptr, 4)
+    found, rank, equal = _descend(histogram_ptr, rank_ptr, PASSES, BITS)
     key = found ^ -2147483648
     after = tl.load(above_ptr)
     after = tl.where((rank + 1 < equal) | (after == 2147483647), key, after)
@@ -136,18 +158,21 @@ def _finish_kernel(rank_ptr, histogram_ptr, above_ptr, out_ptr):
 def _select(values: Tensor, rank: Tensor, mask: Tensor | None) -> Tensor:
     count = values.numel()
     programs = max(1, min(triton.cdiv(count, _BLOCK), _PROGRAMS))
-    histogram = torch.zeros(4 * 256, dtype=torch.int32, device=values.device)
+    histogram = torch.zeros(PASSES * 2**BITS, dtype=torch.int32, device=values.device)
     above = torch.full((), _LARGEST, dtype=torch.int32, device=values.device)
     out = torch.empty(2, dtype=torch.float32, device=values.device)
     values = values.contiguous()
     given = values if mask is None else mask.contiguous()
-    constants: dict[str, Any] = {"MASKED": mask is not None, "BLOCK": _BLOCK, "num_warps": 8}
+    digits: dict[str, Any] = {"PASSES": PASSES, "BITS": BITS}
+    constants: dict[str, Any] = {"MASKED": mask is not None, "BLOCK": _BLOCK, "num_warps": 4}
     with torch.cuda.device_of(values):
-        for step in range(4):
-            digit: dict[str, Any] = constants | {"PASS": step}
+        for step in range(PASSES):
+            digit: dict[str, Any] = constants | {"PASS": step, "BITS": BITS}
             _digit_kernel[(programs,)](values, given, rank, histogram, count, **digit)
-        _above_kernel[(programs,)](values, given, rank, histogram, above, count, **constants)
-        _finish_kernel[(1,)](rank, histogram, above, out)
+        _above_kernel[(programs,)](
+            values, given, rank, histogram, above, count, **digits, **constants
+        )
+        _finish_kernel[(1,)](rank, histogram, above, out, **digits)
     return out
 
 
@@ -216,14 +241,16 @@ def compile_cases() -> list[CompileCase]:
     """List the passes over float32 confidences, masked by bytes."""
     cases = []
     pointers = {"value_ptr": "*fp32", "mask_ptr": "*i1", "rank_ptr": "*i64"}
-    for step in range(4):
+    for step in range(3):
         cases.append(
             CompileCase(
                 name=f"quantile-digit/pass{step}",
                 kernel=_digit_kernel,
                 signature=pointers | {"histogram_ptr": "*i32", "count": "i32"},
-                constexprs={"PASS": step, "MASKED": True, "BLOCK": _BLOCK},
-                num_warps=8,
+                constexprs={"PASS": step, "MASKED": True, "BITS": BITS, "BLOCK": _BLOCK},
+                sizes={"count": 8 * 1024 * 1024},
+                work=Work(8 * 1024**2, 1024, (4,)),
+                num_warps=4,
                 bytes_per_pixel=5,
                 floor_bytes_per_pixel=5,
             )
@@ -234,8 +261,10 @@ def compile_cases() -> list[CompileCase]:
             name="quantile-above",
             kernel=_above_kernel,
             signature=pointers | above,
-            constexprs={"MASKED": True, "BLOCK": _BLOCK},
-            num_warps=8,
+            constexprs={"MASKED": True, "PASSES": PASSES, "BITS": BITS, "BLOCK": _BLOCK},
+            sizes={"count": 8 * 1024 * 1024},
+            work=Work(8 * 1024**2, 1024, (4,)),
+            num_warps=4,
             bytes_per_pixel=5,
             floor_bytes_per_pixel=5,
         )
@@ -246,6 +275,7 @@ def compile_cases() -> list[CompileCase]:
             name="quantile-finish",
             kernel=_finish_kernel,
             signature=finish,
+            constexprs={"PASSES": PASSES, "BITS": BITS},
             bytes_per_pixel=0,
             floor_bytes_per_pixel=0,
         )

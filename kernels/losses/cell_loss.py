@@ -24,7 +24,8 @@ import triton
 from torch import Tensor
 
 from ..cells import _cell_loss_kernel, tile
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
+from ..layout import check_indices
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
 
@@ -53,6 +54,7 @@ def launch(
     `table` a small vector that the pixel function reads.
     """
     batch, classes, h, w = logits.shape
+    check_indices(classes * h * w)
     gradient, totals = empty_outputs(logits)
     if not target.numel() or not logits.numel():
         return totals.zero_(), gradient.zero_()
@@ -141,8 +143,8 @@ def loss_cases(
     *,
     options: tuple[Any, ...] = (0,),
     map: str | None = None,
-    table: str = "*fp32",
-    classes: tuple[int, ...] = (19, 21),
+    table: str | None = None,
+    classes: tuple[int, ...] = (21,),
     describe: Callable[[Any], str] = str,
 ) -> list[CompileCase]:
     """List one operation's kernels at the recipes' class counts, for bfloat16 logits at stride 4.
@@ -159,7 +161,7 @@ def loss_cases(
                 "row_ptr": "*bf16",
                 "target_ptr": "*u8",
                 "map_ptr": map or "*u8",
-                "table_ptr": table,
+                "table_ptr": table or "*u8",
                 "gradient_ptr": "*fp32",
                 "total_ptr": "*fp32",
                 **{f"{place}_parameter": "fp32" for place in ("first", "second", "third")},
@@ -174,6 +176,8 @@ def loss_cases(
             for parameter in _cell_loss_kernel.arg_names:
                 if parameter not in signature and parameter not in constexprs:
                     signature[parameter] = "i32"
+            segment = _segment(8 * triton.cdiv(192, lanes - 1), 192)
+            programs = 8 * triton.cdiv(192, lanes - 1) * triton.cdiv(192, segment)
             suffix = f"-{describe(option)}" if len(options) > 1 else ""
             cases.append(
                 CompileCase(
@@ -184,6 +188,7 @@ def loss_cases(
                     num_warps=warps,
                     bytes_per_pixel=maps + (2 + 4) * per_pixel,
                     floor_bytes_per_pixel=maps + (2 + 2) * per_pixel,
+                    work=Work(8 * 768**2, programs, (4 * (segment + 1), 4)),
                 )
             )
     return cases

@@ -5,9 +5,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
 from ..dispatch import INTERPRETED
-from ..layout import dense
+from ..layout import check_indices, dense
 from ..upsample import stride_of
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportFunctionMemberAccess=false
@@ -16,6 +16,7 @@ from ..upsample import stride_of
 BLOCK = 32
 CHUNKS = 128
 WARPS = 8
+SIZES = ["batch", "H", "W", "h", "w", "stride", "stride_n"]
 PARTS = {torch.bfloat16: 1, torch.float16: 2, torch.float32: 3}
 
 
@@ -48,7 +49,8 @@ def _sum_members(member, value, PARTS: tl.constexpr, UPCAST: tl.constexpr):
     return total
 
 
-@triton.jit
+# Known as multiples of 16 these sizes widen loads that need more registers: half the warps per SM.
+@triton.jit(do_not_specialize=SIZES)
 def _class_moments_kernel(
     feature_ptr,
     label_ptr,
@@ -132,6 +134,7 @@ def class_moments_op(
     feature, channels = dense(feature), feature.shape[1]
     padded, features = _moments_tile(num_classes)
     batch, height, width = feature.shape[0], *feature.shape[-2:]
+    check_indices(height * width, batch * triton.cdiv(height * width, BLOCK))
     chunks = max(1, min(CHUNKS, batch * triton.cdiv(height * width, BLOCK)))
     count = feature.new_empty(chunks, num_classes, dtype=torch.float32)
     mean = feature.new_empty(chunks, num_classes, channels, dtype=torch.float32)
@@ -184,15 +187,15 @@ def compile_cases() -> list[CompileCase]:
         padded, features = _moments_tile(classes)
         pointers = {"feature_ptr": "*bf16", "label_ptr": "*u8"}
         pointers |= dict.fromkeys(("count_ptr", "mean_ptr", "squares_ptr"), "*fp32")
-        sizes = dict.fromkeys(("batch", "H", "W", "h", "w", "stride", "stride_n", "A"), "i32")
+        sizes = dict.fromkeys((*SIZES, "A", "stride_p"), "i32")
         blocks = 256 // features
         cases.append(
             CompileCase(
                 name=f"class_moments/C{classes}-A256-s4",
                 kernel=_class_moments_kernel,
-                signature={**pointers, **sizes, "stride_p": "i32"},
+                signature={**pointers, **sizes, "stride_a": "i32"},
+                sizes={"A": 256, "stride_a": 1, "stride_p": 256},
                 constexprs={
-                    "stride_a": 1,
                     "IGNORED": 255,
                     "C": classes,
                     "CLASSES": padded,
@@ -202,6 +205,7 @@ def compile_cases() -> list[CompileCase]:
                     "BLOCK": BLOCK,
                 },
                 num_warps=WARPS,
+                work=Work(8 * 768**2, CHUNKS * blocks, (8 * 192 * 192 / BLOCK / CHUNKS,)),
                 # Each block of features reads the labels again: every fourth row of the map.
                 bytes_per_pixel=2 * 256 / 16 + blocks / 4,
                 floor_bytes_per_pixel=2 * 256 / 16 + 1 / 4,

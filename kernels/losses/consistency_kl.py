@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..dispatch import use_op
-from ..upsample import upsample
+from ..upsample import LOWEST, upsample_logits
 from ..views.tps import TPS, inside, source_positions
 from ..views.warp import sample_bilinear
 from .consistency_kl_op import consistency_kl_op
@@ -173,7 +173,7 @@ def _warped_distribution(
 def _full_resolution(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsample in float32 or wider, as planes: the CPU's softmax is slow on channels-last."""
     wide = torch.promote_types(logits.dtype, torch.float32)
-    return upsample(logits.to(wide, memory_format=torch.contiguous_format), size)
+    return upsample_logits(logits.to(wide, memory_format=torch.contiguous_format), size)
 
 
 def _join(
@@ -189,7 +189,9 @@ def _join(
 
 def _kl(log_prediction: Tensor, target: Tensor) -> Tensor:
     """Eq. 5 per pixel; 0 ln 0 = 0."""
-    return (target * (_log(target) - log_prediction)).sum(1)
+    loss = (target * (_log(target) - log_prediction)).sum(1)
+    # A class that the prediction has masked out, and the target has not.
+    return torch.where(loss > -LOWEST, torch.inf, loss)
 
 
 def _log(prob: Tensor) -> Tensor:

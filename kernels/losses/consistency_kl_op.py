@@ -4,18 +4,22 @@
 # pyright: reportArgumentType=false, reportFunctionMemberAccess=false, reportIndexIssue=false
 # pyright: reportCallIssue=false
 
+import itertools
+
 import torch
 import triton
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
+from ..layout import check_indices
+from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
 from .consistency_kl_triton import (
     LOGITS,
     NO_WARP,
     PROBABILITIES,
     _consistency_kernel,
-    _teacher_lse_kernel,
+    _teacher_kernel,
 )
 
 COLOURS = 4
@@ -23,7 +27,9 @@ CLASSES_ALONE = 19
 """Classes that a thread can hold without spills: four corner gradients, two row ends and both
 distributions of each. Beyond, threads share a cell, with at most 12 classes each."""
 STEP = 16
-"""Rows of logits are padded to a multiple of it, so that few widths need a kernel of their own."""
+"""Rows of cells are padded to a multiple of it, so that few widths need a kernel of their own."""
+CACHE = 50 * 2**20
+"""Bytes of teacher probabilities at a time: two images of 768 x 768 with 19 classes at stride 4."""
 
 
 @torch.library.custom_op("warpseg::consistency_kl", mutates_args=())
@@ -40,30 +46,34 @@ def consistency_kl_op(
     threshold: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each image's summed loss (N,) float32, its number of pixels (N,) int64, and the
-    gradient of those sums to the student's logits, (N, C, h, w) float32.
+    gradient of those sums to the student's logits, (N, h, C, w) float32.
     """
-    batch, _, h, w = student.shape
+    batch, classes, h, w = student.shape
     stride = stride_of(student, (height, width))
     tile = _tile(student.shape[1], w)
     warped = points is not None and weights is not None
     mode = (LOGITS if logits else PROBABILITIES) if warped else NO_WARP
-    student_rows, teacher_rows = _rows(student, tile["STEP"]), _rows(teacher, tile["STEP"])
+    student_rows, teacher_rows = to_rows(student, tile["STEP"]), to_rows(teacher, tile["STEP"])
     sizes = h, w, height, width, stride
-    grid = (triton.cdiv((w + 2) // 2, tile["CELLS"]), (h + 2) // 2, batch)
+    grid = (triton.cdiv((w + 2) // 2, tile["CELLS"]), (h + 2) // 2)
     losses = student.new_empty((COLOURS, batch, grid[1] * grid[0]), dtype=torch.float32)
     counts = torch.empty_like(losses, dtype=torch.int32)
-    gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
-    with torch.cuda.device_of(student):
-        lse = losses
-        if mode == PROBABILITIES:
-            lse = losses.new_empty((batch, height, width))
-            all_cells = (triton.cdiv(w + 1, tile["CELLS"]), h + 1, batch)
-            _teacher_lse_kernel[all_cells](teacher_rows, lse, *sizes, **tile)
-        for colour in range(COLOURS):
-            _consistency_kernel[grid](
+    gradient = losses.new_empty((batch, h, classes, w))
+    images = batch
+    map = losses
+    if mode == PROBABILITIES:
+        map = _map(student, height * stride, tile["STEP"])
+        images = len(map)
+    for first, colour in itertools.product(range(0, batch, images), range(COLOURS)):
+        number = min(images, batch - first)
+        with torch.cuda.device_of(student):
+            if mode == PROBABILITIES and colour == 0:
+                all_cells = (triton.cdiv(w + 1, tile["CELLS"]), h + 1, number)
+                _teacher_kernel[all_cells](teacher_rows[first:], map, *sizes, **tile)
+            _consistency_kernel[(*grid, number)](
                 student_rows,
                 teacher_rows,
-                lse,
+                map,
                 counts if valid is None else valid.contiguous().view(torch.uint8),
                 losses if points is None else points.contiguous(),
                 losses if weights is None else weights.contiguous(),
@@ -71,6 +81,8 @@ def consistency_kl_op(
                 losses,
                 counts,
                 colour,
+                first,
+                batch,
                 0.0 if threshold is None else threshold,
                 *sizes,
                 COUNT=0 if points is None else points.shape[1],
@@ -88,50 +100,30 @@ def _tile(classes: int, width: int) -> dict[str, int]:
     threads = 1 if classes <= CLASSES_ALONE else triton.next_power_of_2(triton.cdiv(classes, 12))
     return {
         "C": classes,
-        "STEP": triton.cdiv(width, STEP) * STEP,
+        "STEP": triton.cdiv(width + 1, STEP) * STEP,
         "CLASSES": triton.next_power_of_2(classes),
         "CELLS": max(1, 32 // threads),
         "num_warps": 1,
     }
 
 
-def _rows(logits: Tensor, step: int) -> Tensor:
-    """Copy to (N, h, C, step); the columns beyond w stay unwritten and unread.
+def _map(logits: Tensor, lines: int, step: int) -> Tensor:
+    """Return room for the probabilities of as many images as the cache holds, at least of one.
 
-    The kernels index one image of it in 32 bits.
+    float32 logits keep their precision; others lose none in half precision, finer than bfloat16.
     """
-    batch, classes, h, w = logits.shape
-    if h * classes * step >= 2**31:
-        raise ValueError(f"logits of {h} x {w} x {classes} are beyond 32-bit indices; use a crop")
-    rows = logits.new_empty((batch, h, classes, step))
-    rows[..., :w] = logits.permute(0, 2, 1, 3)
-    return rows
-
-
-@torch.library.custom_op("warpseg::scale_images", mutates_args=())
-def scale_images(
-    gradient: Tensor, factor: Tensor, dtype: torch.dtype, channels_last: bool
-) -> Tensor:
-    """Multiply each image of (N, C, h, w) by its factor (N,) into `dtype` in one pass."""
-    out = _scaled(gradient, dtype, channels_last)
-    torch.mul(gradient, factor[:, None, None, None], out=out)
-    return out
-
-
-def _scaled(gradient: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty_like(gradient, dtype=dtype, memory_format=memory_format)
-
-
-@scale_images.register_fake
-def _(gradient: Tensor, factor: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
-    return _scaled(gradient, dtype, channels_last)
+    batch, classes = logits.shape[:2]
+    check_indices(lines * classes * step)
+    dtype = torch.float32 if logits.dtype == torch.float32 else torch.float16
+    images = CACHE // (lines * classes * step * dtype.itemsize)
+    return logits.new_empty((max(1, min(batch, images)), lines, classes, step), dtype=dtype)
 
 
 @consistency_kl_op.register_fake
 def _(student: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
-    losses = student.new_empty(student.shape[:1], dtype=torch.float32)
-    gradient = torch.empty(student.shape, dtype=torch.float32, device=student.device)
+    batch, classes, h, w = student.shape
+    losses = student.new_empty((batch,), dtype=torch.float32)
+    gradient = losses.new_empty((batch, h, classes, w))
     return losses, torch.empty_like(losses, dtype=torch.int64), gradient
 
 
@@ -149,7 +141,7 @@ def _backward(
     ctx, upstream: Tensor, _counts: Tensor | None, _gradient: Tensor | None
 ) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
-    return scale_images(gradient, upstream, ctx.dtype, ctx.channels_last), *[None] * 9
+    return scale_gradient(gradient, upstream, ctx.dtype, ctx.channels_last), *[None] * 9
 
 
 consistency_kl_op.register_autograd(_backward, setup_context=_setup)
@@ -162,39 +154,43 @@ def compile_cases() -> list[CompileCase]:
     four launches together, each reads the student's and the teacher's logits, one writes the
     gradient and three read and write it.
     """
-    names = ("student", "teacher", "valid", "lse", "points", "weights", "gradient", "loss", "count")
-    kinds = ("*bf16", "*bf16", "*u8", *["*fp32"] * 5, "*i32")
+    names = ("student", "teacher", "valid", "map", "points", "weights", "gradient", "loss", "count")
+    kinds = ("*bf16", "*bf16", "*u8", "*fp16", *["*fp32"] * 4, "*i32")
     kinds = {f"{name}_ptr": kind for name, kind in zip(names, kinds, strict=True)}
-    rows = [(f"C{c}-s{s}", c, s, PROBABILITIES, False) for c in (19, 21) for s in (4, 8)]
+    rows = [(f"C{c}-s{s}", c, s, PROBABILITIES, False) for c, s in ((19, 4), (21, 4))]
     rows += [("logits", 19, 4, LOGITS, False), ("no-warp", 19, 4, NO_WARP, False)]
     rows += [("squared-l2", 19, 4, PROBABILITIES, True)]
     cases = []
     for name, classes, stride, mode, squared in rows:
         tile = _tile(classes, 768 // stride)
         per_pixel = classes / stride**2
+        cells = tile["CELLS"]
         shared = {"num_warps": tile.pop("num_warps"), "floor_bytes_per_pixel": 1 + 6 * per_pixel}
-        options = {"COUNT": 4, "TEACHER": mode.value, "HAS_VALID": True}
+        options = {"COUNT": 0 if mode == NO_WARP else 4, "TEACHER": mode.value, "HAS_VALID": True}
         options |= {"THRESHOLD": squared, "SQUARED": squared}
-        lse = 4 if mode == PROBABILITIES else 0
+        warped = mode is PROBABILITIES
+        types = kinds if warped else kinds | {"map_ptr": "*fp32"}
         cases.append(
             CompileCase(
                 name=f"consistency_kl/{name}",
                 kernel=_consistency_kernel,
-                signature=_types(_consistency_kernel.arg_names, kinds, {**tile, **options}),
+                signature=_types(_consistency_kernel.arg_names, types, {**tile, **options}),
                 constexprs={**tile, **options},
-                bytes_per_pixel=1 + lse + (4 * (2 + 2) + 7 * 4) * per_pixel,
+                work=Work(8 * 768**2, 8 * 4 * 97 * triton.cdiv(97, cells), (4, 4)),
+                bytes_per_pixel=1 + 2 * classes * warped + (4 * (2 + 2) + 7 * 4) * per_pixel,
                 **shared,
             )
         )
         if name.startswith("C"):
-            shared["floor_bytes_per_pixel"] = 4 + 2 * per_pixel
+            shared["floor_bytes_per_pixel"] = 2 * classes + 2 * per_pixel
             cases.append(
                 CompileCase(
-                    name=f"teacher_lse/{name}",
-                    kernel=_teacher_lse_kernel,
-                    signature=_types(_teacher_lse_kernel.arg_names, kinds, tile),
+                    name=f"teacher/{name}",
+                    kernel=_teacher_kernel,
+                    signature=_types(_teacher_kernel.arg_names, kinds, tile),
                     constexprs=tile,
-                    bytes_per_pixel=4 + 2 * per_pixel,
+                    work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, cells), (4, 4)),
+                    bytes_per_pixel=2 * classes + 2 * per_pixel,
                     **shared,
                 )
             )

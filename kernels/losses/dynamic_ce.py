@@ -22,7 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..cells import first_largest, logit_of
+from ..cells import first_largest, hidden, logit_of
 from ..compile import CompileCase
 from ..dispatch import use_op
 from ..pixel_loss import (
@@ -71,6 +71,8 @@ def dynamic_ce_reference(
     elif form == "online":
         kept = kept & (given | (judged.own_prob >= threshold))
         log_prob = torch.where(given, log_prob, own_log_prob)
+    # Forms that train this model's own prediction say of a label of no class what the others say.
+    log_prob = torch.where(terms.target_log_prob.isnan(), torch.nan, log_prob)
     cases = (judged.agree, judged.weaker, judged.stronger)
     return totals(-judged.weight * log_prob, kept, *cases)
 
@@ -142,6 +144,8 @@ def _pixel(
     """Return loss, factor, target, kept and the three cases of one pixel per lane."""
     log_total = tl.log(total)
     log_prob = logit_of(z, cls, target, NUM_CLASSES) - largest - log_total
+    if FORM == "dynamic" or FORM == "naive":
+        target = hidden(target, (place >> 40).to(tl.int32))
     own = first_largest(z, largest, cls, NUM_CLASSES)
     given = target * 0 + tl.load(labeled_ptr + n).to(tl.int32) != 0
     confidence = tl.load(confidence_ptr + place, mask=kept, other=0.0).to(tl.float32)

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
-from ..layout import dense
+from ..compile import CompileCase, Work
+from ..layout import check_indices, dense
 from .class_moments_triton import label_of, sizes_and_strides
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportFunctionMemberAccess=false
@@ -17,7 +17,7 @@ from .class_moments_triton import label_of, sizes_and_strides
 TILE = 2048
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "W", "h", "w", "stride", "stride_n"])
 def _feature_shift_kernel(
     logits_ptr,
     label_ptr,
@@ -59,6 +59,7 @@ def feature_shift_op(logits: Tensor, label: Tensor, table: Tensor, ignore: int) 
     padded = triton.next_power_of_2(classes)
     block = max(1, TILE // padded)
     height, width = logits.shape[-2:]
+    check_indices(height * width)
     if not out.numel():
         return out
     with torch.cuda.device_of(logits):
@@ -94,7 +95,7 @@ def compile_cases() -> list[CompileCase]:
     for classes in (19, 21):
         padded = triton.next_power_of_2(classes)
         pointers = {"logits_ptr": "*bf16", "label_ptr": "*u8", "table_ptr": "*fp32"}
-        sizes = ("H", "W", "h", "w", "stride", "stride_n", "stride_p")
+        sizes = ("H", "W", "h", "w", "stride", "stride_n", "stride_c", "stride_p")
         # The label at each cell's centre touches every fourth row of the map.
         moved = 4 * classes / 16 + 1 / 4
         cases.append(
@@ -102,13 +103,14 @@ def compile_cases() -> list[CompileCase]:
                 name=f"feature_shift/C{classes}-s4",
                 kernel=_feature_shift_kernel,
                 signature={**pointers, "out_ptr": "*bf16", **dict.fromkeys(sizes, "i32")},
+                sizes={"stride_c": 1, "stride_p": classes},
                 constexprs={
-                    "stride_c": 1,
                     "IGNORED": 255,
                     "C": classes,
                     "CLASSES": padded,
                     "BLOCK": max(1, TILE // padded),
                 },
+                work=Work(8 * 768**2, 8 * 192 * 192 // (TILE // padded)),
                 bytes_per_pixel=moved,
                 floor_bytes_per_pixel=moved,
             )

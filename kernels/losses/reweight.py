@@ -118,4 +118,4 @@ def reweight(
 
 def compile_cases() -> list[CompileCase]:
     """List the kernel."""
-    return loss_cases("reweight", _pixel, map="*fp32")
+    return loss_cases("reweight", _pixel, map="*fp32", table="*fp32")

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..cells import logit_of
+from ..cells import hidden, logit_of
 from ..compile import CompileCase
 from ..dispatch import use_op
 from ..pixel_loss import (
@@ -89,6 +89,7 @@ def _pixel(
     doubt = -log_zero * (1 - trust)
     zero = tl.zeros_like(total)
     loss = doubt * (1 - prob) - trust * log_prob
+    target = hidden(target, (place >> 40).to(tl.int32))
     return loss, trust + doubt * prob, target, kept, zero, zero, zero
 
 

@@ -11,6 +11,9 @@ ever stored: images, labels, confidences, logits and features follow the same fe
                of the batches
     britefury  French et al. 2020, as the one-way paper uses it: one box of half the area with
                log-uniform aspect, swapped within pairs (the last image of an odd batch stays)
+    unimatch   UniMatch's code: for half of the images, each by itself, one box of U(.02, .4) of the
+               area, its aspect h / w ~ U(.3, 1/.3), drawn again until it lies inside; image i takes
+               from image B - 1 - i, as in UniMatch V2 (the middle one of an odd batch stays)
 
 Moved per element: one read and one write, the floor of a copy.
 """
@@ -28,7 +31,7 @@ from .cutmix_triton import cutmix_op
 
 __all__ = ["CutMixBoxes", "cutmix", "cutmix_boxes", "cutmix_reference"]
 
-PRESETS = ("mkd", "gta", "britefury")
+PRESETS = ("mkd", "gta", "britefury", "unimatch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +94,9 @@ def cutmix_boxes(
 ) -> CutMixBoxes:
     """Draw the boxes of one batch on the CPU.
 
-    With `probability` (default .5 for gta, as published, else 1) the whole batch is mixed,
-    otherwise all of its boxes are empty. Raises ValueError for an unknown preset or a size without
-    pixels.
+    With `probability` (default .5 for gta and unimatch, as published, else 1) the whole batch is
+    mixed, otherwise all of its boxes are empty; unimatch decides for each image. Raises ValueError
+    for an unknown preset or a size without pixels.
     """
     height, width = size
     if preset not in PRESETS:
@@ -108,14 +111,18 @@ def cutmix_boxes(
         boxes, partner = torch.cat([whole, cut], 1), (order - 1) % batch
     elif preset == "gta":
         boxes, partner = _half_area_boxes(batch, size, generator), (order + 1) % batch
+    elif preset == "unimatch":
+        boxes, partner = _boxes_inside(batch, size, generator), order.flip(0)
     else:
         share = torch.full(((batch + 1) // 2, 1), 0.5)
         boxes = _boxes_by_area(share, size, 1.0, generator).repeat_interleave(2, 0)[:batch]
         partner = order ^ 1
         if batch % 2:
             partner[-1] = batch - 1
-    chance = probability if probability is not None else (0.5 if preset == "gta" else 1.0)
-    drawn = torch.rand((), generator=generator) < chance
+    half = preset in ("gta", "unimatch")
+    chance = probability if probability is not None else (0.5 if half else 1.0)
+    each = (batch, 1, 1) if preset == "unimatch" else ()
+    drawn = torch.rand(each, generator=generator) < chance
     return CutMixBoxes.of(boxes * drawn, partner, size)
 
 
@@ -178,3 +185,22 @@ def _half_area_boxes(
     top = ((height - tall + 1) * draw[:, 1]).floor()
     left = ((width - wide + 1) * draw[:, 2]).floor()
     return torch.stack([top, left, top + tall, left + wide], -1).long()[:, None]
+
+
+def _boxes_inside(batch: int, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+    """Return boxes (N, 1, 4) of U(.02, .4) of the area: aspect (relative to the crop's) and place
+    are drawn again, for each image by itself, until the box lies inside the crop; its area stays.
+    """
+    height, width = size
+    extent = torch.tensor(size, dtype=torch.float64)
+    share = 0.02 + 0.38 * _uniform(generator, batch)
+    boxes = torch.zeros(batch, 4, dtype=torch.float64)
+    outside = torch.ones(batch, dtype=torch.bool)
+    while outside.any():
+        draw = _uniform(generator, batch, 3)
+        aspect = 0.3 + (1 / 0.3 - 0.3) * draw[:, 0]
+        sides = torch.stack([(share * aspect).sqrt(), (share / aspect).sqrt()], 1)
+        sides, start = (sides * extent).floor(), (draw[:, 1:] * extent).floor()
+        boxes = torch.where(outside[:, None], torch.cat([start, start + sides], 1), boxes)
+        outside = (boxes[:, 2] > height) | (boxes[:, 3] > width)
+    return boxes.long()[:, None]

@@ -6,12 +6,14 @@ import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
+from ..layout import check_indices
 
 # pyright: reportArgumentType=false, reportAssignmentType=false, reportFunctionMemberAccess=false
 # pyright: reportGeneralTypeIssues=false, reportIndexIssue=false, reportCallIssue=false
 
 BLOCK = 256
+PLAN = ["index_ptr", "scaled_ptr", "origin_ptr", "flip_ptr"]
 
 
 @triton.jit
@@ -37,7 +39,8 @@ def _tap(nearest, fraction, radius, step, source):
     return pixel, tl.where((pixel >= 0) & (pixel < source), tl.maximum(near, 0.0), 0.0)
 
 
-@triton.jit
+# A size known to be a multiple of 16 makes Triton exchange pixels between threads, behind barriers.
+@triton.jit(do_not_specialize=[*PLAN, "H", "W", "red", "green", "blue"])
 def _random_crop_kernel(
     pixels_ptr,
     offset_ptr,
@@ -136,6 +139,7 @@ def random_crop_op(
     image, mask_out, confidence_out = _outputs(pixels, mask, confidence, batch, height, width)
     if not image.numel():
         return image, mask_out, confidence_out
+    check_indices(height * width)
     with torch.cuda.device_of(pixels):
         _random_crop_kernel[(triton.cdiv(height * width, BLOCK), batch)](
             pixels,
@@ -212,7 +216,8 @@ def compile_cases() -> list[CompileCase]:
         ("confidence", True, True),
     ]
     for name, antialias, confidence in rows:
-        filled = dict.fromkeys(("confidence_ptr", "confidence_out_ptr"), "*fp16")
+        kinds = ("*fp16", "*fp16") if confidence else ("*u8", "*fp32")
+        filled = dict(zip(("confidence_ptr", "confidence_out_ptr"), kinds, strict=True))
         moved = 8.0 + 4.0 * confidence
         cases.append(
             CompileCase(
@@ -230,6 +235,7 @@ def compile_cases() -> list[CompileCase]:
                     "ANTIALIAS": antialias,
                     "BLOCK": BLOCK,
                 },
+                work=Work(16 * 512 * 1024, 16 * 512 * 1024 // BLOCK, (2, 2)),
                 bytes_per_pixel=moved,
                 floor_bytes_per_pixel=moved,
             )

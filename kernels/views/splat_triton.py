@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..compile import CompileCase
+from ..layout import check_indices
 from .warp_triton import CHANNELS_LAST, bilinear_tap, blocks, grid, map_case, positions
 
 
@@ -126,6 +127,7 @@ def splat_op(
     share = maps.new_empty((batch, height, width) if average else (0,), dtype=torch.float32)
     if not maps.numel():
         return out, share
+    check_indices(height * width)
     bits = 61 - (height * width - 1).bit_length()
     total = maps.new_zeros((batch, height, width, channels), dtype=torch.int64)
     received = maps.new_zeros(share.shape, dtype=torch.int64)

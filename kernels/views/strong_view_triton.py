@@ -18,12 +18,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
+from ..layout import check_indices
 from ..math_triton import divide
 from .tps_triton import spline_position, within_window
 
 BLOCK = 256
 WARPS = 4
+# A size known to be a multiple of 16 makes Triton exchange pixels between threads, behind barriers.
+# The parameters are single numbers, wherever they lie: views of one packed copy need no second
+# kernel.
+PARAMETERS = [
+    f"{name}_ptr"
+    for name in ("brightness", "saturation", "hue", "contrast", "permutation", "points", "weights")
+]
 
 
 @triton.jit
@@ -59,7 +67,7 @@ def _share(k):
     return tl.minimum(tl.maximum(tl.minimum(k, 4.0 - k), 0.0), 1.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[*PARAMETERS, "H", "W"])
 def _strong_view_kernel(
     crop_ptr,
     strong_ptr,
@@ -177,6 +185,7 @@ def strong_view_op(
     batch, height, width, _ = crop.shape
     if not crop.numel():
         return strong, valid, weak
+    check_indices(height * width)
     with torch.cuda.device_of(crop):
         _strong_view_kernel[(triton.cdiv(height * width, BLOCK), batch)](
             crop.contiguous(),
@@ -243,11 +252,21 @@ def compile_cases() -> list[CompileCase]:
         ("tps", False, True, False, 4, True),
         ("normalize", False, True, False, 0, False),
     ]
+    # What is left out is handed over as the crop.
+    colours = dict.fromkeys((f"{name}_ptr" for name in (*parameters[:4], "permutation")), "*u8")
+    splines = {"points_ptr": "*u8", "weights_ptr": "*u8"}
     return [
         CompileCase(
             name=f"strong_view/{name}",
             kernel=_strong_view_kernel,
-            signature={**pointers, **scalars, "H": "i32", "W": "i32"},
+            signature={
+                **pointers,
+                **({} if changed else colours),
+                **({} if count else splines),
+                **scalars,
+                "H": "i32",
+                "W": "i32",
+            },
             constexprs={
                 "PHOTOMETRIC": changed,
                 "HSV": hsv,
@@ -258,6 +277,7 @@ def compile_cases() -> list[CompileCase]:
                 "BLOCK_P": BLOCK,
             },
             num_warps=WARPS,
+            work=Work(16 * 512 * 1024, 16 * 512 * 1024 // BLOCK),
             bytes_per_pixel=16.0 if weak else 10.0,
             floor_bytes_per_pixel=16.0 if weak else 10.0,
         )

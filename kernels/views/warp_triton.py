@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..compile import CompileCase
+from ..compile import CompileCase, Work
+from ..layout import check_indices
 from .tps_triton import spline_position
 
 PLANES = {"BLOCK_P": 128, "BLOCK_C": 1}
@@ -114,6 +115,7 @@ def warp_op(maps: Tensor, points: Tensor, weights: Tensor, nearest: bool, fill: 
     out = torch.empty_like(maps)
     if not maps.numel():
         return out
+    check_indices(maps.shape[2] * maps.shape[3])
     # Triton has no pointers to bool.
     source, to = (m.view(torch.uint8) if m.dtype == torch.bool else m for m in (maps, out))
     with torch.cuda.device_of(maps):
@@ -146,14 +148,26 @@ def map_case(
     constexprs: dict[str, Any],
     moved: tuple[float, float],
 ) -> CompileCase:
-    """Describe one kernel over maps of 19 or, for labels, 1 channel; the strides stay unknown."""
+    """Describe one kernel over maps of 19 or, for labels, 1 channel, of 768 x 768 pixels."""
     known = {*pointers, *scalars, *constexprs}
-    sizes = {parameter: "i32" for parameter in kernel.arg_names if parameter not in known}
+    integers = {parameter: "i32" for parameter in kernel.arg_names if parameter not in known}
+    channels, area = 1 if constexprs.get("NEAREST") else 19, 768 * 768
+    steps = {"n": channels * area, "c": area, "h": 768, "w": 1}
+    if constexprs["BLOCK_C"] > 1:
+        steps = {"n": channels * area, "c": 1, "h": 768 * channels, "w": channels}
+    sizes = {f"{map}_{axis}": step for map in ("stride", "out") for axis, step in steps.items()}
+    sizes |= {"C": channels, "H": 768, "W": 768, "fill": 255}
     return CompileCase(
         name=name,
         kernel=kernel,
-        signature={**pointers, **scalars, **sizes},
+        signature={**pointers, **scalars, **integers},
         constexprs=constexprs,
+        sizes=sizes,
+        work=Work(
+            8 * area,
+            8 * area // constexprs["BLOCK_P"],
+            (triton.cdiv(channels, constexprs["BLOCK_C"]),),
+        ),
         num_warps=WARPS,
         bytes_per_pixel=moved[0],
         floor_bytes_per_pixel=moved[1],

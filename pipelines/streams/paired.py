@@ -82,12 +82,13 @@ def paired(
     Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows. second: add
     a second strong view, perturbed independently of the first. Strong views are not made from a
     distorted weak one, but from the crop.
-    Raises ValueError for a subset without samples, or a second view of colours alone.
+    Raises ValueError for a subset without samples, or a second view of a view that has none.
     """
     strong = strong or StrongSettings()
     if second and not VIEWS.find(strong.view).twice:
         raise ValueError(
-            f"a second strong view is photometric or warped; its view cannot be {strong.view!r}"
+            "a second strong view changes colours, warps the crop or both; its view cannot be "
+            f"{strong.view!r}"
         )
     return PairedStream(
         subset,

@@ -39,7 +39,7 @@ from ..views.distortion import Distortion, distort, sample_distortion
 Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 
 _DISTORTION = 4
-"""What is drawn at a step; strong views take other numbers, from 0 to 9."""
+"""What is drawn at a step; strong views take other numbers, from 0 to 10."""
 _log = logging.getLogger(__name__)
 
 

@@ -31,6 +31,8 @@ LUMA = (0.299, 0.587, 0.114)
 _YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)])
 """Luma and two chromas whose weights sum to 0, so that grey has none."""
 _RGB = np.linalg.inv(_YIQ)
+_SECOND = 10
+"""What a second view draws at a position."""
 _GROUP = 4
 """Pixels of one row of the matrix product: 12 x 12 fills vector registers, 3 x 3 does not."""
 
@@ -57,12 +59,21 @@ class Colour:
 class ColourView(View):
     """Colours alone, without a kernel; of view "mkd" none beyond the window."""
 
+    twice = True
+
     def perturb(self, crop: Crop) -> Perturbed:
         """Turn each crop's own draws into a change of its colours; the weak view comes with it."""
-        colours = [draw_colour(self.settings, row) for row in crop.draws]
+        colours = [draw_colour(self.settings, row) for row in self._draws(crop)]
         shown = crop.window if self.settings.view == "mkd" else None
         weak, strong = colour_views(crop.pixels, colours, self.look, self.dtype, shown)
         return Perturbed(strong=strong, weak=weak)
+
+    def _draws(self, crop: Crop) -> np.ndarray:
+        """Return eight numbers of each crop; its position has eight, which the first view takes."""
+        if crop.number == 0:
+            return crop.draws
+        seeds = [crop.seed_of_crop(place, _SECOND) for place in range(len(crop.rows))]
+        return np.stack([np.random.default_rng(seed).random(8) for seed in seeds])
 
 
 def draw_colour(settings: StrongSettings, draws: np.ndarray) -> Colour:

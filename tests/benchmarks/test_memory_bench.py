@@ -16,6 +16,7 @@ from warpseg.benchmarks.workload import supervised_part
 from warpseg.kernels.dispatch import kernels
 from warpseg.models import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
+from warpseg.trainers.engine.networks import NetworkSettings
 
 CLASSES = 19
 
@@ -40,6 +41,21 @@ def test_the_model_agrees_with_the_allocators_record(name):
         assert ours.after == pytest.approx(true.after, rel=0.01), ours.name
     # An operation's own scratch space is the difference.
     assert peak(modeled) == pytest.approx(measured.peak, rel=0.06)
+
+
+@pytest.mark.parametrize("name", ["light-timm:test_vit", "swiftnet-timm:test_efficientnet"])
+@pytest.mark.parametrize("freeze", ["none", "backbone"])
+def test_the_model_agrees_for_encoders_of_timm(name, freeze):
+    network = NetworkSettings(name=name, freeze=freeze)
+    settings = recipe("supervised", network=network)
+    with kernels("reference"):
+        modeled = modeled_step("supervised", settings, CLASSES)
+    measured = memory._measure_ours(
+        "supervised", settings, MemorySettings(device="cpu", classes=CLASSES)
+    )
+    for ours, true in zip(modeled, measured.phases, strict=True):
+        assert ours.after == pytest.approx(true.after, rel=0.02), ours.name
+    assert peak(modeled) == pytest.approx(measured.peak, rel=0.2)
 
 
 def test_the_model_counts_what_is_kept_for_parameters():

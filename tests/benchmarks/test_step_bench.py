@@ -68,6 +68,9 @@ def test_every_method_makes_a_step_of_constant_batches(name):
         ("consistency-mt", True),
         ("gta", True),
         ("mkd", True),
+        ("fixmatch", True),
+        ("unimatch", True),
+        ("unimatch-v2", True),
     ],
 )
 def test_the_plain_step_has_our_losses_and_leaves_our_weights(name, staged):
@@ -97,7 +100,7 @@ def test_a_method_without_a_plain_form_has_none():
 @pytest.mark.parametrize(
     ("network", "name"),
     [
-        *(("tiny", name) for name in ("supervised", "consistency-mt", "gta", "mkd")),
+        *(("tiny", name) for name in ("supervised", "consistency-mt", "gta", "mkd", "unimatch")),
         ("swiftnet-rn18", "supervised"),
         ("deeplabv3plus-rn50", "supervised"),
     ],

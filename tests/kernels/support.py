@@ -157,9 +157,16 @@ def expected_gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> tuple
 
 
 def check_loss(
-    loss: Callable[[Tensor], Tensor], formula: Callable[[Tensor], Tensor], logits: Tensor, path: str
+    loss: Callable[[Tensor], Tensor],
+    formula: Callable[[Tensor], Tensor],
+    logits: Tensor,
+    path: str,
+    precision: torch.dtype = torch.float32,
 ) -> None:
-    """Hold a loss and its gradient on one path to its formula in float64."""
+    """Hold a loss and its gradient on one path to its formula in float64.
+
+    precision: of the coarsest number inside, where that is not the loss's own float32.
+    """
     with running(path):
         value, gradient = gradient_of(loss, logits)
     expected, expected_slope = expected_gradient(formula, logits)
@@ -167,7 +174,7 @@ def check_loss(
     assert value.shape == ()
     assert gradient.dtype == logits.dtype
     assert gradient.stride() == logits.stride()
-    assert_close(value, expected)
+    assert_close(value, expected, precision)
     assert_close(gradient, expected_slope)
 
 

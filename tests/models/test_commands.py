@@ -47,11 +47,11 @@ def test_activations_equal_what_a_real_pass_keeps():
 
 
 def test_table(capsys, monkeypatch):
-    assert {name for name, _ in VARIANTS} == set(NETWORKS)
+    assert {name for name, _ in VARIANTS} >= set(NETWORKS)
     gta = ("deeplabv3plus-rn101", {"head": "gta"})
     monkeypatch.setattr(cost, "VARIANTS", (VARIANTS[0], gta))
     assert commands.models(["--size", "64", "96", "--num-classes", "19"]) == 0
-    head, first, last = capsys.readouterr().out.splitlines()
+    head, first, last, *more = capsys.readouterr().out.splitlines()
     assert head.split() == [
         "network",
         "image",
@@ -60,9 +60,25 @@ def test_table(capsys, monkeypatch):
         "GFLOPs",
         "activations",
         "MiB",
+        *["licence", "of", "the", "weights", "weights"],
     ]
     assert first.split()[:6] == ["swiftnet-rn18", "64", "x", "96", "11,797,071", "4"]
+    assert first.split()[-2:] == ["BSD-3-Clause", "ResNet18_Weights.IMAGENET1K_V1"]
     assert last.startswith("deeplabv3plus-rn101 head=gta ")
+    assert any("dpt" in line for line in more)
+    assert any("timm:NAME" in line for line in more)
+
+
+def test_licences_that_forbid_something_say_so(capsys):
+    names = ["linear-dinov3-s16", "light-timm:convnextv2_atto", "swiftnet-lite0", "wrn-28-2"]
+    assert commands.models([*names, "--size", "64", "64"]) == 0
+    _, dino, convnext, lite, wide = capsys.readouterr().out.splitlines()
+    assert "dinov3-license (share with its agreement; no military use)" in dino
+    assert "dinov3_vits16_pretrain_lvd1689m-*.pth, or timm's vit_small_patch16_dinov3" in dino
+    assert "cc-by-nc-4.0 (no commerce)" in convnext
+    assert "apache-2.0" in lite
+    assert 'pip install "warpseg[pretrained]"' in lite
+    assert wide.split()[-2:] == ["-", "-"]
 
 
 def test_bad_sizes_are_one_line(capsys):

@@ -103,13 +103,13 @@ class LayoutChanges(TorchDispatchMode):
 
 
 def test_pooled_maps_are_enlarged_in_float32(monkeypatch):
-    from warpseg.models import swiftnet
+    from warpseg.models.heads import ladder
 
-    enlarge, seen = swiftnet.resize_like, []
+    enlarge, seen = ladder.resize_like, []
     monkeypatch.setattr(
-        swiftnet, "resize_like", lambda x, like: seen.append(x.dtype) or enlarge(x, like)
+        ladder, "resize_like", lambda x, like: seen.append(x.dtype) or enlarge(x, like)
     )
-    pyramid = swiftnet.SpatialPyramidPooling(16).bfloat16()
+    pyramid = ladder.SpatialPyramidPooling(16).bfloat16()
     out = pyramid(torch.randn(2, 16, 24, 24, dtype=torch.bfloat16))
     assert out.dtype == torch.bfloat16
     assert seen == [torch.float32] * 3

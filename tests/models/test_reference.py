@@ -6,10 +6,10 @@ import torch.nn.functional as F
 import torchvision
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.segmentation.deeplabv3 import ASPP
-from warpseg.models.deeplabv3plus import HEADS, AtrousPyramid
-from warpseg.models.resnet import ResNet
-from warpseg.models.wideresnet import wide_resnet
-from warpseg.models.xception import Xception65
+from warpseg.models.encoders.resnet import ResNet
+from warpseg.models.encoders.xception import Xception65
+from warpseg.models.heads.deeplabv3plus import VARIANTS, AtrousPyramid
+from warpseg.models.papers import wide_resnet
 
 LAYERS = {f"layer{i}": str(i) for i in range(1, 5)}
 
@@ -61,7 +61,7 @@ def test_preactivation_taps_are_sums_before_the_relu(depth):
 @torch.no_grad()
 def test_pyramid_is_torchvisions():
     reference = randomize(ASPP(64, [6, 12, 18], 256))
-    ours = AtrousPyramid(64, HEADS["plain"]).eval()
+    ours = AtrousPyramid(64, VARIANTS["plain"]).eval()
     theirs = reference.state_dict()
     # Both list the branches in the order of the paper: point, atrous, image; then the projection.
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.values(), strict=True)))
@@ -167,7 +167,7 @@ def test_wide_resnet_is_a_transcription():
 
 @torch.no_grad()
 def test_deeplabv2_sums_its_dilated_classifiers():
-    from warpseg.models.deeplabv2 import ParallelClassifiers
+    from warpseg.models.heads.deeplabv2 import ParallelClassifiers
 
     classifier = ParallelClassifiers(8, 3, (6, 12, 18, 24))
     x = torch.randn(1, 8, 30, 30)

@@ -14,6 +14,7 @@ from warpseg import IGNORE, pipelines
 from warpseg.kernels import sample_tps, valid_mask
 from warpseg.models.build import NETWORKS
 from warpseg.shards import Dataset
+from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
 from warpseg.trainers.engine.speed import SpeedSettings
@@ -22,11 +23,20 @@ from warpseg.trainers.engine.streams import next_batches, open_streams
 from warpseg.trainers.methods.registry import build_method
 from warpseg.trainers.runs import train
 
+KINDS = {
+    "whole": {},
+    "frozen": {"network": NetworkSettings(name="light-timm:test_efficientnet", freeze="backbone")},
+    "adapted": {"network": NetworkSettings(name="light-timm:test_vit", lora_rank=2)},
+}
+"""What learns, by a word."""
 
-def gradients(folder):
+
+def gradients(folder, kind="whole"):
     """Save the weights after one SGD step of rate 1 of consistency on this rank's share."""
     runtime = open_runtime("cpu", "fp32")
-    settings = tiny_recipe(METHOD_RECIPES["consistency"], student_batch_norm="running", alpha=0.7)
+    settings = tiny_recipe(
+        METHOD_RECIPES["consistency"], student_batch_norm="running", alpha=0.7, **KINDS[kind]
+    )
     torch.manual_seed(0)
     method = build_method(settings, runtime, 5)
     generator = torch.Generator().manual_seed(1)
@@ -59,6 +69,56 @@ def gradients(folder):
     if runtime.rank == 0:
         torch.save(unwrap(method.student).state_dict(), folder / f"ranks-{runtime.world_size}.pt")
     runtime.barrier()
+    close_runtime()
+
+
+def strong_gradients(folder):
+    """Save the weights after one SGD step of rate 1 of weak-to-strong methods, as `gradients`."""
+    runtime = open_runtime("cpu", "fp32")
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(4, 4, 3, 32, 32, generator=generator)
+    mask = torch.randint(0, 5, (4, 32, 32), generator=generator, dtype=torch.uint8)
+    mask[0, :30], mask[3] = IGNORE, IGNORE
+    # Padding is spread unevenly, too.
+    window = torch.tensor([[0, 0, 32, 32], [0, 0, 4, 32], [0, 8, 32, 32], [0, 0, 32, 32]])
+    share = slice(
+        runtime.rank * 4 // runtime.world_size, (runtime.rank + 1) * 4 // runtime.world_size
+    )
+    views = SimpleNamespace(
+        weak=image[1, share],
+        strong=image[2, share],
+        second=SimpleNamespace(strong=image[3, share]),
+        window=window[share].int(),
+    )
+    labeled = SimpleNamespace(image=image[0, share], mask=mask[share])
+    alike = {
+        "fixmatch": {},
+        "unimatch": {"feature_dropout": 0.0},
+        "unimatch-v2": {"dropout": "none"},
+        "prevmatch": {"feature_dropout": 0.0, "max_asked": 1, "max_snapshots": 1},
+    }
+    for name, changes in alike.items():
+        second = None if name == "fixmatch" else views.second
+        unlabeled = SimpleNamespace(**{**vars(views), "second": second})
+        shared = {"threshold": 0.241, "mixing": "none"}
+        settings = tiny_recipe(METHOD_RECIPES[name], **shared, **changes)
+        torch.manual_seed(0)
+        method = build_method(settings, runtime, 5)
+        unwrap(method.student).eval()
+        engine = Engine(
+            method,
+            runtime,
+            optimizer=OptimizerSettings(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0),
+            schedule=ScheduleSettings(name="constant"),
+            num_steps=4,
+        )
+        # PrevMatch asks a snapshot from the second step on.
+        for _ in range(2):
+            engine.run_step([{"labeled": labeled, "unlabeled": unlabeled}])
+        if runtime.rank == 0:
+            file = folder / f"{name}-{runtime.world_size}.pt"
+            torch.save(unwrap(method.student).state_dict(), file)
+        runtime.barrier()
     close_runtime()
 
 
@@ -203,7 +263,7 @@ def run_until_step_5(words, then):
 if __name__ == "__main__":
     NETWORKS.update(TINY_NETWORKS)
     task, folder, *rest = sys.argv[1:]
-    tasks = (gradients, statistics, reductions, keys, stopped, dies)
+    tasks = (gradients, strong_gradients, statistics, reductions, keys, stopped, dies)
     {function.__name__: function for function in tasks}[task](Path(folder), *rest)
     # The result is on the disk; gloo's threads may abort a busy machine's interpreter as it ends.
     os._exit(0)

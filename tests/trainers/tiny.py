@@ -12,8 +12,12 @@ from torch import nn
 from warpseg.models.build import NETWORKS
 from warpseg.models.network import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
+from warpseg.trainers.methods.settings.fixmatch import FixMatchSettings
 from warpseg.trainers.methods.settings.gta import GtaSettings
 from warpseg.trainers.methods.settings.mkd import MkdSettings
+from warpseg.trainers.methods.settings.prevmatch import PrevMatchSettings
+from warpseg.trainers.methods.settings.unimatch import UniMatchSettings
+from warpseg.trainers.methods.settings.unimatch_v2 import UniMatchV2Settings
 from warpseg.trainers.recipes.registry import RECIPES
 
 
@@ -84,7 +88,19 @@ TINY_NETWORKS = {"tiny": tiny, "tiny-classifier": tiny_classifier}
 """What conftest.py adds to the networks for each test, and this program for its command line."""
 
 
+SURE = {"threshold": 0.15}
+"""Tiny networks are never as sure as the papers' .95."""
 PAPER = {
+    FixMatchSettings: SURE,
+    UniMatchSettings: SURE,
+    UniMatchV2Settings: SURE,
+    PrevMatchSettings: {
+        **SURE,
+        "previous_threshold": 0.15,
+        "epoch_steps": 1,
+        "snapshot_epochs": 1,
+        "max_snapshots": 2,
+    },
     GtaSettings: {"warmup_steps": 0, "assistant_on": "pseudo"},
     MkdSettings: {
         "rampup_steps": 0,
@@ -126,6 +142,10 @@ METHOD_RECIPES = {
     "vat": "vat-synthetic-swiftnet18-tiny",
     "gta": "gta-synthetic-swiftnet18-tiny",
     "mkd": "mkd-synthetic-swiftnet18-tiny",
+    "fixmatch": "fixmatch-synthetic-swiftnet18-tiny",
+    "unimatch": "unimatch-synthetic-swiftnet18-tiny",
+    "unimatch-v2": "unimatch-v2-synthetic-swiftnet18-tiny",
+    "prevmatch": "prevmatch-synthetic-swiftnet18-tiny",
 }
 """One recipe of each method, by a short name."""
 

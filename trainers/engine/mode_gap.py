@@ -6,6 +6,7 @@ modes answer differently, and a teacher of the one mode misleads a student of th
 collapse there while the score on other scenes rises.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from ...models.norm import batch_norm_policy, find
 from .runtime import Runtime
 
+TERM = "mode_gap"
+"""The term's name in the log."""
 WARN = 0.25
 """Share of pixels from which on the gap is warned of."""
 
@@ -61,3 +64,29 @@ def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
         disagreement=(running != batch).float().mean(),
         commonest=counts.max().float() / running.numel(),
     )
+
+
+def log_gap(network: nn.Module, batches: Mapping[str, Any], runtime: Runtime) -> dict[str, Tensor]:
+    """Return the terms to log of one step's batches: the gap on unlabeled images where there are
+    any, on labeled ones elsewhere; none for a network without batch norms, or for single images."""
+    if not has_batch_norm(network):
+        return {}
+    unlabeled = batches.get("unlabeled")
+    images = batches["labeled"].image if unlabeled is None else unlabeled.weak
+    if len(images) < 2:
+        return {}
+    with runtime.speed.eagerly():
+        gap = mode_gap(network, images, runtime)
+    return {TERM: gap.disagreement, f"{TERM}/commonest": gap.commonest}
+
+
+def concerns(means: Mapping[str, float]) -> dict[str, str]:
+    """Say what a logged gap should worry the user about."""
+    if means.get(TERM, 0.0) <= WARN:
+        return {}
+    return {
+        TERM: f"running and batch statistics disagree on {means[TERM]:.0%} of the pixels of these "
+        "images: their batch norms do not know them. A teacher with running statistics misleads "
+        "there; see `warpseg diagnose norm`, `--evaluation.by scene`, and where the method has it "
+        "`--teacher-batch-norm batch`"
+    }

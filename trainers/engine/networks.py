@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...plain import shown
 from .yaml_text import read_yaml
@@ -19,13 +19,20 @@ class NetworkSettings:
     name: str = "swiftnet-rn18"
     """a name that `warpseg models` lists"""
     weights: str = "none"
-    """none (from scratch), imagenet (torchvision's), or a file of weights"""
+    """none (from scratch), imagenet (torchvision's, or a package's), or a file of weights"""
     options: tuple[str, ...] = ()
     """options of the architecture, as name=value (`head=mkd`, `encoder_stride=8`)"""
     sync_batch_norm: bool = False
     """batch statistics over all ranks"""
     batch_norm_momentum: float | None = None
     """share of a batch in each update of running statistics; 0.1 when not given"""
+    freeze: Literal["none", "backbone"] = "none"
+    """backbone: it stays as its weights are, batch norms too; the head alone learns"""
+    lora_rank: int = 0
+    """rank by which the attention of a backbone adapts, its own weights frozen; 0: no adaptation.
+    Exports hold the sum"""
+    lora_alpha: float = 8.0
+    """what the adaptation is multiplied by, divided by its rank"""
 
     def __post_init__(self) -> None:
         for word in self.options:
@@ -34,6 +41,13 @@ class NetworkSettings:
         if self.batch_norm_momentum is not None and not 0 < self.batch_norm_momentum <= 1:
             raise ValueError(
                 f"--network.batch-norm-momentum must lie in (0, 1]; got {self.batch_norm_momentum}"
+            )
+
+        if self.lora_rank < 0:
+            raise ValueError(f"--network.lora-rank must be at least 0; got {self.lora_rank}")
+        if self.lora_rank and self.freeze == "backbone":
+            raise ValueError(
+                "--network.lora-rank adapts what --network.freeze backbone keeps: choose one"
             )
 
     def parsed_options(self) -> dict[str, Any]:
@@ -63,3 +77,12 @@ class NetworkSettings:
         if self.batch_norm_momentum is not None:
             set_batch_norm_momentum(network, self.batch_norm_momentum)
         return network
+
+    def prepare(self, network: SegmentationNetwork) -> None:
+        """Take out of training what does not learn, once weights are loaded."""
+        if self.freeze == "backbone":
+            network.freeze_backbone()
+        if self.lora_rank:
+            from ...models import adapt_attention
+
+            adapt_attention(network, self.lora_rank, self.lora_alpha)

@@ -29,6 +29,11 @@ class OptimizerSettings:
     """weight decay of the parts that start at random"""
     backbone_weight_decay: float | None = None
     """weight decay of the backbone; as weight_decay when not given"""
+    decay_on: Literal["all", "weights"] = "all"
+    """weights: no weight decay of norms, biases, embeddings and scales, that is of vectors"""
+    layer_decay: float = 1.0
+    """what the backbone's rate is multiplied by from each layer to the one before it; its deepest
+    layer has the whole rate (vision transformers: 0.65 to 0.9)"""
     momentum: float = 0.9
     """momentum of sgd"""
     nesterov: bool = False
@@ -44,6 +49,8 @@ class OptimizerSettings:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"--optimizer.{name.replace('_', '-')} must be >= 0; got {value}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"--optimizer.layer-decay must lie in (0, 1]; got {self.layer_decay}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,31 +100,13 @@ def lr_factor(schedule: ScheduleSettings, step: int, num_steps: int, epoch_steps
 def build_optimizer(
     networks: Sequence[nn.Module], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of some networks: one parameter group for backbones, one for the rest.
+    """Return the optimizer of some networks over their `parameter_groups`.
 
-    A network says by `parameter_groups()` what its backbone is. Raises RuntimeError where apex is
-    asked for and cannot serve.
+    Raises RuntimeError where apex is asked for and cannot serve.
     """
     import torch
 
-    backbone: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for network in networks:
-        for name, parameters in cast(Any, network).parameter_groups().items():
-            (backbone if name == "backbone" else rest).extend(
-                p for p in parameters if p.requires_grad
-            )
-    groups = [
-        {"params": rest, "lr": settings.lr, "weight_decay": settings.weight_decay},
-        {
-            "params": backbone,
-            "lr": settings.lr if settings.backbone_lr is None else settings.backbone_lr,
-            "weight_decay": settings.weight_decay
-            if settings.backbone_weight_decay is None
-            else settings.backbone_weight_decay,
-        },
-    ]
-    groups = [group for group in groups if group["params"]]
+    groups = parameter_groups(networks, settings)
     implementation = "fused" if settings.implementation == "auto" else settings.implementation
     if implementation == "apex":
         return build_apex_optimizer(groups, settings)
@@ -128,6 +117,55 @@ def build_optimizer(
         )
     kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
     return kind(groups, betas=settings.betas, **chosen)
+
+
+def parameter_groups(
+    networks: Sequence[nn.Module], settings: OptimizerSettings
+) -> list[dict[str, Any]]:
+    """Return what learns, in groups of one rate and weight decay: first heads, then backbones.
+
+    A network says by `parameter_groups()` what its backbone is, and a backbone by `depth_of` which
+    layer a parameter belongs to. Groups without parameters are left out.
+    """
+    rates = {False: settings.lr, True: settings.lr}
+    decays = {False: settings.weight_decay, True: settings.weight_decay}
+    if settings.backbone_lr is not None:
+        rates[True] = settings.backbone_lr
+    if settings.backbone_weight_decay is not None:
+        decays[True] = settings.backbone_weight_decay
+    members: dict[tuple[bool, int, bool], list[nn.Parameter]] = {}
+    for network in networks:
+        for part, parameters in cast(Any, network).parameter_groups().items():
+            backbone = part == "backbone"
+            depths = _depths(network) if backbone and settings.layer_decay < 1 else {}
+            for parameter in parameters:
+                if parameter.requires_grad:
+                    decayed = settings.decay_on == "all" or not _is_vector(parameter)
+                    key = (backbone, depths.get(parameter, 0), decayed)
+                    members.setdefault(key, []).append(parameter)
+    return [
+        {
+            "params": members[backbone, below, decayed],
+            "lr": rates[backbone] * settings.layer_decay**below,
+            "weight_decay": decays[backbone] if decayed else 0.0,
+        }
+        for backbone, below, decayed in sorted(members, key=lambda key: (*key[:2], not key[2]))
+    ]
+
+
+def _depths(network: nn.Module) -> dict[nn.Parameter, int]:
+    """Return how many layers lie behind each parameter of a network's backbone."""
+    backbone = cast(Any, network).backbone
+    return {
+        parameter: backbone.depth - backbone.depth_of(name)
+        for name, parameter in backbone.named_parameters()
+    }
+
+
+def _is_vector(parameter: nn.Parameter) -> bool:
+    """Tell whether a parameter is a norm's, a bias, a scale or an embedding: no two of its axes
+    are longer than 1, but for tables of tokens, (1, n, D)."""
+    return parameter.ndim <= 1 or (parameter.ndim == 3 and parameter.shape[0] == 1)
 
 
 def build_apex_optimizer(

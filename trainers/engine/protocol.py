@@ -18,6 +18,9 @@ class EvaluationSettings:
     """Height and width of the centre crop or of a sliding window, in pixels."""
     stride: float = 2 / 3
     """Step between sliding windows as a share of crop_size."""
+    border: Literal["shift", "cut"] = "shift"
+    """Where a sliding window would reach over the border: shift it back, or cut it off, as
+    UniMatch's code on Cityscapes does; its last windows are then small."""
     window_batch: int = 4
     """Sliding windows that pass through the network at once; fewer need less memory."""
     size: tuple[int, int] | None = None
@@ -25,6 +28,10 @@ class EvaluationSettings:
     bound: tuple[int, int] | None = None
     """Short and long edge, in pixels, that the image is enlarged or shrunk to fit, its shape kept;
     labels are still made and scored at its own size (MKD on VOC: 512 512)."""
+    multiple: int = 1
+    """Pixels of which height and width of what the network sees, in mode whole, are brought to the
+    nearest multiple, by shrinking or enlarging; labels are still made and scored at the image's own
+    size (UniMatch V2: the 14 of a patch)."""
     pad_to: tuple[int, int] | None = None
     """Least height and width of what the network sees in mode whole; smaller images are padded
     below and on the right, and the padding is never scored (DMT on VOC: 505 505, SimpleBaseline on
@@ -41,6 +48,12 @@ class EvaluationSettings:
     """Label the mirrored image, too, and average."""
     average: Literal["softmax", "logits"] = "softmax"
     """What is averaged over windows, scales and flips."""
+    mean_over: Literal["occurring", "all"] = "occurring"
+    """Classes of the mean IoU: those that are true or predicted somewhere; or all, of which the
+    others count 0, as in UniMatch's code."""
+    align_corners: bool = False
+    """Enlarge logits with their corners on the image's corners, as the codes of UniMatch, U2PL,
+    GTA-Seg and DST-CBC do: for networks that were trained there; exports do alike."""
     by: str | None = None
     """Also score each group of images by itself: scene (the file's name up to its first _ or -),
     folder, a regular expression with one group, or a file of names and groups."""
@@ -77,6 +90,14 @@ class EvaluationSettings:
             raise ValueError(
                 f"{flag_of('stride')} must be above 0 and at most 1; got {self.stride}"
             )
+        if self.border == "cut" and self.mode != "sliding":
+            raise ValueError(f"{flag_of('border')} cut is for mode sliding, not {self.mode}")
+        if self.multiple < 1:
+            raise ValueError(f"{flag_of('multiple')} must be at least 1; got {self.multiple}")
+        if self.multiple > 1 and (self.mode != "whole" or self.pad_to is not None):
+            raise ValueError(
+                f"{flag_of('multiple')} is for mode whole, without {flag_of('pad_to')}"
+            )
         if self.window_batch < 1:
             raise ValueError(
                 f"{flag_of('window_batch')} must be at least 1; got {self.window_batch}"
@@ -97,15 +118,22 @@ class EvaluationSettings:
             words.append("fill " + " ".join(map(str, self.fill)))
         if self.padding_class is not None:
             words.append(f"padding as class {self.padding_class}")
+        if self.multiple > 1:
+            words.append(f"to multiples of {self.multiple}")
         if self.mode == "sliding":
             words.append(f"stride {self.stride:.3g}")
+        if self.border == "cut":
+            words.append("cut at the border")
         if self.scales != (1.0,):
             words.append("scales " + " ".join(f"{scale:g}" for scale in self.scales))
         if self.flip:
             words.append("flip")
         if self.mode == "sliding" or self.flip or len(self.scales) > 1:
             words.append(f"mean {self.average}")
-        return ", ".join(words)
+        if self.align_corners:
+            words.append("corners aligned")
+        over = "all classes" if self.mean_over == "all" else "classes that occur"
+        return ", ".join([*words, f"mIoU over {over}"])
 
 
 def flag_of(name: str) -> str:

@@ -13,9 +13,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ...models import SegmentationNetwork
 from ...plain import environment_number
 from .networks import NetworkSettings
 from .speed import Precision, SpeedSettings
@@ -79,11 +81,13 @@ class Runtime:
     ) -> nn.Module:
         """Build a network as the settings say and make it ready for training; `change` comes
         before it is placed and wrapped."""
-        network: nn.Module = settings.build(num_classes)
+        network = settings.build(num_classes)
         if settings.sync_batch_norm and self.world_size > 1:
             if self.speed.compile != "none":
                 log.warning("torch.compile cuts the network at each synchronised batch norm")
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            # timm's, as torch's loses the activations inside timm's batch norms.
+            network = cast(SegmentationNetwork, convert_sync_batchnorm(network))
+        settings.prepare(network)
         return self.distribute(change(network) if change else network)
 
     def distribute(self, network: nn.Module) -> nn.Module:
@@ -147,7 +151,8 @@ class Runtime:
         kinds: dict[torch.dtype, list[Tensor]] = {}
         modules = [module for network in networks for module in network.modules()]
         for module in modules:
-            if getattr(module, "same_on_ranks", False):
+            # Frozen statistics are one on all ranks, too, and a mean would round them.
+            if getattr(module, "same_on_ranks", False) or getattr(module, "frozen", False):
                 continue
             for buffer in module.buffers(recurse=False):
                 kinds.setdefault(buffer.dtype, []).append(buffer)

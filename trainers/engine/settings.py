@@ -185,7 +185,10 @@ def _levels(name: str, value: Any) -> Any:
 
 def first_difference(old: Any, new: Any, where: str = "") -> str | None:
     """Name the first setting in which two plain forms differ, with both values; None when they
-    agree, but for what nothing that is computed depends on."""
+    agree, but for what nothing that is computed depends on. What the new one leaves to the weights
+    agrees with what a run took from them."""
+    if _left_to_weights(where, old, new):
+        return None
     if isinstance(old, dict) and isinstance(new, dict):
         for name in {**old, **new}:
             if name in TOLD_ALONE:
@@ -197,3 +200,13 @@ def first_difference(old: Any, new: Any, where: str = "") -> str | None:
                 return found
         return None
     return None if old == new else f"{where}: {shown(old)} before, {shown(new)} now"
+
+
+def _left_to_weights(where: str, old: Any, new: Any) -> bool:
+    """Tell whether a setting is one that weights decide (`settling`), and is left open."""
+    if where.endswith("normalization"):
+        return isinstance(new, dict) and new.get("name") == "network" and isinstance(old, dict)
+    if where.endswith("network.options") and isinstance(old, list) and isinstance(new, list):
+        added = old[len(new) :] if old[: len(new)] == new else [""]
+        return all(word.startswith("form=") for word in added)
+    return False

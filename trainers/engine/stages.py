@@ -19,6 +19,7 @@ from torch.profiler import record_function
 
 from ...models import Ensemble
 from ...models.tensor_files import not_finite
+from .mode_gap import log_gap
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
 from .streams import Batches, StreamSpec
@@ -186,6 +187,16 @@ class Engine:
         means = {name: total / names[name] for name, total in zip(names, sums, strict=True)}
         self.sums, self.counts = {}, {}
         return means
+
+    def gap(self, batches: Batches) -> dict[str, float]:
+        """Return how far the evaluated network's two modes differ on a batch, the mean over ranks
+        (see `mode_gap`). A synchronisation point of host and device, and of the ranks."""
+        network = self.method.networks.get(self.method.evaluated)
+        terms = {} if network is None else log_gap(unwrap(network), batches, self.runtime)
+        if not terms:
+            return {}
+        values = self.runtime.average(torch.stack(list(terms.values()))).tolist()
+        return dict(zip(terms, values, strict=True))
 
     def finite(self) -> bool:
         """Tell whether every term logged since the last means is a number. A synchronisation

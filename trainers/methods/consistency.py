@@ -27,15 +27,28 @@ from typing import Any
 
 from torch import Tensor
 
-from ...kernels import CutMixBoxes, cutmix, cutmix_boxes, ema_update
+from ... import IGNORE
+from ...kernels import (
+    ClassMasks,
+    CutMixBoxes,
+    Mixing,
+    class_masks,
+    cutmix,
+    cutmix_boxes,
+    ema_update,
+    mix,
+    pseudo_label,
+    window_mask,
+)
 from ...models.norm import batch_norm_policy
+from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import supervised_loss
 from .registry import method
 from .settings.consistency import ConsistencySettings
-from .teaching import teaching, view_divergence
+from .shared.losses import supervised_loss
+from .shared.teaching import teaching, view_divergence
 
 
 @method("consistency", ConsistencySettings)
@@ -85,11 +98,16 @@ class Consistency(Method):
     def consistency(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Alpha times the mean divergence over the valid pixels of all ranks (or of each image)."""
         settings, views = self.settings, batches["unlabeled"]
-        boxes = self._draw_boxes(views.strong) if settings.cutmix else None
+        boxes: Mixing | None = None
+        if settings.cutmix and settings.mixing == "boxes":
+            boxes = self._draw_boxes(views.strong)
         strong = views.strong if boxes is None else cutmix(views.strong, boxes)
         match settings.variant:
             case "1w-ct":
                 target = self._teach(views.weak)
+                if settings.mixing == "classes":
+                    boxes = self._draw_classes(target, views)
+                    strong = mix(views.strong, boxes)
                 logits = self._learn(strong, settings.student_batch_norm)
             case "1w-cs":
                 logits = self._teach(strong)
@@ -128,6 +146,12 @@ class Consistency(Method):
         # statistics must find them as they were.
         with batch_norm_policy(self.student, batch_norm):
             return self.student(image)
+
+    def _draw_classes(self, target: Tensor, views: PairedBatch) -> ClassMasks:
+        size = (views.weak.shape[-2], views.weak.shape[-1])
+        label = pseudo_label(target, size).label
+        shown = window_mask(views.window, size)
+        return class_masks(label.masked_fill(~shown, IGNORE), target.shape[1])
 
     def _draw_boxes(self, image: Tensor) -> CutMixBoxes:
         size = (image.shape[-2], image.shape[-1])

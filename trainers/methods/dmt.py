@@ -28,9 +28,9 @@ from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import mean_cross_entropy
 from .registry import method
 from .settings.dmt import DmtSettings
+from .shared.losses import mean_cross_entropy
 
 
 @method("dmt", DmtSettings)

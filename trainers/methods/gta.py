@@ -29,9 +29,8 @@ from torch import Tensor, nn
 
 from ... import IGNORE
 from ...kernels import (
-    cutmix,
-    cutmix_boxes,
     ema_update,
+    mix,
     pseudo_label,
     quantile,
     reweight,
@@ -42,9 +41,10 @@ from ..engine.optimization import ScheduleSettings
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import mean_cross_entropy
 from .registry import method
 from .settings.gta import GtaSettings, Lessons
+from .shared.losses import mean_cross_entropy
+from .shared.mixing import draw_mixing
 
 _ONE_CLASS = 0.99
 """Share of one class among the kept pseudo-labels from which on the run warns."""
@@ -59,6 +59,7 @@ class Gta(Method):
     def __init__(self, settings: GtaSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.runtime = runtime
+        self.num_classes = num_classes
         self.student = runtime.train_network(settings.network, num_classes)
         self.teacher = runtime.frozen_copy(self.student)
         self.networks: dict[str, nn.Module] = {"student": self.student, "teacher": self.teacher}
@@ -197,12 +198,16 @@ class Gta(Method):
         label = clean.label
         if settings.geometry.padding_class is None:
             label = label.masked_fill(~window_mask(unlabeled.window, size), IGNORE)
-        boxes = cutmix_boxes(
-            len(image), size, preset="gta", probability=settings.cutmix_probability
-        ).to(image.device, non_blocking=True)
-        image, label = cutmix(image, boxes), cutmix(label, boxes)
+        mixing = draw_mixing(
+            settings.mixing,
+            label,
+            self.num_classes,
+            preset="gta",
+            probability=settings.cutmix_probability,
+        )
+        image, label = mix(image, mixing), mix(label, mixing)
         if settings.confidence == "clean":
-            return image, label, cutmix(clean.confidence, boxes)
+            return image, label, mix(clean.confidence, mixing)
         labeled = batches["labeled"].image
         with batch_norm_policy(self.teacher, "batch"):
             logits = self.teacher(torch.cat((labeled, image)))[len(labeled) :]

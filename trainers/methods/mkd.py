@@ -21,7 +21,7 @@ the paper's Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, cast
@@ -30,16 +30,17 @@ import torch
 from torch import Tensor, nn
 
 from ... import IGNORE
-from ...kernels import cutmix, cutmix_boxes, ema_update, window_mask
+from ...kernels import ema_update, mix, pseudo_label, window_mask
 from ...models import batch_norm_policy
 from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .feature_augmentation import Effect, FeatureAugmentation, own_labels, shift_concern
-from .losses import at_stride, mean_cross_entropy
 from .registry import method
 from .settings.mkd import MkdSettings
+from .shared.feature_augmentation import Effect, FeatureAugmentation, own_labels, shift_concern
+from .shared.losses import at_stride, mean_cross_entropy
+from .shared.mixing import draw_mixing
 
 View = tuple[Tensor, Tensor]
 """Logits (N, C, h, w) of a network and the feature (N, A, h, w) before its classifier."""
@@ -50,12 +51,14 @@ class Lesson:
     """What students and teachers say of some images.
 
     `known` (N, H, W) uint8 holds IGNORE where nothing is taught, and with `labeled` true classes.
+    `clean`: logits by which students label, where these are not those they learn.
     """
 
     students: list[View]
     teachers: list[View]
     known: Tensor
     labeled: bool
+    clean: list[Tensor] = field(default_factory=list)
 
 
 @method("mkd", MkdSettings)
@@ -67,6 +70,7 @@ class Mkd(Method):
     def __init__(self, settings: MkdSettings, runtime: Runtime, num_classes: int) -> None:
         self.settings = settings
         self.runtime = runtime
+        self.num_classes = num_classes
         self.students = [runtime.train_network(settings.network, num_classes) for _ in range(2)]
         self.teachers = []
         if settings.teachers != "none":
@@ -164,15 +168,22 @@ class Mkd(Method):
         known = torch.where(taught, 0, IGNORE).to(torch.uint8)
         with self._teaching():
             guides = self._ask(self.teachers, unlabeled.weak)
+        clean = []
+        if self.settings.student_labels == "clean":
+            with torch.no_grad():
+                clean = [logits for logits, _ in self._ask(self.students, unlabeled.weak)]
         if self.settings.cutmix:
-            boxes = cutmix_boxes(len(strong), size, preset="mkd").to(
-                strong.device, non_blocking=True
-            )
-            strong, known = cutmix(strong, boxes), cutmix(known, boxes)
-            guides = [(cutmix(logits, boxes), cutmix(feature, boxes)) for logits, feature in guides]
+            said, label = [logits for logits, _ in guides] + clean, known
+            if self.settings.mixing == "classes":
+                label = pseudo_label(torch.stack(said).mean(0), size).label
+                label = label.masked_fill(known == IGNORE, IGNORE)
+            mixing = draw_mixing(self.settings.mixing, label, self.num_classes, preset="mkd")
+            strong, known = mix(strong, mixing), mix(known, mixing)
+            guides = [(mix(logits, mixing), mix(feature, mixing)) for logits, feature in guides]
+            clean = [mix(logits, mixing) for logits in clean]
         with batch_norm_policy(nn.ModuleList(self.students), self.settings.student_batch_norm):
             students = self._ask(self.students, strong)
-        return Lesson(students=students, teachers=guides, known=known, labeled=False)
+        return Lesson(students=students, teachers=guides, known=known, labeled=False, clean=clean)
 
     def _teach(self, lessons: list[Lesson], step: int) -> dict[str, Tensor]:
         """Return alpha L_st + beta L_ss, each term a mean over the pixels of all lessons."""
@@ -217,7 +228,10 @@ class Mkd(Method):
                 logits, table = augmentation(logits, feature, label, weight, progress)
                 effects.append(augmentation.effect(view[0], logits, own != IGNORE, table))
             logits = at_stride(logits, size, self.settings.loss_stride)
-            label = own_labels(logits, lesson.known)
+            said = logits
+            if number < len(lesson.clean):
+                said = at_stride(lesson.clean[number], size, self.settings.loss_stride)
+            label = own_labels(said, lesson.known)
             if number >= 2 and self.settings.threshold is not None:
                 plain = at_stride(view[0], size, self.settings.loss_stride).float()
                 label = label.masked_fill(

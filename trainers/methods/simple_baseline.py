@@ -32,9 +32,9 @@ from ...pipelines.streams.labeled import strong_rows
 from ..engine.runtime import Runtime
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import mean_cross_entropy
 from .registry import method
 from .settings.simple_baseline import SimpleBaselineSettings
+from .shared.losses import mean_cross_entropy
 
 STREAMS = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "pseudo": ("pseudo",)}
 STRONG = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "unlabeled": ("pseudo",)}

@@ -10,9 +10,9 @@ from torch import Tensor
 from ..engine.runtime import Runtime
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import supervised_loss
 from .registry import method
 from .settings.supervised import SupervisedSettings
+from .shared.losses import supervised_loss
 
 
 @method("supervised", SupervisedSettings)

@@ -28,10 +28,10 @@ from ...pipelines.settings import StrongSettings
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
-from .losses import mean_entropy, supervised_loss
 from .registry import method
 from .settings.vat import VatSettings
-from .teaching import whole_image
+from .shared.losses import mean_entropy, supervised_loss
+from .shared.teaching import whole_image
 
 
 @method("vat", VatSettings)

@@ -7,9 +7,11 @@ sizes are those of one GPU.
 
 With 212 labels of VOC or fewer the networks differ by their labeled images alone: make the split
 with `warpseg split --pair 0.8`. The paper's network A starts from COCO weights of Caffe, the file
-`resnet101COCO-41f33a49.pth` of AdvSemiSeg; --supervised.network.weights names another place or
-other weights. `supervised` is the paper's baseline, with all images its oracle; on CIFAR-10, whose
-baseline is a chain's first link, `dmt-oracle` is.
+`resnet101COCO-41f33a49.pth` of AdvSemiSeg, in a ResNet that strides and dilates as torchvision's
+(form=torchvision), as DMT's code does; Caffe's own form is form=caffe.
+--supervised.network.weights names another place or other weights. `supervised` is the paper's
+baseline, with all images its oracle; on CIFAR-10, whose baseline is a chain's first link,
+`dmt-oracle` is.
 """
 
 from collections.abc import Callable
@@ -135,7 +137,7 @@ def _paper(
     and each trains on 80 % of them in phase 0.
     """
     pseudo, own = batch
-    network = NetworkSettings(name="deeplabv2-rn101", weights=COCO)
+    network = NetworkSettings(name="deeplabv2-rn101", weights=COCO, options=("form=torchvision",))
     family, shared = (
         f"{data}-{labeled}-deeplabv2",
         {**shared, "normalization": NORMALIZATIONS["caffe"]},

@@ -15,6 +15,7 @@ from .dmt import scratch_recipes
 from .one_way import VARIANTS, segmentation_recipes
 from .registry import add_recipes
 from .simple_baseline import halved_recipes
+from .weak_to_strong import weak_to_strong_recipes
 
 # From scratch, so one learning rate.
 CAMVID: dict[str, Any] = {
@@ -85,6 +86,7 @@ def _add(
             f"gta-{family}": partial(GtaSettings, warmup_steps=first, **GTA_SCRATCH, **every),
             f"mkd-{family}": partial(MkdSettings, rampup_steps=first, **MKD_SCRATCH, **every),
             **halved_recipes(family, shared, network),
+            **weak_to_strong_recipes(family, shared, network),
             **scratch_recipes(family, shared, network),
         }
     )

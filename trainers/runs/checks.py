@@ -1,7 +1,5 @@
 """What is checked of a run before its folder is taken, and what only its first step can tell."""
 
-from typing import cast
-
 from ...models import SegmentationNetwork
 from ...shards import Dataset
 from ...shards.sense import refuse_senseless
@@ -10,10 +8,9 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Method
 
 
-def check_network(method: Method, settings: RunSettings, dataset: Dataset) -> None:
+def check_network(network: SegmentationNetwork, settings: RunSettings, dataset: Dataset) -> None:
     """Raise ValueError for a network that classifies images where pixels have classes or the other
     way round, and for a class of padding that there is not."""
-    network = cast(SegmentationNetwork, method.find_network(method.evaluated))
     if network.task != dataset.task:
         raise ValueError(
             f"{settings.network.name} is for {network.task}, and {dataset.root} holds data for "

@@ -11,6 +11,7 @@ from typing import NoReturn, cast
 
 import torch
 
+from ...models import SegmentationNetwork
 from ...shards import Dataset
 from ..engine.checkpoint import DIVERGED, mark_diverged, save_checkpoint
 from ..engine.checkpoint import NAME as CHECKPOINT
@@ -23,6 +24,7 @@ from ..engine.processes.stopping import Stop, Stopped, never, terminating
 from ..engine.profiling import StepProfiler
 from ..engine.runtime import Runtime, close_runtime, open_runtime
 from ..engine.settings import RunSettings
+from ..engine.settling import settle
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.streams import next_batches, open_streams
@@ -87,11 +89,13 @@ class Run:
         resume: bool,
         recipe: str,
     ) -> None:
-        self.settings, self.runtime, self.out = settings, runtime, out
+        self.runtime, self.out = runtime, out
         self.dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
-        check_network(self.method, settings, self.dataset)
+        network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
+        self.settings = settings = settle(settings, network)
+        check_network(network, settings, self.dataset)
         self.run = {
             **describe_run(settings, self.dataset, split, recipe=recipe),
             "world_size": runtime.world_size,

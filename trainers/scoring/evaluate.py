@@ -42,7 +42,9 @@ class Score:
     """Images counted, over all ranks."""
     task: Task
     evaluation: str
-    """The protocol: how labels were made."""
+    """The protocol: how labels were made, and which classes the mean is of."""
+    mean_over: Literal["occurring", "all"] = "occurring"
+    """Classes of the mean IoU: those that occur, or all."""
     groups: Mapping[str, Tensor] = field(default_factory=dict)
     """The confusion matrices of groups of images, where they were asked for."""
     fine_grained: float | None = None
@@ -59,10 +61,12 @@ class Score:
 
     @property
     def miou(self) -> float:
-        """Mean IoU over the classes that are not NaN.
+        """Mean IoU over the classes that are not NaN, or over all, where those count 0.
 
-        A class that no mask shows but the network predicts counts as 0.
+        A class that no mask shows but the network predicts counts as 0 in either.
         """
+        if self.mean_over == "all":
+            return self.iou.nan_to_num().mean().item()
         return self.iou.nanmean().item()
 
     @property
@@ -77,7 +81,7 @@ class Score:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """Classes left out of the mean: neither true nor predicted anywhere."""
+        """Classes neither true nor predicted anywhere: left out of the mean, or 0 in it."""
         missing = self.iou.isnan().tolist()
         return tuple(name for name, gone in zip(self.class_names, missing, strict=True) if gone)
 
@@ -222,6 +226,7 @@ def evaluate_network(
         images=seen,
         task=task,
         evaluation="image" if classified else settings.describe(),
+        mean_over=settings.mean_over,
         groups=each if groups else {},
         fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
     )

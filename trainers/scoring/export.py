@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -205,9 +206,16 @@ class DeployedNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, normalization: NormalizationSettings) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normalization: NormalizationSettings,
+        *,
+        align_corners: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.align_corners = align_corners
         for name in ("mean", "std"):
             value = torch.tensor(getattr(normalization, name))[:, None, None]
             self.register_buffer(name, value, persistent=False)
@@ -215,7 +223,10 @@ class DeployedNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (N, C, H, W) of RGB images in [0, 1], float32 (N, 3, H, W)."""
         logits = self.network((image - self.mean) / self.std)
-        return upsample(logits, (image.shape[-2], image.shape[-1]))
+        size = (image.shape[-2], image.shape[-1])
+        if self.align_corners:
+            return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+        return upsample(logits, size)
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
@@ -292,7 +303,8 @@ def _check_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -> 
 
 def _write_graph(trained: TrainedNetwork, file: Path, graph: Graph, size: Size) -> None:
     """Trace the network for images of one size, write the graph, run it, and compare."""
-    deployed = DeployedNetwork(trained.network, trained.normalization).eval()
+    align = trained.evaluation.align_corners
+    deployed = DeployedNetwork(trained.network, trained.normalization, align_corners=align).eval()
     # Graphs are stored with plain weights: torch.export warns of channels-last ones.
     deployed.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     image = _probe(size)

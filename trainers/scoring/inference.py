@@ -55,7 +55,9 @@ def predict_logits(
             seen = resized.flip(-1) if flip else resized
             parts, stride = _run(network, seen, settings, colour, dtype)
             views.append(View(scaled, flip, parts))
-    return Prediction(views, size, offset, stride, settings.average)
+    return Prediction(
+        views, size, offset, stride, settings.average, align_corners=settings.align_corners
+    )
 
 
 @contextmanager
@@ -139,18 +141,23 @@ def _run(
         return [Part(logits, 0, 0, *padded)], stride
     assert settings.crop_size is not None
     crop = settings.crop_size
-    tops, lefts = (
-        window_starts(length, side, settings.stride)
+    rows, columns = (
+        windows_along(length, side, settings.stride, settings.border)
         for length, side in zip((height, width), crop, strict=True)
     )
-    corners = [(top, left) for top in tops for left in lefts]
+    # Windows of one size pass together; those that the border cuts have others.
+    sizes: dict[Size, list[tuple[int, int]]] = {}
+    for top, tall in rows:
+        for left, wide in columns:
+            sizes.setdefault((tall, wide), []).append((top, left))
     parts, stride = [], 1
-    for start in range(0, len(corners), settings.window_batch):
-        some = corners[start : start + settings.window_batch]
-        windows = torch.cat([_place_image(image, crop, corner, colour) for corner in some])
-        logits, stride = _forward(network, windows, dtype)
-        for corner, own in zip(some, logits.split(len(image)), strict=True):
-            parts.append(Part(own, *corner, *crop))
+    for size, corners in sizes.items():
+        for start in range(0, len(corners), settings.window_batch):
+            some = corners[start : start + settings.window_batch]
+            windows = torch.cat([_place_image(image, size, corner, colour) for corner in some])
+            logits, stride = _forward(network, windows, dtype)
+            for corner, own in zip(some, logits.split(len(image)), strict=True):
+                parts.append(Part(own, *corner, *size))
     return parts, stride
 
 
@@ -167,6 +174,16 @@ def _forward(network: nn.Module, image: Tensor, dtype: torch.dtype) -> tuple[Ten
             "scored with task classification"
         )
     return logits, stride
+
+
+def windows_along(length: int, window: int, stride: float, border: str) -> list[tuple[int, int]]:
+    """Return start and length of the windows along an axis; `border` "cut" ends them where the axis
+    ends, and begins one at every step, however little of the axis is left."""
+    if border == "shift" or length <= window:
+        return [(start, window) for start in window_starts(length, window, stride)]
+    # A product of 533.999 pixels is meant to be 534.
+    step = max(math.floor(window * stride + 1e-6), 1)
+    return [(start, min(window, length - start)) for start in range(0, length, step)]
 
 
 def window_starts(length: int, window: int, stride: float) -> list[int]:
@@ -190,6 +207,9 @@ def _base_size(size: Size, settings: EvaluationSettings) -> Size:
     if settings.mode == "resize":
         assert settings.size is not None
         return settings.size
-    if settings.bound is None:
-        return size
-    return scaled_size(size, bound_scale(size, settings.bound))
+    if settings.bound is not None:
+        size = scaled_size(size, bound_scale(size, settings.bound))
+    height, width = (
+        max(math.floor(length / settings.multiple + 0.5), 1) * settings.multiple for length in size
+    )
+    return height, width

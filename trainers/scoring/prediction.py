@@ -67,6 +67,7 @@ class Prediction:
     offset: tuple[int, int]
     stride: int
     average: Literal["softmax", "logits"]
+    align_corners: bool = False
 
     def bands(self) -> Iterator[tuple[slice, Tensor, Size]]:
         """Yield (rows, logits, covered size); their softmax are the rows' probabilities.
@@ -133,7 +134,7 @@ class Prediction:
         plain = self._enlarged > 0 and not view.flip and (part.top, part.left) == (0, 0)
         values = part.logits[:, :, 0, 0].numel() * self.size[0] * self.size[1]
         fused = part.logits.is_cuda or values <= REFERENCE_ELEMENTS
-        return plain and fused and not self._several
+        return plain and fused and not self._several and not self.align_corners
 
     def _ranked(self) -> Iterator[tuple[slice, Tensor, Size]]:
         """Yield what `bands` does, but mean probabilities are left as such: enough for argmax."""
@@ -186,9 +187,15 @@ class Prediction:
         x = (torch.arange(columns.start, columns.stop, device=device) + 0.5) * scaled[1]
         x = view.size[1] - x if view.flip else x
         values = part.logits.permute(0, 2, 3, 1).float()
-        values = _sample(values, (y - part.top) / self.stride - 0.5, 1)
-        values = _sample(values, (x - part.left) / self.stride - 0.5, 2)
+        values = _sample(values, self._position(y - part.top, part.height, values.shape[1]), 1)
+        values = _sample(values, self._position(x - part.left, part.width, values.shape[2]), 2)
         return values.softmax(-1) if self._several and self.average == "softmax" else values
+
+    def _position(self, pixel: Tensor, length: int, cells: int) -> Tensor:
+        """Return the fractional index, among the logits of `length` pixels, of places in pixels."""
+        if self.align_corners:
+            return (pixel - 0.5) * ((cells - 1) / max(length - 1, 1))
+        return pixel / self.stride - 0.5
 
 
 def place(plane: Tensor, size: Size, offset: tuple[int, int], fill: float) -> Tensor:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from support import DEVICES, DTYPES, PATHS, draw, draw_labels, running
+from support import DEVICES, DTYPES, PATHS, assert_close, draw, draw_labels, running
 from torch import nn
 from warpseg.kernels import CutMixBoxes, cutmix, cutmix_boxes
 from warpseg.kernels.views.cutmix_triton import cutmix_backward_op, cutmix_op
 
 SIZES = [(33, 47), (16, 24), (1, 1), (5, 3)]
-PRESETS = ["mkd", "gta", "britefury"]
+PRESETS = ["mkd", "gta", "britefury", "unimatch"]
 
 
 def _draw_boxes(batch: int, size: tuple[int, int], preset: str = "mkd", seed: int = 0):
@@ -79,6 +79,28 @@ def test_gradient_goes_where_the_values_came_from(path, preset, stride):
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gradient_adds_in_float32(path, dtype):
+    """Image 1 is taken in part, image 2 whole: what was kept and what was taken add up."""
+    boxes = CutMixBoxes.of(
+        torch.tensor([[[0, 0, 8, 4]], [[0, 0, 8, 8]], [[0, 0, 0, 0]]]),
+        torch.tensor([1, 2, 0]),
+        (8, 8),
+    )
+    map = draw(3, 4, 8, 8, dtype=dtype).requires_grad_()
+    upstream = draw(3, 4, 8, 8, seed=2, dtype=dtype)
+    with running(path):
+        cutmix(map, boxes.to(DEVICES[0])).backward(upstream)
+    taken = boxes.mask(1)[:, None]
+    given = upstream.double().cpu()
+    expected = torch.where(taken, 0, given)
+    expected.index_add_(0, boxes.partner, torch.where(taken, given, 0))
+    assert map.grad is not None
+    assert map.grad.dtype == dtype
+    assert_close(map.grad, expected)
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_nan_stays_with_its_image(path):
     map = draw(2, 4, 8, 8)
     map[1] = float("nan")
@@ -141,6 +163,40 @@ def test_gta_box_is_wider_than_half_the_image():
     width = boxes[:, 3] - boxes[:, 1]
     assert width.min() > 81 / 2
     assert width.max() <= 81
+
+
+def test_unimatch_boxes_are_drawn_for_each_image():
+    """Published shares: half of the images, a fifth of the crop, more tall than wide."""
+    size, count = (96, 96), 20_000
+    drawn = cutmix_boxes(count, size, preset="unimatch", generator=torch.Generator().manual_seed(0))
+    top, left, bottom, right = drawn.boxes[:, 0].double().unbind(-1)
+    assert ((top >= 0) & (left >= 0) & (bottom <= 96) & (right <= 96)).all()
+    height, width = bottom - top, right - left
+    boxed = height * width > 0
+    assert abs(boxed.double().mean() - 0.5) < 0.01
+    # Images are mixed independently of their neighbours.
+    assert abs((boxed[1:] & boxed[:-1]).double().mean() - 0.25) < 0.01
+    share = (height * width)[boxed] / 96**2
+    assert share.max() <= 0.4
+    # Sides are rounded down, by half a pixel of 96 on the mean.
+    torch.testing.assert_close(share.mean().item(), 0.205, atol=0.005, rtol=0)
+    torch.testing.assert_close(
+        (height > width)[boxed].double().mean().item(), 0.72, atol=0.02, rtol=0
+    )
+    always = cutmix_boxes(count, (321, 321), preset="unimatch", probability=1.0)
+    top, left, bottom, right = always.boxes[:, 0].double().unbind(-1)
+    share = (bottom - top) * (right - left) / 321**2
+    torch.testing.assert_close(share.mean().item(), 0.209, atol=0.005, rtol=0)
+    assert share.min() > 0.017
+
+
+def test_unimatch_partners_are_the_batch_reversed():
+    boxes = _draw_boxes(5, (40, 40), "unimatch")
+    assert boxes.partner.tolist() == [4, 3, 2, 1, 0]
+    assert torch.equal(boxes.partner, boxes.inverse)
+    thin = cutmix_boxes(50, (4, 200), preset="unimatch", probability=1.0).boxes[:, 0]
+    assert (thin[:, 2] <= 4).all()
+    assert (thin[:, 3] <= 200).all()
 
 
 def test_partners():

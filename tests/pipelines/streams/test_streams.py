@@ -293,7 +293,7 @@ def test_wrong_words(coordinates, changes, told):
 
 def test_a_second_view_leaves_the_first_one_as_it_is(coordinates):
     subset = coordinates.subset("train")
-    for view in ("phtps", "none"):
+    for view in ("phtps", "none", "colour"):
         strong = StrongSettings(view=view)
         alone = closed(paired(subset, strong=strong, **options()), 2)
         both = closed(paired(subset, strong=strong, second=True, **options()), 2)
@@ -307,4 +307,20 @@ def test_a_second_view_leaves_the_first_one_as_it_is(coordinates):
                 expected = valid_mask(two.second.tps, (24, 32), two.window)
                 assert torch.equal(two.second.valid, expected)
     with pytest.raises(ValueError, match="second strong view"):
-        paired(subset, strong=StrongSettings(view="mkd"), second=True, **options())
+        paired(subset, strong=StrongSettings(view="sda"), second=True, **options())
+
+
+def test_second_colours_are_a_function_of_the_position(coordinates):
+    """Two ranks draw what one draws with twice the batch; a resumed stream repeats them."""
+    subset = coordinates.subset("train")
+    shared = options() | {"strong": StrongSettings(view="colour"), "second": True}
+    whole = closed(paired(subset, **(shared | {"batch_size": 4})), 2)
+    ranks = [
+        closed(paired(subset, **(shared | {"batch_size": 2, "rank": r, "world_size": 2})), 2)
+        for r in range(2)
+    ]
+    for step, batch in enumerate(whole):
+        parts = torch.cat([rank[step].second.strong for rank in ranks])
+        assert torch.equal(batch.second.strong, parts)
+        assert batch.second.tps is None
+        assert torch.equal(batch.second.valid, batch.valid)

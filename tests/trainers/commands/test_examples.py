@@ -37,6 +37,9 @@ SMALL = [
 CONSISTENCY = "consistency-synthetic-swiftnet18-tiny"
 ERASE = ["--strong.view", "erase", "--strong.options", "share=0.3", "probability=1"]
 
+MINI = ["--network.name", "swiftnet-mini", "--network.options", "width=8"]
+ADDING = ["--network.name", "adding-timm:test_efficientnet", "--network.options", "width=16"]
+
 
 def forget():
     """Unload all plugins, as a new process has none."""
@@ -87,7 +90,12 @@ def test_each_is_one_short_file(path):
 
 @pytest.mark.parametrize(
     ("recipe", "file", "more"),
-    [("entropy-synthetic", "method.py", []), (CONSISTENCY, "view.py", ERASE)],
+    [
+        ("entropy-synthetic", "method.py", []),
+        (CONSISTENCY, "view.py", ERASE),
+        (CONSISTENCY, "encoder.py", MINI),
+        ("supervised-synthetic-swiftnet18-tiny", "head.py", ADDING),
+    ],
 )
 def test_a_killed_run_goes_on_with_the_same_bits(
     recipe, file, more, scenes, tmp_path, monkeypatch, capsys

@@ -13,7 +13,8 @@ import warpseg.kernels
 from warpseg.kernels import CutMixBoxes
 from warpseg.pipelines.views import phtps
 from warpseg.trainers.engine.streams import next_batches
-from warpseg.trainers.methods import consistency, gta, mkd
+from warpseg.trainers.methods import consistency
+from warpseg.trainers.methods.shared import mixing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from no_sync import HostSync, no_host_sync
@@ -34,7 +35,7 @@ def guarded(monkeypatch):
             ):
                 for name in [n for n in vars(module) if n.endswith("_reference")]:
                     monkeypatch.setattr(module, name, guard.ignoring(getattr(module, name)))
-            for module in (consistency, gta, mkd):
+            for module in (consistency, mixing):
                 monkeypatch.setattr(module, "cutmix_boxes", guard.drawing(module.cutmix_boxes))
             draw = guard.drawing(phtps.sample_tps)
             monkeypatch.setattr(phtps, "sample_tps", draw)
@@ -64,6 +65,7 @@ def test_no_step_waits_for_the_device(name, scenes, guarded):
         ("consistency", {}),
         ("mkd", {}),
         ("mkd", {"weak_photometric": True}),
+        ("unimatch", {}),
     ],
 )
 def test_no_batch_waits_for_the_device(name, changes, cache, scenes, guarded):

@@ -14,7 +14,7 @@ from warpseg import IGNORE
 from warpseg.kernels import TPS, cutmix_boxes
 from warpseg.pipelines import LabeledBatch, PairedBatch, SecondView, StrongSettings
 from warpseg.trainers.engine.networks import NetworkSettings
-from warpseg.trainers.methods.teaching import teaching
+from warpseg.trainers.methods.shared.teaching import teaching
 from warpseg.trainers.recipes.registry import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -23,6 +23,29 @@ def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("kind", ["frozen", "adapted"])
+def test_where_a_part_learns_two_ranks_are_one(kind, tmp_path):
+    launch(WORKER, "gradients", tmp_path, kind)
+    launch(WORKER, "gradients", tmp_path, kind, ranks=1)
+    two, one = (torch.load(tmp_path / f"ranks-{ranks}.pt") for ranks in (2, 1))
+    assert two.keys() == one.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
+        if name.startswith("backbone.") and not name.endswith((".up", ".down")):
+            assert torch.equal(two[name], one[name]), name
+
+
+def test_strong_views_of_two_ranks_teach_as_those_of_the_joined_batch(tmp_path):
+    """Labeled pixels and padding are spread unevenly; the pixels that are sure, by chance."""
+    for ranks in (2, 1):
+        launch(WORKER, "strong_gradients", tmp_path, ranks=ranks)
+    for name in ("fixmatch", "unimatch", "unimatch-v2", "prevmatch"):
+        two, one = (torch.load(tmp_path / f"{name}-{ranks}.pt") for ranks in (2, 1))
+        assert two.keys() == one.keys()
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], rtol=1e-5, atol=2e-6, msg=key)
+
+
 def test_class_statistics_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
     """A class that one rank alone sees must not be averaged with the nothing of the other."""
     launch(WORKER, "statistics", tmp_path)

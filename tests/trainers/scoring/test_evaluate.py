@@ -63,7 +63,7 @@ def test_the_score_is_one_json_object(copying):
         "pixels": 11,
         "confusion": [[3, 1, 0], [0, 3, 0], [0, 1, 3]],
         "images": 2,
-        "evaluation": "whole",
+        "evaluation": "whole, mIoU over classes that occur",
     }
 
 
@@ -76,6 +76,15 @@ def test_a_class_that_is_nowhere_is_left_out_and_said(copying):
     assert values["iou"]["tree"] is None
     json.dumps(values, allow_nan=False)
     assert "tree             absent" in score.table()
+
+
+def test_a_class_that_is_nowhere_counts_as_zero_in_the_mean_over_all(copying):
+    batches = [plain([[0, 0], [2, 0]], [[0, 0], [2, 2]])]
+    score = evaluate(copying, batches, EvaluationSettings(mean_over="all"))
+    assert score.miou == pytest.approx((2 / 3 + 0 + 1 / 2) / 3)
+    assert score.absent == ("tree",)
+    assert score.to_json()["iou"]["tree"] is None
+    assert score.to_json()["evaluation"] == "whole, mIoU over all classes"
 
 
 def test_a_class_that_is_predicted_alone_counts_as_zero(copying):
@@ -93,7 +102,7 @@ def test_the_table_is_in_percent(copying):
         ["sky", "75.00"],
         ["mean", "70.00"],
         ["pixel", "accuracy", "81.82"],
-        ["2", "images,", "whole"],
+        ["2", "images,", "whole,", "mIoU", "over", "classes", "that", "occur"],
     ]
 
 
@@ -121,7 +130,7 @@ def test_a_fixed_size_scores_the_resized_masks(copying):
     score = evaluate(copying, [plain(predicted, mask)], settings)
     # One pixel of each block is left: road, tree, sky taken for road, tree taken for sky.
     assert score.confusion.tolist() == [[1, 0, 0], [0, 1, 1], [1, 0, 0]]
-    assert score.evaluation == "resize, to 2x2"
+    assert score.evaluation == "resize, to 2x2, mIoU over classes that occur"
 
 
 @pytest.mark.parametrize("look", ["imagenet", "caffe"])

@@ -1,11 +1,13 @@
 """Released weights: what is written is what is read, and what is damaged is named."""
 
 import copy
+import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from warpseg.models import build_network
 from warpseg.pipelines.settings import NORMALIZATIONS
@@ -187,3 +189,29 @@ def test_an_onnx_graph_agrees(trained, tmp_path):
     found = session.run(["logits"], {"image": image.numpy()})[0]
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), deployed(image), rtol=1e-3, atol=1e-3)
+
+
+def test_a_graph_aligns_corners_as_the_protocol_does(trained, tmp_path):
+    asked = dataclasses.replace(trained, evaluation=EvaluationSettings(align_corners=True))
+    folder = export_network(asked, tmp_path / "net", graph="pt2", graph_size=SIZE)
+    image = torch.rand(2, 3, *SIZE)
+    with torch.no_grad():
+        look = trained.normalization
+        mean, std = (torch.tensor(v)[:, None, None] for v in (look.mean, look.std))
+        logits = copy.deepcopy(trained.network).eval()((image - mean) / std)
+        expected = F.interpolate(logits, SIZE, mode="bilinear", align_corners=True)
+        found = torch.export.load(folder / "model.pt2").module()(image)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["dpt-timm:test_vit", "swiftnet-timm:test_efficientnet"])
+def test_graphs_of_encoders_of_timm_take_any_number_of_images(trained, name, tmp_path):
+    torch.manual_seed(0)
+    network = build_network(name, 3).eval()
+    asked = dataclasses.replace(trained, network=network, name=name, options={})
+    folder = export_network(asked, tmp_path / "net", graph="pt2", graph_size=(33, 47))
+    image = torch.rand(3, 3, 33, 47)
+    with torch.no_grad():
+        expected = DeployedNetwork(network, trained.normalization)(image)
+        found = torch.export.load(folder / "model.pt2").module()(image)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -15,6 +15,7 @@ from warpseg.trainers.scoring.inference import (
     predict_logits,
     resize_image,
     window_starts,
+    windows_along,
 )
 
 ODD = (37, 53)
@@ -68,6 +69,10 @@ def upsampled(network, image):
         ({"padding_class": 0}, "for mode center_crop; got 0 for mode whole"),
         ({"pad_to": (9, 9), "fill": (0, 0, 256)}, "fill takes three levels from 0 to 255 or None"),
         ({"stride": 0.0}, "stride must be above 0"),
+        ({"border": "cut"}, "border cut is for mode sliding, not whole"),
+        ({"multiple": 0}, "multiple must be at least 1; got 0"),
+        ({"multiple": 14, "pad_to": (9, 9)}, "multiple is for mode whole, without"),
+        ({"multiple": 14, "mode": "resize", "size": (8, 8)}, "multiple is for mode whole"),
         ({"window_batch": 0}, "window-batch must be at least 1; got 0"),
         ({"scales": ()}, "scales takes one or more factors"),
         ({"scales": (1.0, -1.0)}, "scales takes one or more factors"),
@@ -79,13 +84,24 @@ def test_settings_that_contradict_each_other_are_refused(values, message):
 
 
 def test_the_protocol_is_described_in_words():
-    assert EvaluationSettings().describe() == "whole"
+    occurring = "mIoU over classes that occur"
+    assert EvaluationSettings().describe() == f"whole, {occurring}"
     sliding = EvaluationSettings(mode="sliding", crop_size=(769, 769), average="logits")
-    assert sliding.describe() == "sliding, 769x769, stride 0.667, mean logits"
+    assert sliding.describe() == f"sliding, 769x769, stride 0.667, mean logits, {occurring}"
+    unimatch = EvaluationSettings(
+        mode="sliding", crop_size=(801, 801), border="cut", mean_over="all"
+    )
+    assert unimatch.describe() == (
+        "sliding, 801x801, stride 0.667, cut at the border, mean softmax, mIoU over all classes"
+    )
+    patches = EvaluationSettings(multiple=14, mean_over="all")
+    assert patches.describe() == "whole, to multiples of 14, mIoU over all classes"
     several = EvaluationSettings(scales=(0.5, 1.0), flip=True, bound=(512, 512))
-    assert several.describe() == "whole, bound 512x512, scales 0.5 1, flip, mean softmax"
+    assert several.describe() == (
+        f"whole, bound 512x512, scales 0.5 1, flip, mean softmax, {occurring}"
+    )
     padded = EvaluationSettings(pad_to=(505, 505), fill=(0, 0, 0))
-    assert padded.describe() == "whole, padded to 505x505, fill 0 0 0"
+    assert padded.describe() == f"whole, padded to 505x505, fill 0 0 0, {occurring}"
 
 
 def test_windows_cover_an_axis_and_end_at_its_end():
@@ -95,6 +111,52 @@ def test_windows_cover_an_axis_and_end_at_its_end():
     assert window_starts(20, 10, 1.0) == [0, 10]
     # A shorter axis is padded by 3 before and 4 behind.
     assert window_starts(10, 17, 2 / 3) == [-3]
+
+
+def test_windows_that_end_at_the_border():
+    """UniMatch on Cityscapes: windows of 801, 534 apart from 0, the last ones cut off."""
+    assert windows_along(2048, 801, 2 / 3, "cut") == [
+        *((0, 801), (534, 801), (1068, 801), (1602, 446))
+    ]
+    assert windows_along(1024, 801, 2 / 3, "cut") == [(0, 801), (534, 490)]
+    assert windows_along(2048, 798, 2 / 3, "shift")[-1] == (1250, 798)
+    assert windows_along(20, 10, 1.0, "cut") == [(0, 10), (10, 10)]
+
+
+def test_cut_windows_are_averaged_as_the_published_loop_does(pooled, draw):
+    """Softmax of each window at full resolution, summed where it lies."""
+    network, image = pooled(4, 4), draw(26, 37)
+    settings = EvaluationSettings(mode="sliding", crop_size=(16, 16), border="cut", stride=0.5)
+    label, _ = predict_logits(network, image, settings).label()
+    total = torch.zeros(1, 4, 26, 37)
+    for top in range(0, 26, 8):
+        for left in range(0, 37, 8):
+            window = image[:, :, top : top + 16, left : left + 16]
+            logits = network(window)
+            tall, wide = window.shape[-2:]
+            enlarged = F.interpolate(logits, scale_factor=4, mode="bilinear")[..., :tall, :wide]
+            total[:, :, top : top + 16, left : left + 16] += enlarged.softmax(1)
+    assert torch.equal(label, total.argmax(1).to(torch.uint8))
+    shifted = EvaluationSettings(mode="sliding", crop_size=(16, 16), stride=0.5)
+    assert not torch.equal(predict_logits(network, image, shifted).label()[0], label)
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"), [((375, 500), (378, 504)), ((20, 7), (14, 14)), ((28, 6), (28, 14))]
+)
+def test_images_are_brought_to_the_nearest_multiple(size, seen, draw):
+    shapes = []
+
+    class Watching(nn.Module):
+        output_stride = 7
+
+        def forward(self, image):
+            shapes.append(tuple(image.shape[-2:]))
+            return F.avg_pool2d(image, 7)
+
+    said = predict_logits(Watching(), draw(*size), EvaluationSettings(multiple=14))
+    assert shapes == [seen]
+    assert said.label()[0].shape[1:] == size
 
 
 def test_a_whole_image_keeps_the_networks_own_logits(pooled, draw):
@@ -307,7 +369,9 @@ def test_padding_counts_as_a_class_where_asked(copying):
     settings = EvaluationSettings(
         mode="center_crop", crop_size=(30, 60), fill=(255, 0, 0), padding_class=0
     )
-    assert settings.describe() == "center crop, 30x60, fill 255 0 0, padding as class 0"
+    assert settings.describe() == (
+        "center crop, 30x60, fill 255 0 0, padding as class 0, mIoU over classes that occur"
+    )
     counts = evaluate_network(
         copying,
         [PlainBatch(image=image, mask=mask, size=(40, 50), keys=("a",))],
@@ -367,3 +431,39 @@ def test_a_classifier_is_no_segmentation_network(draw):
     network.output_stride = 1
     with pytest.raises(ValueError, match="returned 1x1 logits for an image of 37x53 pixels"):
         predict_logits(network, draw(*ODD))
+
+
+def test_corners_are_aligned_where_asked(pooled, draw):
+    """As codes that enlarge logits so do: whole, and in windows of a flipped view."""
+    network, image = pooled(4, 4), draw(33, 47)
+    settings = EvaluationSettings(align_corners=True)
+    assert settings.describe() == "whole, corners aligned, mIoU over classes that occur"
+    label, confidence = predict_logits(network, image, settings).label()
+    logits = network(image)
+    large = F.interpolate(logits, (33, 47), mode="bilinear", align_corners=True)
+    prob, expected = large.softmax(1).max(1)
+    assert (label == expected).float().mean() > 0.999
+    torch.testing.assert_close(confidence, prob, rtol=1e-4, atol=1e-5)
+    plain, _ = predict_logits(network, image).label()
+    assert (plain != label).any()
+    windows = EvaluationSettings(
+        mode="sliding", crop_size=(24, 24), stride=0.5, flip=True, align_corners=True
+    )
+    total = torch.zeros(1, 4, 33, 47)
+    for flip in (False, True):
+        seen = image.flip(-1) if flip else image
+        views, counts = torch.zeros(1, 4, 33, 47), torch.zeros(33, 47)
+        for top in window_starts(33, 24, 0.5):
+            for left in window_starts(47, 24, 0.5):
+                part = (..., slice(top, top + 24), slice(left, left + 24))
+                own = F.interpolate(
+                    network(seen[part]), (24, 24), mode="bilinear", align_corners=True
+                )
+                views[part] += own.softmax(1)
+                counts[part[1:]] += 1
+        views = views / counts
+        total += views.flip(-1) if flip else views
+    label, confidence = predict_logits(network, image, windows).label()
+    prob, expected = (total / 2).max(1)
+    assert (label == expected).float().mean() > 0.999
+    torch.testing.assert_close(confidence, prob, rtol=1e-4, atol=1e-5)

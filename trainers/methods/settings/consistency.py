@@ -21,6 +21,9 @@ class ConsistencySettings(RunSettings):
     """the perturbation of the unlabeled images"""
     cutmix: bool = False
     """also swap a box of half the area within pairs of perturbed images, and of their targets"""
+    mixing: Literal["boxes", "classes"] = "boxes"
+    """what is mixed by CutMix: boxes, or half of the classes that a clean teacher sees in an image,
+    on top of the next one (ClassMix)"""
     unlabeled_batch_size: int = 8
     """unlabeled images of a step on each rank"""
     unlabeled: Literal["all", "unlabeled"] = "all"
@@ -70,6 +73,14 @@ class ConsistencySettings(RunSettings):
             raise ValueError(
                 "--cutmix mixes images of one batch: it needs --unlabeled-batch-size 2 or more and "
                 "--kl-mean pooled"
+            )
+
+        if self.mixing == "classes" and (
+            not self.cutmix or self.variant != "1w-ct" or self.strong.warped
+        ):
+            raise ValueError(
+                "--mixing classes goes with --cutmix, --variant 1w-ct and a --strong.view that "
+                "does not warp (ph, colour, none): its masks are of the clean teacher's labels"
             )
 
     @classmethod

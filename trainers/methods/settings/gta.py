@@ -40,6 +40,9 @@ class GtaSettings(RunSettings):
     """what Laplace smoothing adds to a confidence (tau)"""
     normalizer: Literal["kept", "all"] = "kept"
     """mean over the weights of kept pixels; all: dropped pixels count too, as in the code"""
+    mixing: Literal["boxes", "classes"] = "boxes"
+    """what is mixed: boxes, or half of the classes that the teacher sees in an image, on top of the
+    next one (ClassMix)"""
     cutmix_probability: float = 0.5
     """share of the steps that mix the unlabeled images"""
     confidence: Literal["clean", "mixed"] = "clean"

@@ -19,6 +19,9 @@ class MkdSettings(RunSettings):
     """unlabeled images of a step on each rank; CutMix needs at least 2"""
     cutmix: bool = True
     """mix the strong views, and the teachers' outputs, by three boxes"""
+    mixing: Literal["boxes", "classes"] = "boxes"
+    """what is mixed by CutMix: boxes, or half of the classes of an image, on top of the next one
+    (ClassMix), as the teachers, or students that label clean images, see them"""
     teachers: Literal["mutual", "own", "none"] = "mutual"
     """mutual: each teacher teaches the other's student; own: its own; none: CPS alone"""
     alpha: float = 1.5
@@ -45,6 +48,10 @@ class MkdSettings(RunSettings):
     student_batch_norm: Literal["batch", "batch_frozen"] = "batch"
     """statistics of the students' passes on strong views; batch_frozen keeps them out of the
     running ones, which then know clean images alone, as those that are scored"""
+    student_labels: Literal["mixed", "clean"] = "mixed"
+    """what students label for each other: the mixed strong view that they learn; clean: the weak
+    views, in passes of their own without gradient that move the statistics, mixed afterwards (CPS
+    with CutMix)"""
     loss_stride: int = 8
     """pixels between the logits at which networks teach each other"""
     count_padding: bool = False
@@ -56,6 +63,11 @@ class MkdSettings(RunSettings):
             raise ValueError(
                 "--unlabeled-batch-size must be at least 2 for CutMix; "
                 f"got {self.unlabeled_batch_size}"
+            )
+        if self.mixing == "classes" and self.teachers == "none" and self.student_labels == "mixed":
+            raise ValueError(
+                "--mixing classes needs labels of clean images: choose --student-labels clean or "
+                "another --teachers than none"
             )
         for name in ("alpha", "beta", "rampup_steps", "feature_strength"):
             if getattr(self, name) < 0:

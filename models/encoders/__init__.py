@@ -1,0 +1,1 @@
+"""Encoders: an image becomes features, fine to coarse."""

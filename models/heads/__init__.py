@@ -1,0 +1,1 @@
+"""Heads: features become logits at the output stride."""

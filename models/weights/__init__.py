@@ -1,0 +1,1 @@
+"""Weights of this and of other projects: read, renamed, loaded, and said what was."""

@@ -1,0 +1,47 @@
+"""Parameter names of other projects' files, translated into this package's.
+
+What all files share stands here; what belongs to an encoder, its `names` know. A table of names is
+one of regular expressions.
+"""
+
+import re
+from collections.abc import Callable
+
+from torch import Tensor
+
+WRAPPERS = r"^(?:module\.|_orig_mod\.)+"
+"""What DistributedDataParallel and torch.compile put before names."""
+
+_HEADS = (
+    r"^(?:fc|head|classifier|aux_classifier|decode_head|auxiliary_head|decoder|auxor|aux)\.|"
+    r"num_batches_tracked$"
+)
+
+Rules = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+COMMON: Rules = (
+    (WRAPPERS, ""),
+    (r"^(?:Scale|base)\.", ""),  # wrappers of the multi-scale Caffe conversions
+    (r"^encoder\.", "backbone."),  # U2PL, GTA-Seg
+    (r"^backbone\.", ""),
+)
+
+CAFFE = r"layer5\.conv2d_list\.|aspp\.c0\.|layer1\.conv1\.conv\."
+"""Names that tell a file converted from Caffe, whose images were BGR."""
+
+
+def translate(name: str, rules: Rules) -> str:
+    """Apply the rules to a name, one after the other."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def is_caffe(state: dict[str, Tensor]) -> bool:
+    """Tell whether names are those of a Caffe conversion."""
+    return any(re.search(CAFFE, name) for name in state)
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a name belongs to a classifier or decoder, which may be left out."""
+    return re.search(_HEADS, name) is not None

@@ -1,0 +1,45 @@
+"""Recipes of embedded and DINOv2 weights: what they train, and from which file."""
+
+import pytest
+import torch
+from warpseg.models import build_network
+from warpseg.trainers.recipes.registry import RECIPES
+
+EMBEDDED = sorted(name for name in RECIPES if "swiftnet-lite0" in name)
+DINO = sorted(name for name in RECIPES if "dpt-dinov2" in name)
+
+
+def test_families_are_there():
+    for data in ("camvid", "synthetic"):
+        for method in ("supervised", "consistency-mt", "vat", "gta", "mkd"):
+            assert f"{method}-{data}-swiftnet-lite0-tiny" in EMBEDDED
+    assert "mkd-camvid-swiftnet-lite0" in EMBEDDED
+    for data in ("voc", "cityscapes"):
+        for size in "sb":
+            assert f"supervised-{data}-dpt-dinov2-{size}14" in DINO
+            assert f"consistency-mt-frozen-{data}-dpt-dinov2-{size}14" in DINO
+
+
+@pytest.mark.parametrize("name", EMBEDDED + DINO)
+def test_pretrained_parts_learn_slowly_or_not_at_all(name):
+    settings = RECIPES[name]()
+    assert settings.optimizer.backbone_lr < settings.optimizer.lr
+    assert (settings.network.freeze == "backbone") == ("-frozen-" in name)
+    assert settings.normalization.name == "network"
+    crop = settings.geometry.crop_size
+    with torch.device("meta"):
+        network = build_network(settings.network.name, 5)
+    if "dinov2" in name:
+        assert all(side % network.multiple == 0 for side in crop)
+        size = settings.network.name[-3]
+        assert settings.network.weights == f"dinov2_vit{size}14_pretrain.pth"
+    else:
+        assert settings.network.weights == "imagenet"
+
+
+def test_a_missing_file_is_named():
+    network = RECIPES["supervised-voc-dpt-dinov2-s14"]().network
+    with pytest.raises(FileNotFoundError, match=r"dinov2_vits14_pretrain.pth does not exist"):
+        network.build(21)
+    with pytest.raises(ValueError, match=r"fetch dinov2_vits14_pretrain.pth"):
+        network.build(21, weights="imagenet")

@@ -1,0 +1,1 @@
+"""What several methods share: targets of weak views, mixing, dropped features, labeled losses."""

@@ -1,0 +1,51 @@
+"""What the losses of several methods share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .... import IGNORE
+from ....kernels import cross_entropy, upsample
+from ....pipelines.batches import LabeledBatch
+from ...engine.runtime import Runtime
+
+
+def mean_cross_entropy(logits: Tensor, mask: Tensor, runtime: Runtime) -> Tensor:
+    """Return the mean cross-entropy over the kept pixels of all ranks, a 0-d float32 tensor.
+
+    logits (N, C, h, w); mask (N, H, W) integer, IGNORE where not kept.
+    """
+    count = runtime.average((mask != IGNORE).sum())
+    return cross_entropy(logits, mask, denominator=count)
+
+
+def supervised_loss(network: nn.Module, labeled: LabeledBatch, runtime: Runtime) -> Tensor:
+    """Return the mean cross-entropy of a network over the labeled pixels of all ranks."""
+    return mean_cross_entropy(network(labeled.image), labeled.mask, runtime)
+
+
+def mean_entropy(logits: Tensor, valid: Tensor | None, runtime: Runtime) -> Tensor:
+    """Return the mean entropy of predictions over the valid pixels of all ranks, 0-d.
+
+    logits (N, C, h, w); valid (N, H, W) bool, or None for images that are classified as wholes.
+    """
+    if valid is not None:
+        logits = upsample(logits, (valid.shape[-2], valid.shape[-1]))
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    log_prob = wide.log_softmax(1)
+    entropy = -(log_prob.exp() * log_prob).sum(1)
+    if valid is None:
+        return entropy.mean()
+    count = runtime.average(valid.sum())
+    return torch.where(valid, entropy, 0).sum() / torch.where(count > 0, count, 1)
+
+
+def at_stride(logits: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Shrink logits (N, C, h, w) of an image of some size to a stride, bilinearly.
+
+    Logits that are as coarse already are returned as they are.
+    """
+    coarse = [-(-extent // stride) for extent in size]
+    if coarse[0] >= logits.shape[-2] and coarse[1] >= logits.shape[-1]:
+        return logits
+    return F.interpolate(logits, coarse, mode="bilinear", align_corners=False)
