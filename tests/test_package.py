@@ -31,7 +31,7 @@ WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
     "pipelines": "views loaders streams",
-    "shards": "outside . sources conversion commands",
+    "shards": "outside . labeling sources conversion commands",
     "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures",
 }
@@ -39,7 +39,18 @@ WINGS = {
 (a module beside them that stands above them is named, too);
 the folder's front, `__init__.py`, names what it likes."""
 ONLY = {
-    "shards": {"numpy", "PIL", "webdataset", "tqdm", "tyro", "scipy", "nvidia", "fsspec"},
+    "shards": {
+        "numpy",
+        "PIL",
+        "webdataset",
+        "tqdm",
+        "tyro",
+        "scipy",
+        "nvidia",
+        "fsspec",
+        "yaml",
+        "pyarrow",
+    },
     "kernels": {"torch", "triton"},
 }
 

@@ -13,6 +13,7 @@ from ..conversion.packing import PackSettings
 from ..dataset import Dataset
 from ..registry import SOURCES, Loader, loader_arguments
 from ..source import Source
+from ..sources.auto import UnknownLayout
 from .splits import counted
 
 LARGE = 500 * 500
@@ -37,7 +38,14 @@ def convert(arguments: list[str]) -> int:
         config=(tyro.conf.OmitArgPrefixes,),
     )
     wanted = [getattr(given, name) for name in ("root", "settings") if hasattr(given, name)]
-    return _convert(loader(*wanted), given.data, given.packing, given.replace)
+    try:
+        source = loader(*wanted)
+    except UnknownLayout as error:
+        print(error.details, file=sys.stderr)
+        raise
+    if source.kind != name:
+        print(f"{source.root} is read as {source.kind}")
+    return _convert(source, given.data, given.packing, given.replace)
 
 
 def _words(loader: Loader) -> type:

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ def values(rng: random.Random, data: bytes) -> bytes:
         if what < 0.15:
             del holder[key]
         elif what < 0.3 and isinstance(holder, dict):
-            holder[rng.choice(("", "x", "../x", "a\x1b"))] = rng.choice(ODD)
+            holder[rng.choice(("", "x", "../x", "a\x1b"))] = deepcopy(rng.choice(ODD))
         else:
-            holder[key] = rng.choice(ODD)
+            holder[key] = deepcopy(rng.choice(ODD))
     return json.dumps(root).encode()
 
 

@@ -3,6 +3,7 @@
     OUT/masks/NAME.png          class ids, 8-bit indexed, coloured by the palette
     OUT/overlays/NAME.jpg       the colours over the image, with a legend
     OUT/confidence/NAME.png     probability of the class, 0 to 255 (on request)
+    OUT/labels/                 what a labelling tool reads (on request)
     OUT/predictions.json        what was labeled, by which network and protocol
 
 Threads read and write while the network runs; images of one size share a batch. Images that EXIF
@@ -34,6 +35,7 @@ from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.processes.locking import LOCK, alone
 from ..engine.settings import to_plain
+from .formats import FOLDER, Labels
 from .image_files import Source, batched_by_size, find_images, read_ahead
 from .inference import evaluating
 from .settings import PredictSettings
@@ -42,7 +44,7 @@ from .trained import TrainedNetwork
 log = logging.getLogger("warpseg")
 
 MARKER = "predictions.json"
-OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence"}
+OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence", FOLDER}
 """What a folder of predictions holds, whatever became of the marker."""
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
 
@@ -103,6 +105,7 @@ def _predict(
     started = time.perf_counter()
     skipped: list[str] = []
     failed = partial(_fail, settings, skipped)
+    labels = Labels(trained, sources, out, settings)
     _write_marker(out, trained, sources, skipped, complete=False)
     ahead = 2 * settings.threads + settings.batch_size
     writes: deque[Future[None]] = deque()
@@ -114,12 +117,13 @@ def _predict(
         images = read_ahead(sources, pool, ahead, failed, remarks)
         for batch in batched_by_size(images, settings.batch_size):
             for labeled in _label(trained, batch, device, dtype, failed):
-                writes.append(pool.submit(_write, out, labeled, trained, settings))
+                writes.append(pool.submit(_write, out, labeled, trained, settings, labels))
             while len(writes) > ahead:
                 writes.popleft().result()
             progress.update(len(batch))
         for job in writes:
             job.result()
+    labels.close()
     _write_marker(out, trained, sources, skipped, complete=True)
     return PredictReport(
         images=len(sources) - len(skipped),
@@ -228,11 +232,16 @@ def _label(
 
 
 def _write(
-    out: Path, labeled: _Labeled, trained: TrainedNetwork, settings: PredictSettings
+    out: Path,
+    labeled: _Labeled,
+    trained: TrainedNetwork,
+    settings: PredictSettings,
+    labels: Labels,
 ) -> None:
     """Draw and write all files of one image."""
     name, mask, palette = labeled.name, labeled.mask, trained.palette
     _save(indexed_image(mask, palette), out / "masks" / f"{name}.png")
+    labels.add(name, mask, labeled.confidence)
     if settings.confidence:
         _save(Image.fromarray(labeled.confidence), out / "confidence" / f"{name}.png")
     if settings.overlay == "none":

@@ -1,0 +1,1 @@
+"""What labelling tools draw: polygons, runs and brushes, read into masks and written from them."""
