@@ -119,7 +119,8 @@ def contents(folder):
         if file.suffix == ".pt":
             data = repr(plain(load_checkpoint(file))).encode()
         elif file.suffix == ".jsonl":
-            data = repr([timeless(json.loads(line)) for line in file.open()]).encode()
+            rows = file.read_text().splitlines()
+            data = repr([timeless(json.loads(row)) for row in rows]).encode()
         elif file.suffix == ".json":
             data = repr(timeless(json.loads(file.read_text()))).encode()
         elif file.suffix == ".html":
