@@ -199,14 +199,16 @@ def write_split(dataset: Dataset, name: str, choice: Choice, *, replace: bool = 
     folder = dataset.root / SPLITS / name
     record = _record(dataset, name, choice)
     wanted = _contents(dataset, choice) | {SPLIT_FILE: json.dumps(record, indent=1) + "\n"}
+    aside, old = folder.with_name(f".{name}.tmp"), folder.with_name(f".{name}.old")
     if (folder / SPLIT_FILE).is_file():
         if _contents_of(folder) == wanted:
+            for left in (aside, old):  # by a kill
+                shutil.rmtree(left, ignore_errors=True)
             return False
         if not replace and _found_record(folder / SPLIT_FILE) != record:
             raise ValueError(
                 f"{dataset.root} has another split {name!r}: choose another name, or say --replace"
             )
-    aside, old = folder.with_name(f".{name}.tmp"), folder.with_name(f".{name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     for file, content in wanted.items():
         (aside / file).parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_ctrl_c_says_how_to_go_on(failing, capsys):
 
 
 def test_a_stop_has_the_status_of_its_signal(failing, capsys):
-    from warpseg.trainers.engine.stopping import Stopped
+    from warpseg.trainers.engine.processes.stopping import Stopped
 
     assert failing(Stopped("stopped at step 3", 15)) == 143
     assert "stopped at step 3" in capsys.readouterr().err

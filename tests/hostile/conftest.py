@@ -1,6 +1,7 @@
-"""Helpers of these tests lie beside them."""
+"""Helpers of these tests lie beside them, and beside those of trainers."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "trainers")]

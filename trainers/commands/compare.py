@@ -25,11 +25,11 @@ from ...plugins import plugin_words, require_plugins
 from ...shards import Dataset
 from ...shards.archive import write_text
 from ..drawing import save_picture
-from ..engine.children import STOPPED, end_children, last_words, start_child
 from ..engine.journal import start_logging
-from ..engine.locking import alone
+from ..engine.processes.children import STOPPED, end_children, last_words, start_child
+from ..engine.processes.locking import alone
+from ..engine.processes.stopping import Stop, Stopped, terminating
 from ..engine.settings import first_difference
-from ..engine.stopping import Stop, Stopped, terminating
 from ..recipes.changes import change_recipe
 from ..reports.comparison import Comparison
 from ..runs.record import Run, load_run

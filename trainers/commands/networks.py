@@ -192,8 +192,8 @@ def pseudo_label(arguments: list[str]) -> int:
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
+        from ..engine.processes.stopping import Stopped, terminating
         from ..engine.runtime import close_runtime, open_runtime
-        from ..engine.stopping import Stopped, terminating
         from ..engine.streams import open_subset
         from ..labels.labeling import label_subset
         from ..labels.statistics import label_table

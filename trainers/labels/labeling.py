@@ -42,9 +42,9 @@ from ...shards.pseudo import (
     write_label_manifest,
     write_label_shard,
 )
-from ..engine.locking import alone
+from ..engine.processes.locking import alone
+from ..engine.processes.stopping import Stop, Stopped, never
 from ..engine.runtime import Runtime
-from ..engine.stopping import Stop, Stopped, never
 from ..scoring.inference import evaluating
 from ..scoring.trained import TrainedNetwork
 from .predicted import Predicted, predict_subset, read_scratch, write_scratch

@@ -12,7 +12,7 @@ from ...plain import typed
 from ...shards import Subset
 from ...shards.manifest import FILE as MANIFEST
 from ...shards.pseudo import load_label_manifest, write_label_manifest
-from ..engine.locking import LOCK
+from ..engine.processes.locking import LOCK
 from ..engine.runtime import Runtime
 from ..engine.settings import first_difference, to_plain
 from ..scoring.trained import TrainedNetwork

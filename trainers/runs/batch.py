@@ -12,7 +12,7 @@ def batch_words(settings: RunSettings, sizes: Mapping[str, int], world_size: int
     if settings.accumulate > 1:
         times += f" x {settings.accumulate} accumulated"
     total = sum(sizes.values()) * world_size * settings.accumulate
-    return f"a step: {each}{times} = {_counted(total, 'image')}"
+    return f"step of {each}{times} = {_counted(total, 'image')}"
 
 
 def batch_advice(settings: RunSettings, sizes: Mapping[str, int], world_size: int) -> str:

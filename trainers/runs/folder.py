@@ -27,12 +27,12 @@ from ...shards import Dataset, Subset
 from ...shards.archive import write_text
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.checkpoint import check_state, load_checkpoint, refuse_diverged
-from ..engine.locking import LOCK
+from ..engine.processes.locking import LOCK
+from ..engine.processes.ranks import LOGS
+from ..engine.processes.stopping import Stop, Stopped, never
 from ..engine.protocol import EvaluationSettings
-from ..engine.ranks import LOGS
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings, first_difference, from_plain, to_plain
-from ..engine.stopping import Stop, Stopped, never
 from ..methods.registry import METHODS, ROUNDS, ensembles_of, method_name, settings_kind
 from ..methods.rounds import RoundsSettings
 from ..scoring.evaluate import Score, Task, evaluate_network

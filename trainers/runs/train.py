@@ -4,54 +4,37 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, SIGTERM, signal
-from typing import Any, NoReturn, cast
+from signal import SIGINT
+from typing import NoReturn, cast
 
 import torch
 
 from ...models import SegmentationNetwork
 from ...shards import Dataset
-from ...shards.sense import refuse_senseless
-from ..engine.batch_norm import check_batch_norms
-from ..engine.checkpoint import (
-    DIVERGED,
-    check_state,
-    load_checkpoint,
-    mark_diverged,
-    save_checkpoint,
-)
+from ..engine.checkpoint import DIVERGED, mark_diverged, save_checkpoint
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.journal import FILE as METRICS
 from ..engine.journal import Journal, start_logging
-from ..engine.locking import alone
 from ..engine.loggers import open_loggers
+from ..engine.processes.locking import alone
+from ..engine.processes.ranks import own_log
+from ..engine.processes.stopping import Stop, Stopped, never, terminating
 from ..engine.profiling import StepProfiler
-from ..engine.ranks import announce, explain, own_log
 from ..engine.runtime import Runtime, close_runtime, open_runtime
 from ..engine.settings import RunSettings
 from ..engine.settling import settle
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
-from ..engine.stopping import Stop, Stopped, never, terminating
 from ..engine.streams import next_batches, open_streams
 from ..methods.registry import build_method
 from ..scoring.evaluate import Score
 from .batch import batch_advice, batch_words
-from .folder import (
-    RunFile,
-    check_same,
-    claim_folder,
-    describe_run,
-    reason_of,
-    release_folder,
-    score,
-)
-
-LOOK_EVERY = 2.0
-"""Seconds between the steps at which ranks ask each other whether to stop."""
+from .checks import check_network, check_sense, explained
+from .folder import claim_folder, describe_run, release_folder, score
+from .ranked import Agreement, as_rank
+from .resuming import load_into
 
 log = logging.getLogger("warpseg")
 
@@ -76,7 +59,7 @@ def train(
     runtime = open_runtime(device, settings.precision, settings.speed)
     start_logging(runtime.rank)
     try:
-        with _as_rank(runtime, out), alone(out, held=runtime.rank == 0):
+        with as_rank(runtime, out), alone(out, held=runtime.rank == 0):
             run = Run(
                 settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe
             )
@@ -87,31 +70,6 @@ def train(
     finally:
         close_runtime()
     return True
-
-
-@contextmanager
-def _as_rank(runtime: Runtime, out: Path) -> Iterator[None]:
-    """Let the other ranks, if there are any, know why this one ends.
-
-    torchrun ends all ranks as soon as one is gone; they say whose end it was first.
-    """
-    if runtime.world_size == 1:
-        yield
-        return
-    announce(runtime.rank)
-    own = told = None
-    with terminating():
-        try:
-            runtime.barrier()  # so that each can be asked when another one fails
-            yield
-        except BaseException as error:
-            own, told = error, explain(error, out, runtime.rank, runtime.world_size)
-    if told is not None:
-        if told is own:
-            raise told
-        with suppress(ValueError):  # in another thread than the main one
-            signal(SIGTERM, SIG_IGN)
-        raise told from own
 
 
 class Run:
@@ -137,7 +95,7 @@ class Run:
         self.method = build_method(settings, runtime, self.dataset.num_classes)
         network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
         self.settings = settings = settle(settings, network)
-        self._check_data(settings.network.name)
+        check_network(network, settings, self.dataset)
         self.run = {
             **describe_run(settings, self.dataset, split, recipe=recipe),
             "world_size": runtime.world_size,
@@ -145,10 +103,9 @@ class Run:
         }
         self.new = False
         self.saved, self.stop = 0, cast(Stop, never)
-        self._signal, self._next_look, self._looked = 0, 0, (0, time.perf_counter())
+        self.agreement = Agreement(runtime)
         # What is wrong with the data is said before the folder is taken.
-        refuse_senseless(self.dataset, split)
-        check_batch_norms(self.method, settings.geometry.crop_size, runtime.world_size)
+        check_sense(self.method, settings, self.dataset, split, runtime.world_size)
         self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
         with ExitStack() as undo:
             undo.callback(self._close_streams)
@@ -167,9 +124,6 @@ class Run:
             name: size * runtime.world_size * settings.accumulate
             for name, size in batch_sizes.items()
         }
-        log.info(batch_words(settings, batch_sizes, runtime.world_size))
-        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
-            log.info(advice)
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
         self.engine = Engine(
@@ -189,6 +143,9 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
+        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        if advice := batch_advice(settings, batch_sizes, runtime.world_size):
+            log.info(advice)
         self.warned: set[str] = set()
 
     def _let_go(self) -> None:
@@ -200,23 +157,6 @@ class Run:
     def _close_streams(self) -> None:
         for stream in self.streams.values():
             stream.close()
-
-    def _check_data(self, name: str) -> None:
-        """Raise ValueError for a network that classifies images where pixels have classes or the
-        other way round, and for a class of padding that there is not."""
-        network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
-        if network.task != self.dataset.task:
-            raise ValueError(
-                f"{name} is for {network.task}, and {self.dataset.root} holds data for "
-                f"{self.dataset.task}: choose another recipe or --network.name"
-            )
-        for group in ("geometry", "evaluation"):
-            named = getattr(self.settings, group).padding_class
-            if named is not None and named >= self.dataset.num_classes:
-                raise ValueError(
-                    f"--{group}.padding-class is {named}, but the classes of {self.dataset.root} "
-                    f"are 0 to {self.dataset.num_classes - 1}"
-                )
 
     def work(self) -> None:
         """Run the steps that are left, then score the network.
@@ -235,7 +175,7 @@ class Run:
                     self._save()
                 told = f"stopped at step {self.engine.step}; go on with --resume"
                 raise Stopped(
-                    "" if self.runtime.rank else told, self._signal or wish.number
+                    "" if self.runtime.rank else told, self.agreement.number or wish.number
                 ) from None
             except KeyboardInterrupt:
                 told = (
@@ -259,7 +199,7 @@ class Run:
             self._step()
             if engine.step % settings.log_every == 0:
                 self._log()
-            stop = self._agreed_to_stop()
+            stop = self.agreement.stops(self.stop, engine.step)
             if stop or engine.step % settings.checkpoint_every == 0:
                 self._save()
             if stop:
@@ -282,14 +222,10 @@ class Run:
         try:
             self.engine.run_step(micro_batches)
         except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
+            told = explained(error, self.settings)
+            if told is None:
                 raise
-            crop = " ".join(map(str, self.settings.geometry.crop_size))
-            raise ValueError(
-                f"a batch norm has a single value to average over, with --batch-size "
-                f"{self.settings.batch_size} and --geometry.crop-size {crop}: use a batch of 2 or "
-                "more, or a larger crop"
-            ) from error
+            raise told from error
         if self._finished is not None:
             self._finished.record()
         self.journal.images += self.images_per_step
@@ -337,26 +273,6 @@ class Run:
         totals = (mean * self.runtime.world_size).round().int().tolist()
         return dict(zip(self.streams, totals, strict=True))
 
-    def _agreed_to_stop(self) -> bool:
-        """Tell whether a signal came to any rank.
-
-        Ranks ask each other every LOOK_EVERY seconds, at steps on which they agreed the time
-        before: asking makes each wait for its device.
-        """
-        if self.runtime.world_size == 1:
-            return self.stop()
-        step, now = self.engine.step, time.perf_counter()
-        if step < self._next_look:
-            return False
-        before, then = self._looked
-        seconds = (now - then) / max(step - before, 1)
-        number = float(getattr(self.stop, "number", 0)) if self.stop() else 0.0
-        asked, slowest = self.runtime.largest(number, seconds)
-        self._signal = int(asked)
-        self._looked = step, time.perf_counter()
-        self._next_look = step + max(1, int(LOOK_EVERY / max(slowest, 1e-6)))
-        return bool(asked)
-
     def _save(self) -> None:
         """Write the checkpoint, unless a loss since the last row or a weight is no number."""
         if self.runtime.any(not self.engine.finite()):
@@ -367,11 +283,7 @@ class Run:
             self._diverge(f"weight {where} became no number by step {self.engine.step}")
         streams = self.runtime.gather({k: v.state_dict() for k, v in self.streams.items()})
         if self.runtime.rank == 0:
-            state: dict[str, Any] = {
-                "run": self.run,
-                "engine": self.engine.state_dict(),
-                "streams": streams,
-            }
+            state = {"run": self.run, "engine": self.engine.state_dict(), "streams": streams}
             save_checkpoint(self.out, state, keep=self.settings.keep_checkpoints)
             (self.out / DIVERGED).unlink(missing_ok=True)
         self.runtime.barrier()
@@ -381,27 +293,11 @@ class Run:
         """Go back to the last checkpoint, or to the start when there is none."""
         file = self.out / CHECKPOINT
         if file.exists():
-            self._load(file)
+            load_into(file, self.run, self.engine, self.streams, self.runtime.rank)
         if self.engine.step:
             log.info(f"going on from step {self.engine.step}")
         self.saved = self.engine.step
         self.journal.rewind(self.engine.step)
-
-    def _load(self, file: Path) -> None:
-        """Take up a checkpoint. Raises ValueError naming the file where it is damaged or of another
-        run."""
-        state = load_checkpoint(file)
-        check_state(file, state, {"run": RunFile, "streams": list[dict[str, dict[str, Any]]]})
-        check_same(file, state["run"], self.run)
-        try:
-            self.engine.load_state_dict(state["engine"])
-            for name, stream in self.streams.items():
-                stream.load_state_dict(state["streams"][self.runtime.rank][name])
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise ValueError(
-                f"{file} is damaged or of another run ({reason_of(error)}): take a kept or copied "
-                "one, or train anew in another folder"
-            ) from error
 
     def _evaluate(self) -> None:
         """Score the network on the validation set, once per step; at the end its companions, too.

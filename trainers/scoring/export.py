@@ -31,7 +31,7 @@ from ...pipelines.settings import NormalizationSettings
 from ...plain import one_line, read_json, shown
 from ...plugins import require_plugins
 from ...shards.archive import sha256_of, write_text
-from ..engine.locking import alone
+from ..engine.processes.locking import alone
 from ..engine.protocol import EvaluationSettings
 from ..engine.settings import from_plain, to_plain
 from .inference import Size, evaluating

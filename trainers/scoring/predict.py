@@ -33,7 +33,7 @@ from ...plain import one_line, read_json
 from ...shards.archive import write_text
 from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
-from ..engine.locking import LOCK, alone
+from ..engine.processes.locking import LOCK, alone
 from ..engine.settings import to_plain
 from .formats import FOLDER, Labels
 from .image_files import Source, batched_by_size, find_images, read_ahead

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from warpseg.shards.conversion.parallel import mapped
 
+KILLING = 90
+"""Far from what fails: a death takes with it the answers of others that are on their way."""
+
 
 def scaled(factor: int, value: int) -> int:
     if value == 13:
         raise ValueError("13 is not welcome")
-    if value == 14:
+    if value == KILLING:
         os.kill(os.getpid(), signal.SIGKILL)
     return factor * value
 
@@ -32,7 +35,7 @@ def test_order_and_failure(workers: int) -> None:
 def test_killed_worker() -> None:
     with (
         pytest.raises(RuntimeError, match="killed, probably for want of memory"),
-        mapped(scaled, 2, range(14, 40), workers=2, chunk=1) as results,
+        mapped(scaled, 2, range(KILLING, KILLING + 26), workers=2, chunk=1) as results,
     ):
         list(results)
 

@@ -17,9 +17,9 @@ from warpseg.shards.pseudo import (
     quantize,
     read_pseudo_label,
 )
+from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import Runtime
-from warpseg.trainers.engine.stopping import Stopped
 from warpseg.trainers.engine.streams import StreamSpec, next_batches, open_streams
 from warpseg.trainers.labels import labeling
 from warpseg.trainers.labels.labeling import Labeling, label_subset, plan_shards

@@ -46,9 +46,9 @@ def test_every_synchronised_recipe_names_its_ranks():
 @pytest.mark.parametrize(
     ("ranks", "accumulate", "words"),
     [
-        (4, 1, "a step: 4 labeled + 4 unlabeled x 4 ranks = 32 images"),
-        (1, 4, "a step: 4 labeled + 4 unlabeled x 4 accumulated = 32 images"),
-        (1, 1, "a step: 4 labeled + 4 unlabeled = 8 images"),
+        (4, 1, "step of 4 labeled + 4 unlabeled x 4 ranks = 32 images"),
+        (1, 4, "step of 4 labeled + 4 unlabeled x 4 accumulated = 32 images"),
+        (1, 1, "step of 4 labeled + 4 unlabeled = 8 images"),
     ],
 )
 def test_the_batch_in_words(ranks, accumulate, words):
@@ -83,7 +83,7 @@ def test_a_run_says_it(scenes, tmp_path, caplog):
     settings = tiny_recipe("supervised-synthetic-swiftnet18-tiny", num_steps=1, ranks=2)
     with caplog.at_level(logging.INFO, logger="warpseg"):
         train(settings, data=scenes, out=tmp_path / "run", device="cpu")
-    assert "a step: 2 labeled = 2 images" in caplog.text
+    assert "step of 2 labeled = 2 images" in caplog.text
     assert "made for 2 ranks, 4 images a step; here 2: --accumulate 2" in caplog.text
     with pytest.raises(ValueError, match="--ranks must be at least 1; got 0"):
         replace(settings, ranks=0)

@@ -95,7 +95,7 @@ def test_a_dead_rank_is_named_by_those_that_outlive_it(scenes, tmp_path):
 @pytest.mark.slow
 def test_a_rank_that_fails_is_named_with_its_reason(scenes, tmp_path):
     """A folder that is taken stops the first rank; the other one, which waits for it, says so."""
-    from warpseg.trainers.engine.locking import alone
+    from warpseg.trainers.engine.processes.locking import alone
 
     out = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]

@@ -12,9 +12,9 @@ from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.__main__ import main
 from warpseg.shards.archive import write_text
 from warpseg.trainers.engine.checkpoint import DIVERGED, load_checkpoint, save_checkpoint
-from warpseg.trainers.engine.locking import alone
+from warpseg.trainers.engine.processes.locking import alone
+from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.engine.stages import Engine
-from warpseg.trainers.engine.stopping import Stopped
 from warpseg.trainers.runs.folder import open_trained
 from warpseg.trainers.runs.sums import data_sums, other_data
 from warpseg.trainers.scoring.export import load_exported

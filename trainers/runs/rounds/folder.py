@@ -18,9 +18,9 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 from ....plain import environment_number, read_json
 from ....shards import Dataset, Subset
 from ....shards.archive import write_text
-from ...engine.locking import alone
+from ...engine.processes.locking import alone
+from ...engine.processes.stopping import Stop, Stopped
 from ...engine.runtime import close_runtime, open_runtime
-from ...engine.stopping import Stop, Stopped
 from ...engine.streams import open_subset
 from ...labels.labeling import label_subset
 from ...methods.rounds import (

@@ -17,8 +17,8 @@ import torch
 
 from ....plain import environment_number
 from ....plugins import plugin_words
-from ...engine.children import STOPPED, end_children, last_words, start_child
-from ...engine.stopping import Stop
+from ...engine.processes.children import STOPPED, end_children, last_words, start_child
+from ...engine.processes.stopping import Stop
 from ...methods.rounds import Part
 from .folder import Rounds
 

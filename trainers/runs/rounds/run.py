@@ -6,10 +6,10 @@ from typing import Any
 
 from ....plain import shown
 from ....plugins import require_plugins
-from ...engine.locking import alone
+from ...engine.processes.locking import alone
+from ...engine.processes.stopping import Stopped, terminating
 from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
-from ...engine.stopping import Stopped, terminating
 from ...methods.registry import ROUNDS
 from ...methods.rounds import RoundsSettings
 from ..folder import SETTINGS, read_settings, release_folder

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...plain import printable
+from ....plain import printable
 
 LOCK = ".lock"
 """Its name inside the folder that it guards."""

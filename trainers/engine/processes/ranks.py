@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 import torch
 import torch.distributed as dist
 
-from ...plain import one_line, printable
+from ....plain import one_line, printable
 from .stopping import Stopped
 
 LOGS = "logs"

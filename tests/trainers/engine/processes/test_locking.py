@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from warpseg.trainers.engine.locking import LOCK, alone
+from warpseg.trainers.engine.processes.locking import LOCK, alone
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from warpseg.trainers.engine.locking import alone
+from warpseg.trainers.engine.processes.locking import alone
 with alone(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

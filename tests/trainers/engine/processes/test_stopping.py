@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from warpseg.trainers.engine.stopping import Stopped, terminating
+from warpseg.trainers.engine.processes.stopping import Stopped, terminating
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

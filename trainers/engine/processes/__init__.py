@@ -1,0 +1,1 @@
+"""Processes: one a folder, signals as wishes, children that end with us, ranks that say why."""

@@ -1,0 +1,47 @@
+"""What is checked of a run before its folder is taken, and what only its first step can tell."""
+
+from ...models import SegmentationNetwork
+from ...shards import Dataset
+from ...shards.sense import refuse_senseless
+from ..engine.batch_norm import check_batch_norms
+from ..engine.settings import RunSettings
+from ..engine.stages import Method
+
+
+def check_network(network: SegmentationNetwork, settings: RunSettings, dataset: Dataset) -> None:
+    """Raise ValueError for a network that classifies images where pixels have classes or the other
+    way round, and for a class of padding that there is not."""
+    if network.task != dataset.task:
+        raise ValueError(
+            f"{settings.network.name} is for {network.task}, and {dataset.root} holds data for "
+            f"{dataset.task}: choose another recipe or --network.name"
+        )
+    for group in ("geometry", "evaluation"):
+        named = getattr(settings, group).padding_class
+        if named is not None and named >= dataset.num_classes:
+            raise ValueError(
+                f"--{group}.padding-class is {named}, but the classes of {dataset.root} are 0 to "
+                f"{dataset.num_classes - 1}"
+            )
+
+
+def check_sense(
+    method: Method, settings: RunSettings, dataset: Dataset, split: str | None, world_size: int
+) -> None:
+    """Raise ValueError for data that can have no loss or no score, and for a batch norm that would
+    average over a single value."""
+    refuse_senseless(dataset, split)
+    check_batch_norms(method, settings.geometry.crop_size, world_size)
+
+
+def explained(error: ValueError, settings: RunSettings) -> ValueError | None:
+    """Return torch's error of a batch norm over a single value in terms of settings; None for any
+    other one."""
+    if "more than 1 value per channel" not in str(error):
+        return None
+    crop = " ".join(map(str, settings.geometry.crop_size))
+    return ValueError(
+        f"a batch norm has a single value to average over, with --batch-size "
+        f"{settings.batch_size} and --geometry.crop-size {crop}: use a batch of 2 or more, or a "
+        "larger crop"
+    )
