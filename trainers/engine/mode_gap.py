@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ...models.norm import batch_norm_policy, find
 from .runtime import Runtime
 
-TERM = "mode_gap"
+TERM = "batch_norm/mode_gap"
 """The term's name in the log."""
 WARN = 0.25
 """Share of pixels from which on the gap is warned of."""
@@ -77,7 +77,7 @@ def log_gap(network: nn.Module, batches: Mapping[str, Any], runtime: Runtime) ->
         return {}
     with runtime.speed.eagerly():
         gap = mode_gap(network, images, runtime)
-    return {TERM: gap.disagreement, f"{TERM}/commonest": gap.commonest}
+    return {TERM: gap.disagreement, "batch_norm/commonest": gap.commonest}
 
 
 def concerns(means: Mapping[str, float]) -> dict[str, str]:

@@ -9,6 +9,7 @@ V1's networks have a deep stem, for which torchvision has no weights: name a fil
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -97,6 +98,7 @@ def _published(data: str, labels: int, depth: int) -> dict[str, Recipe]:
     previous = {
         **values,
         "ranks": ranks,
+        "network": replace(values["network"], sync_batch_norm=ranks > 1),
         "batch_size": 8 // ranks,
         "unlabeled_batch_size": 8 // ranks,
         "num_steps": epochs * epoch,

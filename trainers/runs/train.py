@@ -18,6 +18,7 @@ from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.journal import FILE as METRICS
 from ..engine.journal import Journal, start_logging
 from ..engine.loggers import open_loggers
+from ..engine.mode_gap import concerns as gap_concerns
 from ..engine.processes.locking import alone
 from ..engine.processes.ranks import own_log
 from ..engine.processes.stopping import Stop, Stopped, never, terminating
@@ -27,7 +28,7 @@ from ..engine.settings import RunSettings
 from ..engine.settling import settle
 from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
-from ..engine.streams import next_batches, open_streams
+from ..engine.streams import Batches, next_batches, open_streams
 from ..methods.registry import build_method
 from ..scoring.evaluate import Score
 from .batch import batch_advice, batch_words
@@ -147,6 +148,7 @@ class Run:
         if advice := batch_advice(settings, batch_sizes, runtime.world_size):
             log.info(advice)
         self.warned: set[str] = set()
+        self._batches: Batches = {}
 
     def _let_go(self) -> None:
         """Give back a folder that was new and in which nothing was done."""
@@ -226,6 +228,7 @@ class Run:
             if told is None:
                 raise
             raise told from error
+        self._batches = micro_batches[-1]
         if self._finished is not None:
             self._finished.record()
         self.journal.images += self.images_per_step
@@ -239,6 +242,7 @@ class Run:
         means = engine.means()
         if not means:
             return
+        means |= engine.gap(self._batches)
         self.journal.training(engine.step, means, lr, self._skipped())
         gc.collect()
         self._warn(means)
@@ -258,7 +262,7 @@ class Run:
 
     def _warn(self, means: dict[str, float]) -> None:
         """Say what the method finds worrying in its terms, each thing once."""
-        for name, words in self.method.concerns(means).items():
+        for name, words in {**gap_concerns(means), **self.method.concerns(means)}.items():
             if name not in self.warned and self.runtime.rank == 0:
                 log.warning(f"step {self.engine.step}: {words}")
             self.warned.add(name)

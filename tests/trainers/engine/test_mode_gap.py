@@ -1,12 +1,15 @@
 """The mode gap: 0 where both statistics agree, large for a scene the running ones do not know."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+from running import rows, run
 from tiny import tiny
 from torch import nn
-from warpseg.trainers.engine.mode_gap import has_batch_norm, mode_gap
+from warpseg.pipelines.batches import LabeledBatch
+from warpseg.trainers.engine.mode_gap import TERM, concerns, has_batch_norm, log_gap, mode_gap
 from warpseg.trainers.engine.runtime import Runtime
 
 RUNTIME = Runtime(device=torch.device("cpu"))
@@ -63,3 +66,18 @@ def test_nothing_is_moved(network):
 def test_only_networks_with_batch_norm_have_one(network):
     assert has_batch_norm(network)
     assert not has_batch_norm(nn.Conv2d(3, 3, 1))
+
+
+def test_a_large_gap_is_a_concern_and_single_images_have_none(network):
+    assert concerns({TERM: 0.1}) == {}
+    assert "disagree on 40%" in concerns({TERM: 0.4})[TERM]
+    batch = LabeledBatch(image=images()[:1], mask=torch.zeros(1, 32, 32), keys=("a",))
+    assert log_gap(network, {"labeled": batch}, RUNTIME) == {}
+    pair = replace(batch, image=images(), keys=tuple("abcd"))
+    assert set(log_gap(network, {"labeled": pair}, RUNTIME)) == {TERM, "batch_norm/commonest"}
+
+
+def test_a_run_logs_it(scenes, tmp_path):
+    run("consistency", scenes, tmp_path / "run")
+    logged = [row["losses"] for row in rows(tmp_path / "run") if "losses" in row]
+    assert all(0 <= losses[TERM] <= 1 for losses in logged)

@@ -30,6 +30,7 @@ from warpseg.trainers.runs.folder import open_trained
 from warpseg.trainers.runs.rounds import folder as rounds_folder
 from warpseg.trainers.runs.rounds import jobs as rounds_jobs
 from warpseg.trainers.runs.rounds.run import run_one_part, run_rounds
+from warpseg.trainers.runs.rounds.summary import _link as link
 
 PROGRAM = Path(__file__).parents[1] / "tiny_rounds.py"
 PARTS = ("a0", "b0", "labels-a0", "b1", "labels-b0", "a1")
@@ -346,3 +347,11 @@ def test_recipes_of_rounds_have_plans_that_can_be():
         check_plan(settings.plan())
         assert settings.result in {part.name for part in settings.plan()}
         assert set(settings.candidates) <= {part.name for part in settings.plan()}
+
+
+def test_a_link_that_is_there_already_leaves_nothing_beside_it(tmp_path):
+    """Renaming a file onto another name of itself does nothing, and says nothing."""
+    (tmp_path / "part.pt").write_text("weights")
+    for _ in range(2):
+        link(tmp_path / "part.pt", tmp_path / "checkpoint.pt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "part.pt"]

@@ -45,6 +45,13 @@ def alone(folder: Path, *, beside: bool = False, held: bool = True) -> Iterator[
                 path.parent.rmdir()
 
 
+def clear_lock(folder: Path) -> None:
+    """Remove the lock beside a folder that a killed process left. Raise as `alone`."""
+    if folder.with_name(f".{folder.name}{LOCK}").exists():
+        with alone(folder, beside=True):
+            pass
+
+
 def _take(path: Path, folder: Path) -> int:
     """Open and lock a file that nobody removed in between."""
     while True:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ....plain import shown
 from ....plugins import require_plugins
-from ...engine.processes.locking import alone
+from ...engine.processes.locking import alone, clear_lock
 from ...engine.processes.stopping import Stopped, terminating
 from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
@@ -49,6 +49,8 @@ def run_rounds(
             else:
                 whole = all(not stop() and rounds.run_part(part, stop) for part in todo)
             if whole:
+                for part in rounds.parts if rounds.rank == 0 else ():
+                    clear_lock(rounds.folder(part.name))
                 scores = held_out_scores(rounds)
                 return write_summary(rounds, scores) if rounds.rank == 0 else None
         except BaseException:

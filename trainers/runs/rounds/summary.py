@@ -146,6 +146,8 @@ def _link(source: Path, target: Path) -> None:
     except OSError:
         shutil.copyfile(source, aside)
     os.replace(aside, target)
+    # Where both already are one file, renaming is nothing, and says nothing.
+    aside.unlink(missing_ok=True)
 
 
 def draw_rounds(rounds: Rounds, summary: dict[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from warpseg.trainers.engine.processes.locking import LOCK, alone
+from warpseg.trainers.engine.processes.locking import LOCK, alone, clear_lock
 
 HOLDER = """
 import sys, time
@@ -57,3 +57,14 @@ def test_a_lock_ends_with_its_process(tmp_path):
     with alone(tmp_path):
         pass
     assert not (tmp_path / LOCK).exists()
+
+
+def test_a_lock_that_a_killed_process_left_beside_a_folder_is_cleared(tmp_path):
+    folder, lock = tmp_path / "labels", tmp_path / ".labels.lock"
+    folder.mkdir()
+    lock.write_text("process 1 on elsewhere")
+    clear_lock(folder)
+    assert not lock.exists()
+    clear_lock(folder)
+    with alone(folder, beside=True), pytest.raises(ValueError, match="is at work on"):
+        clear_lock(folder)
