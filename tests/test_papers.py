@@ -22,6 +22,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "papers.md").read_text()
 PLACEHOLDER = re.compile(r"(?<![A-Z])N(?![A-Za-z])")
 UNLISTED = re.compile(
     r"-tiny$|camvid|synthetic"  # from scratch
+    r"|^(fixmatch|unimatch|prevmatch)-|-dpt-dinov2-"  # later methods and encoders
     r"|^dmt-(phase|link)-|^simple-baseline-(student|released)-"  # parts, and the released code
     r"|^(supervised|gta)-(voc-gta|cityscapes-gta|voc|cityscapes)-deeplabv3plus-rn101$"  # 183, 186
     r"|^mkd-voc-threshold-deeplabv3plus-rn50$|^supervised-(voc|cityscapes)-mkd-"

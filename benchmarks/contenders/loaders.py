@@ -106,9 +106,17 @@ def _ours(
     return Contender(Row(name, delivers), batches, list, stream.close, warm)
 
 
+@dataclass(frozen=True)
+class _MaskAsLabel(Sample):
+    """A sample whose mask is read as a pseudo-label."""
+
+    def read(self, extension: str) -> bytes:
+        return super().read("seg.png")
+
+
 def _as_label(sample: Sample) -> Sample:
-    parts = {"label.png": sample.parts["seg.png"]}
-    return Sample(sample.key, sample.shard, parts, sample.name, sample.size)
+    parts = {"label.png": sample.parts["seg.png"], "seg.png": sample.parts["seg.png"]}
+    return _MaskAsLabel(sample.key, sample.shard, parts, sample.name, sample.size)
 
 
 def _crops_alone(stream: PairedStream) -> Iterator[Any]:

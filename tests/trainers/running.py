@@ -11,6 +11,7 @@ import torch
 from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.networks import NetworkSettings
+from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.rounds.run import run_rounds
 from warpseg.trainers.runs.train import Run, train
@@ -84,7 +85,7 @@ def interrupt(monkeypatch, settings, data, out, steps):
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_step", stops)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             run_rounds(settings, data=data, split="few", out=out)
     return run_rounds(settings, data=data, split="few", out=out, resume=True)
 

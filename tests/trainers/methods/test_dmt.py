@@ -29,7 +29,7 @@ from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.pipelines.batches import LabeledBatch
 from warpseg.pipelines.paper import GAP
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.settings import NORMALIZATIONS, NormalizationSettings
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.streams import open_streams
 from warpseg.trainers.methods.dmt_rounds import DmtRounds
@@ -223,7 +223,8 @@ def test_networks_differ_by_weights_or_by_labeled_images():
     assert parts["a0"].settings.network.weights == "none"
     assert parts["b0"].settings.network.weights == "imagenet"
     for name, part in parts.items():
-        look = NORMALIZATIONS["half" if name[0] == "b" else "imagenet"]
+        # "network": that of the network's weights.
+        look = NORMALIZATIONS["half"] if name[0] == "b" else NormalizationSettings()
         assert part.settings.normalization == look
         assert part.half == (name[0] if name[1] == "0" else "")
     assert settings.result == "a5"

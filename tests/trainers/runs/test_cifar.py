@@ -12,6 +12,7 @@ from warpseg.pipelines import labeled
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.optimization import OptimizerSettings
+from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.recipes.registry import RECIPES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -40,7 +41,7 @@ def test_a_stopped_run_ends_with_the_same_bits(method, pictures, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_step", stops)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             run_classifier(name, pictures, tmp_path / "halves")
     again = run_classifier(name, pictures, tmp_path / "halves", resume=True)
     assert [row.get("losses") for row in again] == [row.get("losses") for row in rows]

@@ -150,8 +150,8 @@ def test_a_run_scores_with_the_padding_of_its_protocol(scenes, tmp_path):
         assert open_trained(tmp_path / name).evaluation == protocol
     mean, black = (rows(tmp_path / name)[-1] for name in ("mean", "black"))
     assert (mean["evaluation"], black["evaluation"]) == (
-        "whole, padded to 60x60",
-        "whole, padded to 60x60, fill 0 0 0",
+        "whole, padded to 60x60, mIoU over classes that occur",
+        "whole, padded to 60x60, fill 0 0 0, mIoU over classes that occur",
     )
 
 

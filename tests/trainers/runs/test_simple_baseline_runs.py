@@ -12,6 +12,7 @@ from warpseg.models import NETWORKS, plain_state_dict
 from warpseg.models.norm import DomainBatchNorm
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.checkpoint import load_checkpoint
+from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.labels.labeling import label_subset
 from warpseg.trainers.labels.settings import LabelingSettings
@@ -64,7 +65,7 @@ def test_a_student_resumes_with_the_same_bits(scenes, labels, tmp_path, monkeypa
     step = Run._step
     with monkeypatch.context() as patch:
         patch.setattr(Run, "_step", stops)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped):
             train(settings, data=scenes, split="few", out=halves)
     train(settings, data=scenes, split="few", out=halves, resume=True)
     assert_same_state(whole, halves)
