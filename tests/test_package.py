@@ -5,6 +5,7 @@ import configparser
 import contextlib
 import dataclasses
 import graphlib
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -94,6 +95,12 @@ def test_the_wheel_holds_every_module_and_nothing_else(tmp_path):
         *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")),
     ]
     assert packed == {f"warpseg/{path.relative_to(ROOT).as_posix()}" for path in modules}
+    # What is installed here, editable, has the same modules under the same names.
+    for name in packed:
+        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        found = importlib.util.find_spec(module)
+        assert found is not None, module
+        assert Path(str(found.origin)) == ROOT / name.removeprefix("warpseg/")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

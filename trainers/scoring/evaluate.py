@@ -188,6 +188,8 @@ def evaluate_network(
                 finite = logits.isfinite().flatten(1).all(1)
                 sure += _certainty(logits, mask)
             else:
+                if places and len(batch.keys) > 1:
+                    raise ValueError("groups of images are scored one image a batch")
                 place = places[batch.keys[0]] if places else 0
                 counts[place], finite = _count(
                     network, batch.image, mask, settings, normalization, dtype, counts[place]
@@ -200,19 +202,7 @@ def evaluate_network(
         dist.all_reduce(counts)
         dist.all_reduce(totals)
         dist.all_reduce(sure)
-    seen, broken, unknown = totals.tolist()
-    if unknown:
-        raise ValueError(
-            f"{unknown} pixels of the masks have class ids of {len(names)} or more, but the "
-            f"network knows {len(names)} classes: evaluate it on the data set it was trained for"
-        )
-    if broken:
-        raise ValueError(
-            f"the network returns NaN or infinite logits for {broken} of {seen} images: its "
-            "training diverged; evaluate an earlier checkpoint or train with a lower learning rate"
-        )
-    if expected_images is not None and seen != expected_images:
-        raise RuntimeError(f"{seen} images were evaluated, but the data set has {expected_images}")
+    seen = _refuse_faults(totals, len(names), expected_images)
     each = dict(zip(titles, counts.cpu(), strict=True))
     counts = counts.cpu().sum(0)
     if not counts.sum():
@@ -230,6 +220,24 @@ def evaluate_network(
         groups=each if groups else {},
         fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
     )
+
+
+def _refuse_faults(totals: Tensor, num_classes: int, expected_images: int | None) -> int:
+    """Return the number of images seen; raise for what they, or the network, should not hold."""
+    seen, broken, unknown = totals.tolist()
+    if unknown:
+        raise ValueError(
+            f"{unknown} pixels of the masks have class ids of {num_classes} or more, but the "
+            f"network knows {num_classes} classes: evaluate it on the data set it was trained for"
+        )
+    if broken:
+        raise ValueError(
+            f"the network returns NaN or infinite logits for {broken} of {seen} images: its "
+            "training diverged; evaluate an earlier checkpoint or train with a lower learning rate"
+        )
+    if expected_images is not None and seen != expected_images:
+        raise RuntimeError(f"{seen} images were evaluated, but the data set has {expected_images}")
+    return seen
 
 
 def _certainty(logits: Tensor, mask: Tensor) -> Tensor:
