@@ -188,7 +188,7 @@ def evaluate_network(
                 finite = logits.isfinite().flatten(1).all(1)
                 sure += _certainty(logits, mask)
             else:
-                if places and len(batch.keys) > 1:
+                if places and len(batch.image) > 1:
                     raise ValueError("groups of images are scored one image a batch")
                 place = places[batch.keys[0]] if places else 0
                 counts[place], finite = _count(
