@@ -5,6 +5,7 @@ Half-pixel centres at the exact stride: pixel y lies at (y + 1/2) / s - 1/2 of t
 clamped borders. The kernels interpolate in registers; this file is the definition that they meet.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -52,6 +53,11 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsample float32 or float64 logits, with MASKED for -inf, the logit of a masked class.
 
-    Interpolation multiplies by 0 at the border, which makes NaN of an infinity.
+    Interpolation multiplies by 0 at the border, which makes NaN of an infinity. Logits of a CPU
+    that hold none are left alone: a clamp would lay out their gradient in another order, and what
+    is summed of it later would round otherwise.
     """
+    looked_at = logits.device.type == "cpu" and type(logits) is Tensor
+    if looked_at and not torch.compiler.is_compiling() and not bool(logits.isneginf().any()):
+        return upsample(logits, size)
     return upsample(logits.clamp_min(MASKED), size)
