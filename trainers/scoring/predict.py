@@ -33,7 +33,7 @@ from ...plain import one_line, read_json
 from ...shards.archive import write_text
 from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
-from ..engine.processes.locking import LOCK, alone
+from ..engine.processes.locking import LOCK, alone, clear_lock
 from ..engine.settings import to_plain
 from .formats import FOLDER, Labels
 from .image_files import Source, batched_by_size, find_images, read_ahead
@@ -84,7 +84,11 @@ def predict_images(
     _check_protocol(trained)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose a new folder")
-    _check_target(out, settings.overwrite)
+    try:
+        _check_target(out, settings.overwrite)
+    except ValueError:
+        clear_lock(out)  # of one that was killed as it let go of finished predictions
+        raise
     left_out = LeftOut()
     sources = find_images(paths, out, left_out)
     with alone(out):

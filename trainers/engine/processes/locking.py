@@ -45,10 +45,11 @@ def alone(folder: Path, *, beside: bool = False, held: bool = True) -> Iterator[
                 path.parent.rmdir()
 
 
-def clear_lock(folder: Path) -> None:
-    """Remove the lock beside a folder that a killed process left. Raise as `alone`."""
-    if folder.with_name(f".{folder.name}{LOCK}").exists():
-        with alone(folder, beside=True):
+def clear_lock(folder: Path, *, beside: bool = False) -> None:
+    """Remove the lock in a folder, or beside it, that a killed process left. Raise as `alone`."""
+    path = folder.with_name(f".{folder.name}{LOCK}") if beside else folder / LOCK
+    if path.exists():
+        with alone(folder, beside=beside):
             pass
 
 

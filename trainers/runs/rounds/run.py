@@ -50,7 +50,7 @@ def run_rounds(
                 whole = all(not stop() and rounds.run_part(part, stop) for part in todo)
             if whole:
                 for part in rounds.parts if rounds.rank == 0 else ():
-                    clear_lock(rounds.folder(part.name))
+                    clear_lock(rounds.folder(part.name), beside=True)
                 scores = held_out_scores(rounds)
                 return write_summary(rounds, scores) if rounds.rank == 0 else None
         except BaseException:

@@ -59,12 +59,14 @@ def test_a_lock_ends_with_its_process(tmp_path):
     assert not (tmp_path / LOCK).exists()
 
 
-def test_a_lock_that_a_killed_process_left_beside_a_folder_is_cleared(tmp_path):
-    folder, lock = tmp_path / "labels", tmp_path / ".labels.lock"
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_lock_that_a_killed_process_left_is_cleared(beside, tmp_path):
+    folder = tmp_path / "labels"
+    lock = tmp_path / ".labels.lock" if beside else folder / ".lock"
     folder.mkdir()
     lock.write_text("process 1 on elsewhere")
-    clear_lock(folder)
+    clear_lock(folder, beside=beside)
     assert not lock.exists()
-    clear_lock(folder)
-    with alone(folder, beside=True), pytest.raises(ValueError, match="is at work on"):
-        clear_lock(folder)
+    clear_lock(folder, beside=beside)
+    with alone(folder, beside=beside), pytest.raises(ValueError, match="is at work on"):
+        clear_lock(folder, beside=beside)
