@@ -53,11 +53,23 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def upsample_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsample float32 or float64 logits, with MASKED for -inf, the logit of a masked class.
 
-    Interpolation multiplies by 0 at the border, which makes NaN of an infinity. Logits of a CPU
-    that hold none are left alone: a clamp would lay out their gradient in another order, and what
-    is summed of it later would round otherwise.
+    Interpolation multiplies by 0 at the border, which makes NaN of an infinity.
     """
-    looked_at = logits.device.type == "cpu" and type(logits) is Tensor
-    if looked_at and not torch.compiler.is_compiling() and not bool(logits.isneginf().any()):
-        return upsample(logits, size)
-    return upsample(logits.clamp_min(MASKED), size)
+    return upsample(_Masked.apply(logits), size)
+
+
+class _Masked(torch.autograd.Function):
+    """`logits.clamp_min(MASKED)` whose gradient keeps the memory layout it comes in.
+
+    A clamp's own lays it out like the logits, and what is summed of it later rounds otherwise.
+    """
+
+    @staticmethod
+    def forward(ctx, logits):
+        ctx.save_for_backward(logits)
+        return logits.clamp_min(MASKED)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (logits,) = ctx.saved_tensors
+        return gradient.masked_fill(logits < MASKED, 0)
