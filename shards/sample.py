@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ class Sample:
     parts: Mapping[str, tuple[int, int]]
     name: str
     size: tuple[int, int]
+    optional: ClassVar[bool] = False
+    """Whether training goes on without it where it cannot be decoded, whatever it was told."""
 
     @property
     def extension(self) -> str:

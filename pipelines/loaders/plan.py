@@ -107,6 +107,10 @@ class Plan:
         """Return the window of a sample under the (DRAWS,) draws of its position."""
         return draw_window(self.geometry, sample.size, draws[GEOMETRY])
 
+    def standins(self, request: Request, number: int) -> Iterator[Sample]:
+        """Yield the sample of a row of a request, then those that may stand in for it."""
+        return (self.samples[index] for index in self.candidates(request.position + number))
+
     def candidates(self, position: int) -> Iterator[int]:
         """Yield the index of the sample at a position, then of those that may stand in for it.
 
@@ -127,6 +131,8 @@ def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
 def damaged(sample: Sample, error: BaseException) -> ValueError:
     """Return the error that names the sample which cannot be decoded, and why."""
     error = error.__cause__ or error
+    if sample.optional:
+        return ValueError(f"{sample.name} cannot be decoded ({first_line(error)})")
     return ValueError(
         f"sample {sample.key} ({sample.name}) of {sample.shard} cannot be decoded "
         f"({first_line(error)}): run warpseg check {sample.shard.parent} and convert the data set "
