@@ -68,7 +68,7 @@ class PooledRows:
         }
         """lane of each row of this rank"""
         self.lost = (0, 0)
-        """how many images, and how many tars, were left out before the steps that were not passed"""
+        """how many images and tars were left out before the steps that were not passed"""
         self._taken: dict[int, tuple[dict[int, Sample], dict[str, Any]]] = {}
         self._lanes: list[Lane] = []
         self._lost_before = (0, 0)

@@ -12,7 +12,7 @@ import subprocess
 import threading
 from contextlib import suppress
 from typing import Any, cast
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -180,3 +180,5 @@ def _ask(address: str, stall: float) -> Any:
     except HTTPError as error:
         error.close()
         raise OSError(f"HTTP status {error.code} {error.reason}") from None
+    except URLError as error:
+        raise OSError(str(error.reason)) from None
