@@ -161,13 +161,18 @@ class Stream(ABC, Generic[Batch]):
         return self
 
     def __next__(self) -> Batch:
-        crops = self.loader.load(self._position + self.rank * self.batch_size)
+        crops = self.loader.load(self._own_position)
         batch = self._make(crops)
         self.skipped += crops.skipped
         self._position += self.batch_size * self.world_size
         if self._pooled is not None:
-            self._pooled.passed(self._position)
+            self._pooled.passed(self._own_position)
         return batch
+
+    @property
+    def _own_position(self) -> int:
+        """Where this rank's part of the coming batch begins."""
+        return self._position + self.rank * self.batch_size
 
     @property
     def epoch(self) -> float:
@@ -186,7 +191,7 @@ class Stream(ABC, Generic[Batch]):
         the places in a pool."""
         state = {**self._identity, "position": self._position, "skipped": self.skipped}
         if self._pooled is not None:
-            state["pooled"] = self._pooled.state(self._position)
+            state["pooled"] = self._pooled.state(self._own_position)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -77,15 +77,17 @@ def test_a_pool_is_mixed_with_the_images_of_the_data_set(coordinates, folder, lo
     assert {len(batch.keys) for batch in batches} == {4}
 
 
-def test_a_stream_goes_on_bit_for_bit(coordinates, folder, loader):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_stream_goes_on_bit_for_bit(coordinates, folder, loader, rank):
     pool = pool_in(folder, share=0.75)
-    whole = closed(opened(coordinates, pool, loader), 9)
+    ranks = {"rank": rank, "world_size": 2}
+    whole = closed(opened(coordinates, pool, loader, **ranks), 9)
     for stop in (1, 4, 6):
-        first = opened(coordinates, pool, loader)
+        first = opened(coordinates, pool, loader, **ranks)
         list(itertools.islice(first, stop))
         state = first.state_dict()
         first.close()
-        second = opened(coordinates, pool, loader)
+        second = opened(coordinates, pool, loader, **ranks)
         next(second)  # what it read ahead is forgotten
         second.load_state_dict(state)
         rest = closed(second, 9 - stop)
