@@ -45,6 +45,7 @@ ONLY = {
         "PIL",
         "webdataset",
         "braceexpand",
+        "zstandard",
         "tqdm",
         "tyro",
         "scipy",

@@ -13,13 +13,14 @@ from torch import Tensor
 from ... import IGNORE
 from ...shards import Sample
 from ...shards.images import first_line
-from ...shards.pseudo import CONFIDENCE_EXTENSION, LABEL_EXTENSION
+from ...shards.maps import member_of
+from ...shards.pseudo import CONFIDENCE, LABEL
 from ..settings import GeometrySettings
 from ..views.geometry import Window, draw_window
 from .sampling import GEOMETRY, Sampler
 
 Pseudo = Mapping[str, Sample]
-"""Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
+"""Pseudo-labels: key of an image -> sample that holds its label, perhaps its confidence."""
 Change = Callable[[np.ndarray, int], np.ndarray]
 """Turns the image (H, W, 3) uint8 at a position, whole and of its own size, into another one."""
 
@@ -122,10 +123,17 @@ class Plan:
 
 def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
     """Return the maps of pseudo-labels: the label under `name`, confidences where there are any."""
-    maps = {name: MapSource(extension=LABEL_EXTENSION, samples=pseudo)}
-    if any(CONFIDENCE_EXTENSION in sample.parts for sample in pseudo.values()):
-        maps["confidence"] = MapSource(extension=CONFIDENCE_EXTENSION, fill=0, samples=pseudo)
-    return maps
+    held = {
+        ours: member_of(sample.parts, theirs)
+        for sample in pseudo.values()
+        for ours, theirs in ((name, LABEL), ("confidence", CONFIDENCE))
+        if member_of(sample.parts, theirs)
+    }
+    return {
+        ours: MapSource(extension=extension, fill=IGNORE if ours == name else 0, samples=pseudo)
+        for ours, extension in held.items()
+        if extension is not None
+    }
 
 
 def damaged(sample: Sample, error: BaseException) -> ValueError:
