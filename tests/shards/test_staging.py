@@ -150,7 +150,10 @@ def test_a_run_names_a_data_set_by_its_address(dataset, tmp_path, monkeypatch, c
     for data, out in ((f"file://{dataset}", "far"), (str(dataset), "near")):
         assert main(["train", recipe, "--data", data, "--out", str(tmp_path / out), *words]) == 0
     far, near = (
-        [json.loads(line).get("losses") for line in (tmp_path / out / "metrics.jsonl").open()]
+        [
+            json.loads(line).get("losses")
+            for line in (tmp_path / out / "metrics.jsonl").read_text().splitlines()
+        ]
         for out in ("far", "near")
     )
     assert far == near
