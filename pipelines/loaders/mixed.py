@@ -95,7 +95,8 @@ class PooledRows:
             for lane in self._lanes:
                 lane.start()
             state = self._state()
-            samples = {r: lane.take() for r, lane in zip(self.numbers, self._lanes, strict=True)}
+            rows = zip(self.numbers, self._lanes, strict=True)
+            samples: dict[int, Sample] = {row: lane.take() for row, lane in rows}
             self._taken[position] = samples, state
         return self._taken[position][0]
 

@@ -52,11 +52,11 @@ def _addresses(pattern: str) -> Iterator[str]:
 
 
 def _braces(pattern: str) -> Iterator[str]:
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     try:
         yield from braceexpand(pattern)
-    except (UnbalancedBracesError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(
             f"--pool.urls has braces that cannot be read ({error}): {shown(pattern)}"
         ) from None

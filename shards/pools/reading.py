@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, cast
+from tarfile import HeaderError, ReadError
+from typing import Any, BinaryIO, ClassVar, Self, cast
 
 from PIL import Image
 
@@ -112,13 +113,13 @@ class _Strict(tarfile.TarInfo):
     """A head that is none ends a tar with an error, not in silence."""
 
     @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Strict":
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
         try:
-            return super().fromtarfile(tarfile_)  # pyright: ignore[reportReturnType]
-        except tarfile.HeaderError as error:
-            if type(error).__name__ == "EOFHeaderError":
+            return super().fromtarfile(tarfile)
+        except HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":  # the end mark
                 raise
-            raise tarfile.ReadError(f"the tar is damaged or ends too early ({error})") from None
+            raise ReadError(f"the tar is damaged or ends too early ({error})") from None
 
 
 def _checked(address: str, key: str, data: bytes | None) -> PooledSample | Lost:
