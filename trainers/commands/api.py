@@ -185,7 +185,15 @@ def data_of(
     Raises ValueError where classes differ, and where the run's own data set is no more what the run
     was trained on, in the parts (of `data_sums`) that are asked for, by default all.
     """
-    opened = data if isinstance(data, Dataset) else Dataset.open(data or trained.origin["data"])
+    named = data or trained.origin.get("data")
+    if named is None:
+        said = trained.origin.get("data_name")
+        raise ValueError(
+            "an export does not say where its data set lies"
+            + (f" (it was called {said})" if said else "")
+            + ": name it with --data"
+        )
+    opened = named if isinstance(named, Dataset) else Dataset.open(named)
     if opened.classes != trained.classes:
         raise ValueError(
             f"the network knows {len(trained.classes)} classes ({', '.join(trained.classes)}), but "

@@ -1,4 +1,4 @@
-"""The verbs that use a trained network: evaluate, predict, export and pseudo-label."""
+"""The verbs that use a trained network: evaluate, predict and pseudo-label."""
 
 from json import dumps
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.speed import Precision
 from ..labels.settings import LabelingSettings
-from ..scoring.settings import Graph, PredictSettings
+from ..scoring.settings import PredictSettings
 
 READING = LoaderSettings()
 DRAWING = PredictSettings()
@@ -114,47 +114,6 @@ def predict(arguments: list[str]) -> int:
         print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
-    return 0
-
-
-def export(arguments: list[str]) -> int:
-    """Write released weights: `export RUN --out FOLDER`."""
-
-    def run(
-        path: tyro.conf.Positional[Path],
-        *,
-        out: Path,
-        network: str | None = None,
-        half: bool = False,
-        graph: Graph = "none",
-        graph_size: tuple[int, int] = (512, 512),
-        overwrite: bool = False,
-    ) -> None:
-        """Write weights (safetensors) and config.json of a trained network, checked by reading.
-
-        Args:
-            path: a run's folder or a checkpoint
-            out: folder to write
-            network: another network of the run, such as teacher
-            half: store float16
-            graph: also write a graph that runs without WarpSeg, as torch.export or ONNX
-            graph_size: height and width of the graph's images
-            overwrite: replace an earlier export
-        """
-        from ..runs.folder import open_trained
-        from ..scoring.export import export_network
-
-        export_network(
-            open_trained(path, network=network),
-            out,
-            half=half,
-            graph=graph,
-            graph_size=graph_size,
-            overwrite=overwrite,
-        )
-        print(f"written and read back: {out}")
-
-    tyro.cli(run, args=arguments, prog="warpseg export")
     return 0
 
 
