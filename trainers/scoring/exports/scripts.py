@@ -8,23 +8,23 @@ SCRIPT = "label.py"
 """Its name beside the graph."""
 
 _OPENING = {
-    "onnx": """import json, pathlib, sys, numpy, onnxruntime
+    "onnx": """import json, sys, numpy, onnxruntime
 from PIL import Image, ImageOps
-graph = onnxruntime.InferenceSession(pathlib.Path(__file__).with_name("{file}"))
+graph = onnxruntime.InferenceSession(sys.path[0] + "/{file}", providers=["CPUExecutionProvider"])
 about = json.loads(graph.get_modelmeta().custom_metadata_map["warpseg"])
-run = lambda image: graph.run(None, {{"image": image}})[0]
+run = lambda image: graph.run(["logits"], {{"image": image}})[0]
 """,
-    "pt2": """import json, pathlib, sys, numpy, torch
+    "pt2": """import json, sys, numpy, torch
 from PIL import Image, ImageOps
-graph = torch.export.load(pathlib.Path(__file__).with_name("{file}"), extra_files=(more := {{"warpseg.json": ""}}))
-about, graph = json.loads(more["warpseg.json"]), graph.module()
-run = lambda image: graph(torch.from_numpy(image)).numpy(force=True)
+more = {{"warpseg.json": ""}}
+graph = torch.export.load(sys.path[0] + "/{file}", extra_files=more).module()
+about, run = json.loads(more["warpseg.json"]), lambda i: graph(torch.from_numpy(i)).numpy()
 """,
-    "openvino": """import json, pathlib, sys, numpy, openvino
+    "openvino": """import json, sys, numpy, openvino
 from PIL import Image, ImageOps
-graph = openvino.Core().compile_model(model := openvino.Core().read_model(pathlib.Path(__file__).with_name("{file}")), "CPU")
-about = json.loads(model.get_rt_info(["warpseg"]).astype(str))
-run = lambda image: graph(image)[0]
+model = openvino.Core().read_model(sys.path[0] + "/{file}")
+about, graph = model.get_rt_info(["warpseg"]).astype(str), openvino.compile_model(model, "CPU")
+about, run = json.loads(about), lambda image: graph(image)[0]
 """,
 }
 _SEGMENTING = """picture = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")
