@@ -59,7 +59,8 @@ class DeployedNetwork(nn.Module):
 def deploy(trained: TrainedNetwork) -> DeployedNetwork:
     """Return a trained network as others run it, in evaluation mode."""
     align = trained.evaluation.align_corners
-    deployed = DeployedNetwork(trained.network, trained.normalization, align_corners=align).eval()
+    deployed = DeployedNetwork(trained.network, trained.normalization, align_corners=align)
+    deployed.eval().requires_grad_(False)
     # Graphs are stored with plain weights: torch.export warns of channels-last ones.
     return deployed.to(memory_format=torch.contiguous_format)  # pyright: ignore
 
@@ -73,6 +74,8 @@ def draw_images(size: Size, images: int = 2, channels: int = 3) -> Tensor:
 
 def check_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:
     """Raise RuntimeError where logits differ by more than a share of the greatest of them."""
+    if found.shape != wanted.shape:
+        raise RuntimeError(f"{what} returns logits {tuple(found.shape)}, not {tuple(wanted.shape)}")
     error, greatest = (found - wanted).abs().max().item(), wanted.abs().max().item()
-    if found.shape != wanted.shape or not error <= tolerance * max(greatest, 1.0):
+    if not error <= tolerance * max(greatest, 1.0):
         raise RuntimeError(f"{what} differs from the network by {error:.3g} in its logits")

@@ -10,21 +10,21 @@ SCRIPT = "label.py"
 _OPENING = {
     "onnx": """import json, sys, numpy, onnxruntime
 from PIL import Image, ImageOps
-graph = onnxruntime.InferenceSession(sys.path[0] + "/{file}", providers=["CPUExecutionProvider"])
+graph = onnxruntime.InferenceSession(sys.path[0] + "/{file}")
 about = json.loads(graph.get_modelmeta().custom_metadata_map["warpseg"])
 run = lambda image: graph.run(["logits"], {{"image": image}})[0]
 """,
     "pt2": """import json, sys, numpy, torch
 from PIL import Image, ImageOps
-more = {{"warpseg.json": ""}}
-graph = torch.export.load(sys.path[0] + "/{file}", extra_files=more).module()
-about, run = json.loads(more["warpseg.json"]), lambda i: graph(torch.from_numpy(i)).numpy()
+graph = torch.export.load(sys.path[0] + "/{file}", extra_files=(more := {{"warpseg.json": ""}}))
+about, graph = json.loads(more["warpseg.json"]), graph.module()
+run = lambda image: graph(torch.from_numpy(image)).numpy(force=True)
 """,
     "openvino": """import json, sys, numpy, openvino
 from PIL import Image, ImageOps
 model = openvino.Core().read_model(sys.path[0] + "/{file}")
-about, graph = model.get_rt_info(["warpseg"]).astype(str), openvino.compile_model(model, "CPU")
-about, run = json.loads(about), lambda image: graph(image)[0]
+graph = openvino.compile_model(model, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
+about, run = json.loads(model.get_rt_info(["warpseg"]).astype(str)), lambda i: graph(i)[0]
 """,
 }
 _SEGMENTING = """picture = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import warpseg
 from PIL import Image
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring.exports import graphs
+from warpseg.trainers.scoring.exports.deployed import deploy
 from warpseg.trainers.scoring.exports.folder import export_network
 from warpseg.trainers.scoring.exports.scripts import script_of
 from warpseg.trainers.scoring.settings import ExportSettings
 
 SIZES = [(64, 96), (97, 131), (128, 70), (65, 64)]
-FLAT = "dpt-timm:test_vit"
 
 
 def write_pictures(folder, count=20):
@@ -64,23 +65,35 @@ def label_by_script(folder, files, out):
     return [np.array(Image.open(out / f"{file.stem}.png")) for file in files]
 
 
+def is_decided(deployed, file):
+    """Tell of each pixel whether its first two logits differ by more than float32 rounds."""
+    with torch.no_grad():
+        logits = deployed(torch.from_numpy(np.array(Image.open(file)))[None])[0]
+    first, second = logits.topk(2, dim=0).values
+    return (first - second > 1e-5 * logits.abs().max()).numpy()
+
+
 def compare(trained, settings, tmp_path, count=20):
     """Export, label by the script and by `predict`; return the facts and pixels that differ."""
     folder = export_network(trained, tmp_path / "net", settings)
     files = write_pictures(tmp_path / "pictures", count)
     found = label_by_script(folder, files, tmp_path / "masks")
     wanted = trained.predict(files)
-    assert len({len(np.unique(mask)) for mask in wanted}) >= 1
     assert any(len(np.unique(mask)) > 2 for mask in wanted)
     assert [mask.shape for mask in found] == [mask.shape for mask in wanted]
-    different = sum(int((a != b).sum()) for a, b in zip(found, wanted, strict=True))
+    decided = [is_decided(deploy(trained), file) for file in files]
+    assert np.concatenate([d.ravel() for d in decided]).mean() > 0.999
+    trios = list(zip(found, wanted, decided, strict=True))
+    print("pixels of other labels, ties among them:", sum(int((a != b).sum()) for a, b, _ in trios))
+    different = sum(int((a != b)[sure].sum()) for a, b, sure in trios)
     return json.loads((folder / "config.json").read_text()), different
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        FLAT,
+        "tiny",
+        pytest.param("dpt-timm:test_vit", marks=pytest.mark.slow),
         pytest.param("swiftnet-rn18", marks=pytest.mark.slow),
         pytest.param("deeplabv3plus-rn50", marks=pytest.mark.slow),
         pytest.param("swiftnet-lite0", marks=pytest.mark.slow),
@@ -96,15 +109,15 @@ def test_onnxruntime_and_predict_agree_on_every_pixel(name, make_trained, tmp_pa
     assert config["graph"]["as_predict"] is True
 
 
-@pytest.mark.parametrize("graph", [pytest.param("openvino", marks=pytest.mark.slow), "pt2"])
+@pytest.mark.parametrize("graph", ["openvino", "pt2"])
 def test_other_graphs_agree_as_well(graph, make_trained, tmp_path):
     pytest.importorskip("openvino" if graph == "openvino" else "torch")
-    _, different = compare(make_trained(FLAT), ExportSettings(graph=graph), tmp_path, 4)
+    _, different = compare(make_trained("tiny"), ExportSettings(graph=graph), tmp_path, 4)
     assert different == 0
 
 
 def test_a_graph_of_one_size_says_which_and_images_are_brought_to_it(make_trained, tmp_path):
-    trained = make_trained("swiftnet-timm:test_resnet")
+    trained = make_trained("tiny")
     settings = ExportSettings(graph="pt2", graph_size=(64, 96))
     folder = export_network(trained, tmp_path / "net", settings)
     facts = json.loads((folder / "config.json").read_text())["graph"]
@@ -124,7 +137,7 @@ def test_what_cannot_be_of_any_size_is_of_the_recipes_own(make_trained, tmp_path
     traced = graphs._traced
     monkeypatch.setattr(graphs, "_traced", refuse)
     settings = ExportSettings(graph="pt2")
-    folder = export_network(make_trained("swiftnet-timm:test_resnet"), tmp_path / "net", settings)
+    folder = export_network(make_trained("tiny"), tmp_path / "net", settings)
     facts = json.loads((folder / "config.json").read_text())["graph"]
     assert facts["input"]["size"] == facts["protocol_size"] == [64, 96]
 
@@ -136,14 +149,18 @@ def test_a_protocol_of_several_passes_is_told_apart(make_trained):
     facts = facts_of_graph(make_trained("tiny", evaluation=asked), None, 16, 8192)
     assert facts["as_predict"] is False
     assert facts["protocol_size"] == [64, 80]
-    assert facts["protocol"].startswith("sliding 64x80, stride 0.667")
+    assert facts["protocol"].startswith("sliding, 64x80, stride 0.667")
 
 
 def test_a_graph_that_lies_is_not_written(make_trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(graphs.RUNNERS, "pt2", lambda file: lambda image: image.float() * 0)
-    with pytest.raises(RuntimeError, match=r"model\.pt2 differs from the network"):
-        settings = ExportSettings(graph="pt2", graph_size=(64, 96))
-        export_network(make_trained("swiftnet-timm:test_resnet"), tmp_path / "net", settings)
+    def run_wrong(file):
+        return lambda image: run(file)(image) + 1
+
+    run = graphs.RUNNERS["pt2"]
+    monkeypatch.setitem(graphs.RUNNERS, "pt2", run_wrong)
+    settings, trained = ExportSettings(graph="pt2", graph_size=(64, 96)), make_trained("tiny")
+    with pytest.raises(RuntimeError, match=r"model\.pt2 differs from the network by 1 in its"):
+        export_network(trained, tmp_path / "net", settings)
     assert not (tmp_path / "net").exists()
 
 
@@ -157,13 +174,13 @@ def all_bytes(folder):
         yield file.name, file.read_bytes()
 
 
-@pytest.mark.parametrize("graph", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
+@pytest.mark.parametrize("graph", ["onnx", "pt2"])
 def test_nothing_tells_of_the_machine_that_made_it(graph, make_trained, tmp_path):
     if graph == "onnx":
         pytest.importorskip("onnxscript")
-    trained = make_trained("swiftnet-timm:test_resnet")
+    trained = make_trained("tiny")
     by = EvaluationSettings(by="/home/alice/secret/groups.txt")
-    trained = make_trained("swiftnet-timm:test_resnet", network=trained.network, evaluation=by)
+    trained = make_trained("tiny", network=trained.network, evaluation=by)
     settings = ExportSettings(graph=graph, graph_size=(64, 96), hub="me/net")
     folder = export_network(trained, tmp_path / "net", settings)
     places = {str(tmp_path), str(Path.home()), sys.prefix, os.getcwd(), warpseg.__path__[0]}
