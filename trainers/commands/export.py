@@ -58,9 +58,8 @@ def _tell(out: Path, settings: ExportSettings) -> None:
     if "graph" in config:
         facts = config["graph"]
         size = facts["input"]["size"]
-        print(
-            f"the graph takes images of {f'{size[0]} x {size[1]} pixels' if size else 'any size'}"
-        )
+        taken = f"{size[0]} x {size[1]} pixels" if size else "any size"
+        print(f"the graph takes images of {taken}, RGB, uint8 (N, H, W, 3)")
         if not facts["as_predict"]:
             print(
                 "it is one pass over the image as it is; predict, and the score, ask otherwise: "

@@ -1,5 +1,6 @@
 """The verbs that use a trained network: evaluate, predict and pseudo-label."""
 
+import sys
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import tyro
 
 from ...pipelines.settings import LoaderSettings
 from ...plain import environment_number, printable
+from ...shards.commands.splits import counted
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.speed import Precision
@@ -73,7 +75,7 @@ def predict(arguments: list[str]) -> int:
 
     def run(
         path: tyro.conf.Positional[Path],
-        images: tyro.conf.Positional[tuple[Path, ...]],
+        images: tyro.conf.Positional[tuple[str, ...]],
         *,
         out: Path,
         settings: Annotated[PredictSettings, tyro.conf.arg(name="")] = DRAWING,
@@ -86,17 +88,22 @@ def predict(arguments: list[str]) -> int:
 
         Args:
             path: a run's folder, a checkpoint or an export
-            images: image files, or folders of them
-            out: folder for masks and overlays
+            images: image files, folders of them, patterns in quotes, URLs, videos; - reads one
+            out: folder for masks and overlays; - writes the mask of one image, a PNG
             settings: what is written
             evaluation: the protocol; as the recipe says where not given
             network: another network of the run, such as teacher; of MKD also ensemble
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
-        from .api import predict
+        from .api import label_to, predict
 
         start_logging(environment_number("RANK", 0))
+        if str(out) == "-":
+            mask = label_to(path, images, evaluation, network, precision, device)
+            sys.stdout.buffer.write(mask)
+            sys.stdout.buffer.flush()
+            return
         done = predict(
             path,
             images,
@@ -111,7 +118,7 @@ def predict(arguments: list[str]) -> int:
             print(f"skipped: {printable(sentence)}")
         for line in done.said:
             print(line)
-        print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
+        print(f"{counted(done.images, 'image')} labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
     return 0

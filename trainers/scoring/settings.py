@@ -24,6 +24,9 @@ class PredictSettings:
     """Share of the colours in an overlay, from 0 to 1."""
     legend: bool = True
     """Put the names of the classes that occur below an overlay."""
+    video: Literal["frames", "film", "both"] = "frames"
+    """Of videos (extra: video): a mask and an overlay of each frame; film: OUT/overlays/NAME.mp4;
+    or both."""
     confidence: bool = False
     """Also write the probability of each pixel's class, 0 to 255, as a grey PNG."""
     out_format: Format = "none"
@@ -34,7 +37,8 @@ class PredictSettings:
     tolerance: float = 1.0
     """Pixels by which a polygon may leave the border between classes; 0 follows it exactly."""
     batch_size: int = 8
-    """Most images of one size that pass through the network at once."""
+    """Most images of one size that pass through the network at once; fewer where the memory is too
+    small for them."""
     threads: int = min(8, os.cpu_count() or 1)
     """Threads that read, draw and write."""
     on_error: Literal["stop", "skip"] = "stop"
