@@ -209,6 +209,11 @@ def data_of(
             + (f" (it was called {said})" if said else "")
             + ": name it with --data"
         )
+    if data is None and not Path(named).exists():
+        raise FileNotFoundError(
+            f"{named}, the data set that the network was trained on, is not there any more: say "
+            "where it is now with --data"
+        )
     opened = named if isinstance(named, Dataset) else Dataset.open(named)
     if opened.classes != trained.classes:
         raise ValueError(

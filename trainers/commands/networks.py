@@ -8,8 +8,7 @@ from typing import Annotated
 import tyro
 
 from ...pipelines.settings import LoaderSettings
-from ...plain import environment_number, printable
-from ...shards.commands.splits import counted
+from ...plain import counted, environment_number, printable
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.speed import Precision

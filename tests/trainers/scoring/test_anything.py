@@ -102,8 +102,8 @@ def test_addresses_are_read(trained, address, tmp_path):
     assert marker["images"] == {"far away": f"{address}/far%20away.png?v=1"}
     with pytest.raises(ValueError, match=r"gone\.png cannot be read \(HTTP Error 404"):
         predict_images(trained, [f"{address}/gone.png"], tmp_path / "x", PLAIN, device=CPU)
-    with pytest.raises(ValueError, match="is of image files, and http.* is none"):
-        settings = PredictSettings(out_format="coco")
+    settings = PredictSettings(out_format="coco")
+    with pytest.raises(ValueError, match=r"is of image files, and http.* is none"):
         predict_images(trained, [f"{address}/a.png"], tmp_path / "y", settings, device=CPU)
 
 

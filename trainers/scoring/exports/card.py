@@ -54,9 +54,8 @@ def model_card(
     sums = origin.get("sums") or {}
     lines = [
         *("---", *header, "---", "", f"# {name.split('/')[-1]}", ""),
-        f"{trained.name}, trained with [WarpSeg](https://pypi.org/project/warpseg)"
-        f" by recipe `{origin.get('recipe') or '-'}` (method {origin.get('method') or '-'}), "
-        f"{origin.get('step', '?')} steps.",
+        f"{trained.name}, trained with WarpSeg by recipe `{origin.get('recipe') or '-'}` "
+        f"(method {origin.get('method') or '-'}), {origin.get('step', '?')} steps.",
         "",
         "| | |",
         "|---|---|",

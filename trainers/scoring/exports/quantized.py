@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from .... import IGNORE
+from ....plain import counted
 from ....shards import Dataset
 from ....shards.manifest import FILE as MANIFEST
 from ..evaluate import iou_of
@@ -39,11 +40,12 @@ class Loss:
 
     def told(self) -> str:
         """Return it as a line."""
-        line = f"int8: {100 * self.agreement:.2f} % of the pixels of {self.images} images are "
-        line += "labeled as before"
+        images = counted(self.images, "image")
+        line = f"int8: {100 * self.agreement:.2f} % of the pixels of {images} are labeled as before"
         if self.miou_before is None or self.miou_after is None:
             return line
-        return f"{line}; mIoU {100 * self.miou_before:.2f} % before, {100 * self.miou_after:.2f} %"
+        before, after = 100 * self.miou_before, 100 * self.miou_after
+        return f"{line}; mIoU {before:.2f} % before, {after:.2f} % after"
 
 
 def quantize(file: Path, out: Path, images: Path, size: Size | None, num_classes: int) -> Loss:
