@@ -21,8 +21,10 @@ def run(scenes, tmp_path, caplog):
 
 
 def test_images_that_are_squashed_are_said_to_be(run, caplog):
-    assert "images of 48 x 48 pixels are squashed to 36 x 48" in caplog.text
-    assert "--geometry.resize None" in caplog.text
+    said = [record.getMessage() for record in caplog.get_records("setup")]
+    (line,) = [line for line in said if "squashed" in line]
+    assert line.startswith("images of 48 x 48 pixels are squashed to 36 x 48; to keep their shape:")
+    assert "--geometry.resize None" in line
 
 
 def test_data_that_moved_are_looked_for(run, tmp_path, capsys):
