@@ -104,7 +104,7 @@ def read_rgb(data: bytes, extension: str, file: str = "image") -> np.ndarray:
     """Decode the image member of a sample to RGB, uint8 (H, W, 3); it may be read-only."""
     if extension == "npy":
         return _read_array(data, file)
-    return np.array(open_packed(data, file))
+    return np.asarray(open_packed(data, file))
 
 
 def open_packed(data: bytes, file: str = "image") -> Image.Image:

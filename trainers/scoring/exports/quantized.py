@@ -125,7 +125,7 @@ def _split(path: Path, size: Size | None) -> tuple[list[np.ndarray], list[Pair]]
 
 def _sized(image: np.ndarray, size: Size | None) -> np.ndarray:
     if size is None or image.shape[:2] == size:
-        return image
+        return np.array(image)  # what is read may be read-only, which torch warns of
     return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
