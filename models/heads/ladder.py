@@ -4,6 +4,8 @@ Orsic and Segvic, as section 4 of the one-way consistency paper uses it: 128 dec
 logits at stride 4. The paper taps stages before their last ReLU, the released codes behind it.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,7 +47,8 @@ def _across(cells: int, height: int, width: int) -> int:
     even number of two that are as near. In whole numbers, which an export can write down."""
     least, rest = cells * width // height, cells * width % height
     twice = 2 * rest + least % 2
-    return torch.sym_max(1, least + twice // (height + 1))
+    across: Any = torch.sym_max(1, least + twice // (height + 1))
+    return across
 
 
 def _average(x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -209,7 +209,7 @@ def data_of(
             + (f" (it was called {said})" if said else "")
             + ": name it with --data"
         )
-    if data is None and not Path(named).exists():
+    if data is None and not Path(str(named)).exists():
         raise FileNotFoundError(
             f"{named}, the data set that the network was trained on, is not there any more: say "
             "where it is now with --data"

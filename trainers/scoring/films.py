@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -76,12 +76,11 @@ class Film:
         self._aside = self.file.with_name(f".{self.file.name}.partial")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self._rate = _rate_of(source)
-        self._out: Any = None
-        self._stream: Any = None
+        self._out, self._stream = cast(Any, None), cast(Any, None)
 
     def add(self, labeled: Labeled) -> None:
         """Draw and encode the next frame; a border of one pixel goes where sides are odd."""
-        av = require_video()
+        av: Any = require_video()
         drawn = overlay(labeled.image, labeled.mask, self.palette, self.opacity)
         height, width = (side - side % 2 for side in drawn.shape[:2])
         try:
@@ -91,7 +90,7 @@ class Film:
                 np.ascontiguousarray(drawn[:height, :width]), format="rgb24"
             )
             for packet in self._stream.encode(frame):
-                self._out.mux(packet)
+                cast(Any, self._out).mux(packet)
         except OSError as error:
             raise self._failed(error) from error
 

@@ -31,7 +31,8 @@ def licence_of(trained: TrainedNetwork) -> str:
     began = trained.origin.get("weights", "?")
     if began in ("none", ""):
         return ""
-    own = trait(trained.network.backbone, "licence") if hasattr(trained.network, "backbone") else ""
+    backbone: Any = getattr(trained.network, "backbone", None)
+    own = "" if backbone is None else trait(backbone, "licence")
     published = began == "imagenet" or str(began).endswith("_V1") or str(began).endswith("_V2")
     return str(own) if published and own else "?"
 

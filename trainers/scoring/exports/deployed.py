@@ -3,6 +3,8 @@ size."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,7 +52,7 @@ class DeployedNetwork(nn.Module):
         if self.align_corners:
             return F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=True)
         # As `kernels.upsample`, by the network's own stride: no question is asked of the size.
-        stride = float(self.network.output_stride)
+        stride = float(cast(Any, self.network).output_stride)
         if stride > 1:
             logits = F.interpolate(logits, scale_factor=stride, mode="bilinear")
         return logits.narrow(2, 0, height).narrow(3, 0, width)

@@ -65,7 +65,7 @@ def quantize(file: Path, out: Path, images: Path, size: Size | None, num_classes
         quantize_static(
             str(prepared),
             str(out),
-            _Reader(calibrating),
+            _Reader(calibrating),  # pyright: ignore[reportArgumentType]
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -126,7 +126,7 @@ def _split(path: Path, size: Size | None) -> tuple[list[np.ndarray], list[Pair]]
 def _sized(image: np.ndarray, size: Size | None) -> np.ndarray:
     if size is None or image.shape[:2] == size:
         return np.array(image)  # what is read may be read-only, which torch warns of
-    return np.array(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _measure(
