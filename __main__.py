@@ -37,7 +37,7 @@ VERBS = {
         "trainers.commands.diagnose",
         "draw errors of labels, or what batch norms see",
     ),
-    "export": ("trainers.commands.networks", "write a trained network for use elsewhere"),
+    "export": ("trainers.commands.export", "write a trained network for use elsewhere"),
     "report": ("trainers.commands.report", "compare runs in a table"),
     "compare": ("trainers.commands.compare", "train several recipes and seeds, and compare them"),
     "moons": (

@@ -73,6 +73,11 @@ def one_line(text: object) -> str:
     return line if len(line) <= _LONG else f"{line[: _LONG // 2]} ... {line[-_LONG // 2 :]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def environment_number(name: str, default: int) -> int:
     """Return a number that torchrun sets in the environment: a rank from 0, a count from 1.
 

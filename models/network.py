@@ -148,7 +148,7 @@ class SegmentationNetwork(nn.Module):
         if self.multiple == 1:
             return self.backbone(image)
         below, right = -height % self.multiple, -width % self.multiple
-        if below or right:
+        if torch.compiler.is_exporting() or below or right:  # an export is of all sizes
             # With zeros, the mean colour.
             padded = F.pad(image, (0, right, 0, below))
             image = padded.contiguous(memory_format=torch.channels_last)
@@ -236,7 +236,9 @@ def _parameters_under(network: nn.Module, prefixes: list[str]) -> dict[str, nn.P
 
 def _cut(plane: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     """Cut (N,C,h,w) to the ceil(H/stride) x ceil(W/stride) cells that an image covers."""
-    height, width = (-(-length // stride) for length in size)
+    height, width = ((length + stride - 1) // stride for length in size)
+    if torch.compiler.is_exporting() and not isinstance(height + width, int):
+        return plane.narrow(-2, 0, height).narrow(-1, 0, width)
     if plane.shape[-2] <= height and plane.shape[-1] <= width:
         return plane
     return plane[..., :height, :width].contiguous(memory_format=torch.channels_last)

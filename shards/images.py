@@ -1,6 +1,8 @@
 """Image files: decoded whole to be sure of them, then kept as they are where that is safe."""
 
 import io
+import os
+import re
 import struct
 import zlib
 from typing import Literal
@@ -17,6 +19,8 @@ IMAGE_EXTENSIONS = ("jpg", "png", "webp", "npy")
 """Extensions of the image member of a sample."""
 _PACKED = ("JPEG", "PNG", "WEBP")
 JPEG_QUALITY = 95
+LIMIT = "WARPSEG_MEGAPIXELS"
+"""Environment variable: megapixels that an image may have."""
 _EXTENSION = {"jpeg": "jpg", "png": "png", "npy": "npy"}
 _ORIENTATION = 0x0112
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
@@ -30,17 +34,70 @@ def open_image(
 
     Raises ValueError naming `file` where it is truncated, damaged, or none of `formats`.
     """
+    _leave_limit_to_us()
     if file[-4:].lower() == ".tga" and formats is FORMATS:
         formats = (*formats, "TGA")  # has no signature: anything could be taken for one
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
+        if os.environ.get(LIMIT) and image.width * image.height > _most_megapixels() * 10**6:
+            raise Image.DecompressionBombError(f"({image.width * image.height} pixels)")
         if load:
             image.load()
+    except Image.DecompressionBombError as error:
+        raise _too_large(file, error) from error
     except Exception as error:  # over damaged files Pillow raises nearly every kind
         raise ValueError(
             f"{file} cannot be decoded ({first_line(error)}): replace or remove it"
         ) from error
     return image
+
+
+def _too_large(file: str, error: Exception) -> ValueError:
+    """Return what is said of more pixels than a file may have, for a few bytes can claim any."""
+    found = re.search(r"\((\d+) pixels\)", str(error))
+    has = f"has {int(found[1]) / 1e6:.0f} megapixels" if found else "has too many pixels"
+    return ValueError(
+        f"{file} {has}, and files above {_most_megapixels()} are not decoded: cut it into tiles "
+        f"(such as 2048 x 2048), or, if you know the file, set {LIMIT} to the megapixels that it "
+        "may have"
+    )
+
+
+def _most_megapixels() -> int:
+    """Return how many million pixels a file may have: 178, or what the environment says. Raises
+    ValueError where that is no number."""
+    word = os.environ.get(LIMIT, "")
+    if word and not (word.isascii() and word.isdigit() and 0 < int(word) < 10**6):
+        raise ValueError(f"{LIMIT} in the environment is a number of megapixels; it is {word!r}")
+    return int(word or 178)
+
+
+def _leave_limit_to_us() -> None:
+    """Where the environment names a limit, have Pillow look at none of its own."""
+    if os.environ.get(LIMIT):
+        Image.MAX_IMAGE_PIXELS = None
+
+
+def eight_bits(image: Image.Image, file: str, told: list[str]) -> Image.Image:
+    """Return grey images of 16 bits with the upper 8 of them, other images as they are; `told`
+    receives what that loses.
+
+    Raises ValueError for 32 bits, and where the upper 8 bits hold next to nothing: levels of a
+    camera of 10 or 12 bits, which one must stretch oneself, as no two people would alike.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError(f"{file} has 32 bits a pixel; save it with 8 or 16")
+    if not image.mode.startswith("I;16"):
+        return image
+    levels = np.asarray(image)
+    if 255 < levels.max() < 4096:
+        raise ValueError(
+            f"{file} has 16 bits and no level above {levels.max()}, so that its upper 8 bits are "
+            "nearly black: stretch all images alike, such as by Image.fromarray((numpy.asarray("
+            "Image.open(f)) >> 4).astype('uint8')) for 12 bits"
+        )
+    told.append("images of 16 bits, of which 8 were taken")
+    return Image.fromarray((levels >> 8).astype(np.uint8))
 
 
 def read_rgb(data: bytes, extension: str, file: str = "image") -> np.ndarray:
@@ -154,8 +211,6 @@ def pack_image(
     before resizing) lies over the image.
     """
     image = Image.fromarray(data) if isinstance(data, np.ndarray) else open_image(data, file)
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{file} has more than 8 bits a channel: save it as 8-bit RGB")
     found = KEPT_FORMATS.get(image.format or "")
     extension = (found or "png") if encoding == "keep" else _EXTENSION[encoding]
     copied = isinstance(data, bytes) and image.mode in ("RGB", "L") and extension == found
@@ -176,7 +231,7 @@ def pack_image(
         )
     if isinstance(data, bytes) and copied and not turned and size in (None, shape):
         return extension, data, shape
-    image = to_rgb(image, file)
+    image = to_rgb(eight_bits(image, file, [] if remarks is None else remarks), file)
     if size is not None and size != shape:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     extension = "png" if extension == "webp" else extension

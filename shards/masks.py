@@ -241,11 +241,21 @@ def _hex(colour: tuple[int, int, int]) -> str:
 
 def _unknown(file: str, values: list[str], known: str) -> str:
     more = f" and {len(values) - 8} more" if len(values) > 8 else ""
+    several = len(values) > 1
     return (
-        f"{file} has the value{'s' * (len(values) > 1)} {', '.join(values[:8])}{more}, which "
-        f"stand for no class (known: {known}): correct the mask, or add a class or an --ignore "
-        "value"
+        f"{file} has the value{'s' * several} {', '.join(values[:8])}{more}, which "
+        f"{'stand' if several else 'stands'} for no class (known: {known}): correct the mask; or, "
+        f"where {'they belong' if several else 'it belongs'} to no class, in a folder of your own "
+        f"{_way_on(values[:8])}"
     )
+
+
+def _way_on(values: Sequence[str]) -> str:
+    """Return what lets values be, ready to be copied."""
+    if not values[0].startswith("#"):
+        return f"add --ignore {' '.join(values)}"
+    lines = " and ".join(f"`ignore {' '.join(map(str, bytes.fromhex(v[1:])))}`" for v in values)
+    return f"write into classes.txt {'the lines' if len(values) > 1 else 'the line'} {lines}"
 
 
 def _ranges(values: Iterable[int]) -> str:

@@ -121,10 +121,13 @@ def pair_with_masks(
     mask_folder: str,
     suffix: str = "",
     left_out: LeftOut | None = None,
+    *,
+    option: str = "",
 ) -> list[Entry]:
     """Pair images with the masks of the same relative name (plus `suffix`) in another folder.
 
     Names are compared in their composed form. Masks without an image are counted in `left_out`.
+    option: the flag that sets `suffix`, proposed where the masks have another one.
     Raises FileNotFoundError naming the first image that has no mask, and how many have none, and
     ValueError for two masks, or two images, of one name.
     """
@@ -140,6 +143,12 @@ def pair_with_masks(
             entries.append(Entry(name=image, image=image, mask=mask))
     if missing:
         others = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
+        found = _common_suffix(wanted, masks) if option and not entries else None
+        if found:
+            raise FileNotFoundError(
+                f"{root / missing[0][0]} has no mask {root / missing[0][1]}{others}, but there "
+                f"are masks of its name and {found!r}: say {option} {found}"
+            )
         raise FileNotFoundError(
             f"{root / missing[0][0]} has no mask {root / missing[0][1]}{others}: add it, or move "
             "the image to where images without masks lie"
@@ -147,6 +156,19 @@ def pair_with_masks(
     for mask in masks.values():
         left_out.add("masks without an image", mask)
     return entries
+
+
+def _common_suffix(images: Iterable[str], masks: Iterable[str]) -> str | None:
+    """Return what the names of masks have after those of their images, where all have one; names
+    are without their last suffix."""
+    known = set(masks)
+    endings: set[str] | None = None
+    for image in images:
+        own = {mask[len(image) :] for mask in known if mask.startswith(image)}
+        endings = own if endings is None else endings & own
+        if not endings:
+            return None
+    return min(endings, key=len) if endings else None
 
 
 def unread(root: Path, read: Collection[str], folder: str = "") -> LeftOut:

@@ -88,7 +88,7 @@ def test_train_help_lists_every_recipe_once_and_says_where_to_start(capsys):
     lines = [line.split()[0] for line in told.splitlines() if line.startswith("    ")]
     assert sorted(set(lines) & set(RECIPES)) == sorted(RECIPES)
     assert all(lines.count(recipe) == 1 for recipe in RECIPES)
-    assert "where to start" in told.splitlines()[-6]
+    assert "where to start" in told.splitlines()[-7]
 
 
 @pytest.mark.parametrize(

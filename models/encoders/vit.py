@@ -32,6 +32,8 @@ class MetaPositions(VisionTransformer):
         token, positions = cast(Tensor, self.cls_token), cast(Tensor, self.pos_embed)
         patches = positions[:, 1:]
         side = round(patches.shape[1] ** 0.5)
+        if torch.compiler.is_exporting() and not isinstance(height, int):
+            raise ValueError("DINOv2's positions are not resampled at their own size")
         if (height, width) != (side, side):
             table = patches.float().reshape(1, side, side, channels).permute(0, 3, 1, 2)
             scale = [(height + OFFSET) / side, (width + OFFSET) / side]

@@ -4,6 +4,8 @@ Orsic and Segvic, as section 4 of the one-way consistency paper uses it: 128 dec
 logits at stride 4. The paper taps stages before their last ReLU, the released codes behind it.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,12 +36,40 @@ class SpatialPyramidPooling(nn.Module):
         height, width = x.shape[-2:]
         maps = [x]
         for cells, level in zip(self.grids, self.levels, strict=True):
-            # Cells are about square: as many in width as the aspect ratio asks for.
-            grid = (cells, max(1, round(cells * width / height)))
-            pooled = level(F.adaptive_avg_pool2d(x, grid))
+            pooled = level(_average(x, (cells, _across(cells, height, width))))
             # In float32: the gradient of a cell is a sum over hundreds of pixels.
             maps.append(resize_like(pooled.float(), x).to(pooled.dtype))
         return self.mix(torch.cat(maps, dim=1))
+
+
+def _across(cells: int, height: int, width: int) -> int:
+    """Return how many cells in width make about squares of `cells` in height: at least 1, and the
+    even number of two that are as near. In whole numbers, which an export can write down."""
+    least, rest = cells * width // height, cells * width % height
+    twice = 2 * rest + least % 2
+    across: Any = torch.sym_max(1, least + twice // (height + 1))
+    return across
+
+
+def _average(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the averages (N,C,*grid) of (N,C,h,w) on a grid.
+
+    An export knows no averages whose number of cells follows from the size; there they are two
+    products with matrices.
+    """
+    if not torch.compiler.is_exporting():
+        return F.adaptive_avg_pool2d(x, grid)
+    rows, columns = (_shares(x, dim, cells) for dim, cells in zip((-2, -1), grid, strict=True))
+    return rows @ x @ columns.T
+
+
+def _shares(x: Tensor, dim: int, cells: int) -> Tensor:
+    """Return what each place along an axis is of each cell's average, (cells, length)."""
+    length = x.shape[dim]
+    cell = torch.arange(cells, device=x.device)[:, None]
+    place = torch.arange(length, device=x.device)[None]
+    start, end = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+    return ((place >= start) & (place < end)).to(x.dtype) / (end - start)
 
 
 class LadderDecoder(nn.Module):

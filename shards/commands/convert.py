@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import tyro
 
+from ...plain import counted
 from ..conversion.named import pack
 from ..conversion.packing import PackSettings
 from ..dataset import Dataset
 from ..registry import SOURCES, Loader, loader_arguments
 from ..source import Source
 from ..sources.auto import UnknownLayout
-from .splits import counted
 
 LARGE = 500 * 500
 """Pixels of an image from which the cost of PNG is worth a hint."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ...plain import one_line
+from ...plain import counted, one_line
 from ..dataset import Dataset
 
 Data = Annotated[Path, tyro.conf.arg(metavar="DATA")]
@@ -193,8 +193,3 @@ def _fetch(
     for split in report.kept_splits:
         print(f"kept: split {split} here differs from the one there: remove it to fetch that")
     return 0
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -3,7 +3,8 @@
 ROOT/images/a.jpg      ROOT/masks/a.png       the training images (folders within are allowed)
 ROOT/val/images/...    ROOT/val/masks/...     images to score on
 ROOT/unlabeled/b.jpg                          images without masks
-ROOT/classes.txt                              one class a line: `name`, or `name R G B`
+ROOT/classes.txt                              one class a line: `name`, `name R G B`,
+                                              `name #rrggbb`; numbered or not (`0: name`)
 """
 
 import re
@@ -26,6 +27,7 @@ from ..outside.text import read_text
 from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Palette, Source, list_images, pair_with_masks, unread
+from .class_lines import class_lines, name_and_colour
 
 ValueKind = Literal["ids", "palette", "binary"]
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -89,7 +91,8 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
 def _pairs(root: Path, below: str, settings: MaskSettings, left_out: LeftOut) -> list[Entry]:
     folders = f"{below}images", f"{below}masks"
     images = list_images(root, folders[0], left_out)
-    return pair_with_masks(root, images, *folders, settings.mask_suffix, left_out)
+    suffix = settings.mask_suffix
+    return pair_with_masks(root, images, *folders, suffix, left_out, option="--mask-suffix")
 
 
 def _values(
@@ -138,10 +141,8 @@ def _read_classes(
     names: list[str] = []
     colours: list[tuple[int, int, int]] = []
     ignored: list[tuple[int, int, int]] = []
-    for line in read_text(path).splitlines():
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, colour = _name_and_colour(line, path)
+    for line in class_lines(read_text(path), path):
+        name, colour = name_and_colour(line, path)
         if name.lower() == "ignore" and colour is not None:
             ignored.append(colour)
             continue
@@ -149,6 +150,8 @@ def _read_classes(
             raise ValueError(f"{path} has control characters in the class {name!r}: remove them")
         names.append(name)
         colours += [] if colour is None else [colour]
+    if len(names) == 1:
+        names, colours = _with_background(names, colours, path, settings)
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{path} names {twice!r} twice: give every class its own name")
@@ -159,16 +162,21 @@ def _read_classes(
     return tuple(names), tuple(colours), ignored
 
 
-def _name_and_colour(line: str, path: Path) -> tuple[str, tuple[int, int, int] | None]:
-    words = line.replace(",", " ").split()
-    if len(words) < 4 or not all(_NUMBER.fullmatch(word) for word in words[-3:]):
-        return line.strip(), None
-    red, green, blue = (int(word) for word in words[-3:])
-    if max(red, green, blue) > 255:
+def _with_background(
+    names: list[str],
+    colours: list[tuple[int, int, int]],
+    path: Path,
+    settings: MaskSettings,
+) -> tuple[list[str], list[tuple[int, int, int]]]:
+    """Return one class and what lies around it, which binary masks show as 0. Raise ValueError for
+    other masks."""
+    if settings.mask_values != "binary":
         raise ValueError(
-            f"{path} has a colour beyond 255 in the line {shown(line.strip())}: correct it"
+            f"{path} names one class, {names[0]}: write what is around it above, such as "
+            "`background`; or, for masks of 0 and 255, say --mask-values binary, which does so"
         )
-    return " ".join(words[:-3]), (red, green, blue)
+    black = [(0, 0, 0)] if colours and colours[0] != (0, 0, 0) else [(255, 255, 255)]
+    return [BINARY_CLASSES[0], *names], [*black[: len(colours)], *colours]
 
 
 def _read_id_map(path: Path, num_classes: int) -> dict[int, int]:

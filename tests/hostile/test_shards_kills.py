@@ -8,7 +8,7 @@ import hashlib
 import shutil
 
 import pytest
-from forked import command, sentence
+from forked import command, names_what_was_refused, sentence
 from warpseg.__main__ import main
 
 SYNTHETIC = ("--train", 3, "--val", 1, "--unlabeled", 2, "--scene-size", 32, 32, "--workers", 1)
@@ -86,7 +86,7 @@ def test_the_same_command_again_ends_as_if_nothing_had_been(name, end, tmp_path,
         elif ended.status:
             fault = sentence(ended)
             assert fault is None, (number, fault)
-            assert str(place) in ended.err, (number, ended.err)
+            assert names_what_was_refused(ended, place), (number, ended.full, ended.err)
         last = command(words)
         assert last.status == 0, (number, last.err)
         assert contents(place / "out") == wanted, number

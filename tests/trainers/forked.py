@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -29,6 +30,8 @@ class Ended(NamedTuple):
     err: str
     seconds: float
     operations: int
+    full: str = ""
+    """The first path that the full disk refused."""
 
 
 def command(words, *, below=None, kill_at=0, timeout=60.0, full_at=0):
@@ -40,7 +43,7 @@ def command(words, *, below=None, kill_at=0, timeout=60.0, full_at=0):
     sys.stdout.flush()
     sys.stderr.flush()
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(4)]
         started = time.monotonic()
         child = os.fork()
         if child == 0:
@@ -52,7 +55,7 @@ def command(words, *, below=None, kill_at=0, timeout=60.0, full_at=0):
             file.seek(0)
             texts.append(file.read())
     out, err = (text.decode(errors="replace") for text in texts[:2])
-    return Ended(status, out, err, seconds, int(texts[2] or 0))
+    return Ended(status, out, err, seconds, int(texts[2] or 0), texts[3].decode())
 
 
 def _wait(child, until):
@@ -78,7 +81,7 @@ def _be_the_command(words, files, below, kill_at, full_at):
         logging.getLogger().handlers.clear()
         from warpseg.__main__ import main
 
-        counter = Operations(below, kill_at, full_at) if below is not None else None
+        counter = Operations(below, kill_at, full_at, files[3]) if below is not None else None
         try:
             status = main(words)
         except SystemExit as error:
@@ -99,8 +102,9 @@ class Operations:
     """Counts the file operations of this process below a folder; at one of them the process is
     killed, or the disk is full from then on."""
 
-    def __init__(self, below, kill_at, full_at):
+    def __init__(self, below, kill_at, full_at, refused):
         self.below, self.kill_at, self.full_at = str(below), kill_at, full_at
+        self.refused, self.told = refused, False
         self.count = 0
         for name in OPERATIONS:
             setattr(os, name, self._watched(getattr(os, name), name))
@@ -133,7 +137,26 @@ class Operations:
             time.sleep(10)
         grows = name in ("open", "mkdir", "link", "fsync")
         if self.full_at and self.count >= self.full_at and grows:
+            if not self.told:
+                self.told = True
+                self.refused.write(os.path.abspath(path).encode())
+                self.refused.flush()
             raise OSError(28, "No space left on device", path)
+
+
+def names_what_was_refused(ended, place):
+    """Tell whether an error names the file, or folder, that the full disk refused, by the name that
+    it was to get: leftovers' names are ours (.NAME.partial, NAME.tmp)."""
+    refused = Path(ended.full)
+    own = re.sub(r"^\.|\.(partial|tmp|lock|\d+)$", "", refused.name)
+    own = re.sub(r"\.(partial|tmp|lock|\d+)$", "", own)
+    names = {str(refused), str(refused.with_name(own)), str(refused.parent.with_name(own))}
+    # A folder that is written aside is known by its own name.
+    aside = [part for part in refused.relative_to(place).parts if part.endswith(".partial")]
+    names |= {
+        str(refused).replace(part, part.strip(".").removesuffix(".partial")) for part in aside
+    }
+    return any(name in ended.err for name in names if name != str(place))
 
 
 def sentence(ended):

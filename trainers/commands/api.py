@@ -23,7 +23,7 @@ from ..runs.record import Run, load_run
 from ..runs.start import start
 from ..runs.sums import data_sums, other_data, sums_of
 from ..scoring.evaluate import Score
-from ..scoring.predict import PredictReport, predict_images
+from ..scoring.predict import PredictReport, label_one, predict_images
 from ..scoring.settings import PredictSettings
 from ..scoring.trained import TrainedNetwork
 from .compare import CompareSettings, run_comparison
@@ -127,7 +127,8 @@ def predict(
     precision: Precision = "auto",
     device: str = "auto",
 ) -> PredictReport:
-    """Label image files, or the images in folders, into the folder `out`: masks and overlays.
+    """Label image files, the images in folders, patterns, URLs and videos into the folder `out`:
+    masks and overlays.
 
     For masks as arrays see `load`. Raises as `predict_images`.
     """
@@ -139,12 +140,27 @@ def predict(
     paths = [images] if isinstance(images, str | Path) else images
     return predict_images(
         trained,
-        [Path(path) for path in paths],
+        paths,
         Path(out),
         settings,
         device=runtime.device,
         dtype=runtime.dtype,
     )
+
+
+def label_to(
+    run: Trained,
+    images: Sequence[str],
+    evaluation: EvaluationSettings,
+    network: str | None,
+    precision: Precision,
+    device: str,
+) -> bytes:
+    """Label one image and return its mask, a PNG, as bytes. Raises as `label_one`."""
+    trained = replace(_open(run, network), evaluation=evaluation)
+    runtime = open_runtime(device, precision)
+    runtime.place(trained.network)
+    return label_one(trained, images, device=runtime.device, dtype=runtime.dtype)
 
 
 def compare(
@@ -185,7 +201,20 @@ def data_of(
     Raises ValueError where classes differ, and where the run's own data set is no more what the run
     was trained on, in the parts (of `data_sums`) that are asked for, by default all.
     """
-    opened = data if isinstance(data, Dataset) else Dataset.open(data or trained.origin["data"])
+    named = data or trained.origin.get("data")
+    if named is None:
+        said = trained.origin.get("data_name")
+        raise ValueError(
+            "an export does not say where its data set lies"
+            + (f" (it was called {said})" if said else "")
+            + ": name it with --data"
+        )
+    if data is None and not Path(str(named)).exists():
+        raise FileNotFoundError(
+            f"{named}, the data set that the network was trained on, is not there any more: say "
+            "where it is now with --data"
+        )
+    opened = named if isinstance(named, Dataset) else Dataset.open(named)
     if opened.classes != trained.classes:
         raise ValueError(
             f"the network knows {len(trained.classes)} classes ({', '.join(trained.classes)}), but "

@@ -31,6 +31,7 @@ from ..engine.processes.locking import alone
 from ..engine.processes.stopping import Stop, Stopped, terminating
 from ..engine.settings import first_difference
 from ..recipes.changes import change_recipe
+from ..recipes.registry import find_recipe
 from ..reports.comparison import Comparison
 from ..runs.record import Run, load_run
 
@@ -201,15 +202,32 @@ def list_candidates(
         raise ValueError("a comparison has several seeds; say --seeds instead of --seed")
     candidates = []
     for recipe in recipes:
-        changed = change_recipe(recipe, changes)
+        held = [*changes, *_shorter_warmup(recipe, changes)]
+        changed = change_recipe(recipe, held)
         for seed in settings.seeds:
             folder = settings.out / recipe / f"seed-{seed}"
-            words = [*changes, *seed_words(changed, seed)]
+            words = [*held, *seed_words(changed, seed)]
             seeded = change_recipe(recipe, words)
             words = [recipe, "--data", str(settings.data), "--out", str(folder), "--resume", *words]
             words += [] if settings.split is None else ["--split", settings.split]
             candidates.append(Candidate(recipe, seeded, settings.split, folder, tuple(words)))
     return candidates
+
+
+def _shorter_warmup(recipe: str, changes: Sequence[str]) -> list[str]:
+    """Return the words that keep the warm-up's share of a recipe's steps, where so few steps are
+    asked for that nothing would follow it; other recipes have no such setting to be told."""
+    recipe_settings = find_recipe(recipe)
+    warmup, usual = (getattr(recipe_settings, n, 0) for n in ("warmup_steps", "num_steps"))
+    words = " ".join(changes).replace("=", " ").replace("_", "-").split()
+    if not warmup or "--num-steps" not in words[:-1] or "--warmup-steps" in words:
+        return []
+    asked = words[words.index("--num-steps") + 1]
+    if not asked.isdigit() or int(asked) > warmup:
+        return []
+    fewer = warmup * int(asked) // usual
+    log.info(f"{recipe}: --warmup-steps {fewer} in place of {warmup}, the same share of its steps")
+    return ["--warmup-steps", str(fewer)]
 
 
 def seed_words(settings: Any, seed: int) -> list[str]:

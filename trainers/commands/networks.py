@@ -1,5 +1,6 @@
-"""The verbs that use a trained network: evaluate, predict, export and pseudo-label."""
+"""The verbs that use a trained network: evaluate, predict and pseudo-label."""
 
+import sys
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +8,12 @@ from typing import Annotated
 import tyro
 
 from ...pipelines.settings import LoaderSettings
-from ...plain import environment_number, printable
+from ...plain import counted, environment_number, printable
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.speed import Precision
 from ..labels.settings import LabelingSettings
-from ..scoring.settings import Graph, PredictSettings
+from ..scoring.settings import PredictSettings
 
 READING = LoaderSettings()
 DRAWING = PredictSettings()
@@ -73,7 +74,7 @@ def predict(arguments: list[str]) -> int:
 
     def run(
         path: tyro.conf.Positional[Path],
-        images: tyro.conf.Positional[tuple[Path, ...]],
+        images: tyro.conf.Positional[tuple[str, ...]],
         *,
         out: Path,
         settings: Annotated[PredictSettings, tyro.conf.arg(name="")] = DRAWING,
@@ -86,17 +87,22 @@ def predict(arguments: list[str]) -> int:
 
         Args:
             path: a run's folder, a checkpoint or an export
-            images: image files, or folders of them
-            out: folder for masks and overlays
+            images: image files, folders of them, patterns in quotes, URLs, videos; - reads one
+            out: folder for masks and overlays; - writes the mask of one image, a PNG
             settings: what is written
             evaluation: the protocol; as the recipe says where not given
             network: another network of the run, such as teacher; of MKD also ensemble
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
-        from .api import predict
+        from .api import label_to, predict
 
         start_logging(environment_number("RANK", 0))
+        if str(out) == "-":
+            mask = label_to(path, images, evaluation, network, precision, device)
+            sys.stdout.buffer.write(mask)
+            sys.stdout.buffer.flush()
+            return
         done = predict(
             path,
             images,
@@ -111,50 +117,9 @@ def predict(arguments: list[str]) -> int:
             print(f"skipped: {printable(sentence)}")
         for line in done.said:
             print(line)
-        print(f"{done.images} images labeled in {done.seconds:.1f} s: {out}")
+        print(f"{counted(done.images, 'image')} labeled in {done.seconds:.1f} s: {out}")
 
     tyro.cli(run, args=arguments, prog="warpseg predict")
-    return 0
-
-
-def export(arguments: list[str]) -> int:
-    """Write released weights: `export RUN --out FOLDER`."""
-
-    def run(
-        path: tyro.conf.Positional[Path],
-        *,
-        out: Path,
-        network: str | None = None,
-        half: bool = False,
-        graph: Graph = "none",
-        graph_size: tuple[int, int] = (512, 512),
-        overwrite: bool = False,
-    ) -> None:
-        """Write weights (safetensors) and config.json of a trained network, checked by reading.
-
-        Args:
-            path: a run's folder or a checkpoint
-            out: folder to write
-            network: another network of the run, such as teacher
-            half: store float16
-            graph: also write a graph that runs without WarpSeg, as torch.export or ONNX
-            graph_size: height and width of the graph's images
-            overwrite: replace an earlier export
-        """
-        from ..runs.folder import open_trained
-        from ..scoring.export import export_network
-
-        export_network(
-            open_trained(path, network=network),
-            out,
-            half=half,
-            graph=graph,
-            graph_size=graph_size,
-            overwrite=overwrite,
-        )
-        print(f"written and read back: {out}")
-
-    tyro.cli(run, args=arguments, prog="warpseg export")
     return 0
 
 

@@ -73,6 +73,17 @@ def read_rows(file: Path, *, cut: bool = True) -> list[dict[str, Any]]:
     return rows
 
 
+def last_score(run: Path, step: int | None) -> dict[str, Any] | None:
+    """Return mIoU or accuracy, and protocol, of a run's last evaluation if it was at a step; None
+    where there is none, and for what is no run's folder."""
+    if not (run / FILE).is_file():
+        return None
+    rows = [row for row in read_rows(run / FILE) if row["step"] == step]
+    scored = [row for row in rows if row.get("miou", row.get("accuracy")) is not None]
+    told = ("miou", "accuracy", "evaluation")
+    return {key: scored[-1][key] for key in told if key in scored[-1]} if scored else None
+
+
 class Journal:
     """The record of one run: rows of metrics.jsonl and their progress lines, and loggers.
 

@@ -69,7 +69,8 @@ class RunSettings:
     tensorboard: bool = False
     """the same as --logger tensorboard"""
     logger: tuple[str, ...] = ()
-    """further records of the run: tensorboard (extra: tensorboard), or those of plugins"""
+    """further records of the run: tensorboard, wandb, mlflow (extra: loggers), trackio (extra:
+    trackio), or those of plugins"""
 
     def __post_init__(self) -> None:
         positive = ("batch_size", "num_steps", "accumulate", "ranks", "log_every")

@@ -29,7 +29,7 @@ import torch.distributed as dist
 
 from ... import IGNORE
 from ...pipelines.settings import LoaderSettings
-from ...plain import read_json
+from ...plain import counted, read_json
 from ...shards import Sample, Subset
 from ...shards.archive import write_text
 from ...shards.maps import MapEncoding
@@ -135,7 +135,7 @@ class Labeling:
             if self.runtime.rank == 0:
                 self._complete(thresholds)
             seconds = time.perf_counter() - started
-            log.info(f"{len(self.subset)} images labeled in {seconds:.1f} s: {self.out}")
+            log.info(f"{counted(len(self.subset), 'image')} labeled in {seconds:.1f} s: {self.out}")
             self.runtime.barrier()
         if self.runtime.rank == 0:
             self._tidy()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...plain import counted
 from ...shards.pseudo import LEVELS, LabelShard
 from ..tables import decimal, format_table, percent
 
@@ -49,7 +50,8 @@ def label_table(manifest: dict[str, Any]) -> str:
         )
         for name, row in rows.items()
     ]
+    images, left_out = (counted(manifest[name], "image") for name in ("images", "left_out"))
     return (
-        f"{format_table(HEADINGS, lines)}\n{manifest['images']} images, "
-        f"{percent(manifest['kept'])} % of the pixels kept, {manifest['left_out']} images left out"
+        f"{format_table(HEADINGS, lines)}\n{images}, "
+        f"{percent(manifest['kept'])} % of the pixels kept, {left_out} left out"
     )

@@ -16,8 +16,9 @@ where to start, on images of your own (warpseg convert folder) or on CamVid:
   warpseg train supervised-camvid-swiftnet18  --data DATA --split NAME --out runs/supervised
   warpseg train consistency-camvid-swiftnet18 --data DATA --split NAME --out runs/consistency
 The second one learns from the images without masks as well, and is the one to try first; on a CPU
-take the recipes that end in -tiny. warpseg compare trains several, over seeds, and shows which is
-best."""
+take the recipes that end in -tiny. Those on camvid squash images to 180 x 240 pixels, whatever
+their shape; --geometry.resize None --evaluation.mode whole --evaluation.size None keeps it.
+warpseg compare trains several, over seeds, and shows which is best."""
 SHOWN = 4
 """Settings of a variant that are named."""
 

@@ -1,11 +1,17 @@
 """What is checked of a run before its folder is taken, and what only its first step can tell."""
 
+import logging
+
 from ...models import SegmentationNetwork
 from ...shards import Dataset
 from ...shards.sense import refuse_senseless
 from ..engine.batch_norm import check_batch_norms
 from ..engine.settings import RunSettings
 from ..engine.stages import Method
+
+SQUASHED = 0.02
+"""Share by which a picture's shape must change to be worth a word."""
+log = logging.getLogger("warpseg")
 
 
 def check_network(network: SegmentationNetwork, settings: RunSettings, dataset: Dataset) -> None:
@@ -31,7 +37,21 @@ def check_sense(
     """Raise ValueError for data that can have no loss or no score, and for a batch norm that would
     average over a single value."""
     refuse_senseless(dataset, split)
+    _say_squashed(settings, dataset)
     check_batch_norms(method, settings.geometry.crop_size, world_size)
+
+
+def _say_squashed(settings: RunSettings, dataset: Dataset) -> None:
+    """Say where images are brought to one size of another shape than theirs."""
+    size, samples = settings.geometry.resize, dataset.subset("train").samples()
+    if size is None or not samples:
+        return
+    height, width = samples[0].size
+    if abs(size[0] * width / (size[1] * height) - 1) > SQUASHED:
+        log.info(
+            f"images of {height} x {width} pixels are squashed to {size[0]} x {size[1]}; to keep "
+            "their shape: --geometry.resize None --evaluation.mode whole --evaluation.size None"
+        )
 
 
 def explained(error: ValueError, settings: RunSettings) -> ValueError | None:

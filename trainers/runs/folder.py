@@ -36,8 +36,8 @@ from ..engine.settings import RunSettings, first_difference, from_plain, to_plai
 from ..methods.registry import METHODS, ROUNDS, ensembles_of, method_name, settings_kind
 from ..methods.rounds import RoundsSettings
 from ..scoring.evaluate import Score, Task, evaluate_network
-from ..scoring.export import CONFIG as EXPORT_CONFIG
-from ..scoring.export import load_exported
+from ..scoring.exports.config import CONFIG as EXPORT_CONFIG
+from ..scoring.exports.folder import load_exported
 from ..scoring.groups import groups_of
 from ..scoring.trained import TrainedNetwork
 from .sums import data_sums, other_data
@@ -257,6 +257,8 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
                 **origin,
                 "network": name,
                 "step": state["engine"]["step"],
+                "crop_size": list(settings.geometry.crop_size),
+                "weights": settings.network.weights,
                 "sums": run.get("sums", {}),
             },
         )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ... import IGNORE, kernels
 from ...pipelines.batches import PlainBatch
 from ...pipelines.settings import NormalizationSettings
-from ...plain import printable
+from ...plain import counted, printable
 from ..engine.protocol import EvaluationSettings
 from .inference import evaluating, predict_logits, resize_image, resize_mask
 
@@ -114,7 +114,9 @@ class Score:
         """Return the score as lines for a terminal, in percent."""
         if self.task == "classification":
             fine = f"fine-grained {100 * (self.fine_grained or 0.0):.2f} %"
-            return f"accuracy {100 * self.accuracy:.2f} %, {fine}  ({self.images} images)"
+            return (
+                f"accuracy {100 * self.accuracy:.2f} %, {fine}  ({counted(self.images, 'image')})"
+            )
         names = [printable(name) for name in self.class_names]
         width = max(map(len, (*names, *self.groups, "pixel accuracy")))
         lines = [f"{'class':<{width}}    IoU %"]
@@ -124,7 +126,7 @@ class Score:
         lines.append(f"{'mean':<{width}}   {100 * self.miou:6.2f}")
         lines.append(f"{'pixel accuracy':<{width}}   {100 * self.accuracy:6.2f}")
         lines += [f"{name:<{width}}   {100 * v:6.2f}" for name, v in self.group_miou().items()]
-        lines.append(f"{self.images} images, {self.evaluation}")
+        lines.append(f"{counted(self.images, 'image')}, {self.evaluation}")
         return "\n".join(lines)
 
 

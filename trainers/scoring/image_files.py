@@ -1,18 +1,37 @@
-"""Image files of the user's own: found, named, decoded in threads, grouped by size."""
+"""Images of the user's own: found, named, decoded in threads, grouped by size."""
 
 from __future__ import annotations
 
+import glob
+import os
+import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from ...shards.images import losses, open_image, to_rgb, upright
+from ...shards.images import eight_bits, losses, open_image, to_rgb, upright
 from ...shards.outside.encoded import IMAGE_SUFFIXES
+from ...shards.outside.fetching import fetch
 from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+"""Suffixes of files whose frames are labeled."""
+MASK_FOLDERS = frozenset(
+    {
+        *("mask", "masks", "label", "labels", "annotation", "annotations", "segmentation"),
+        *("segmentationclass", "segmentationclassaug", "segmentationobject", "ann", "ann_dir"),
+        *("gt", "gtfine", "gtcoarse", "trainannot", "valannot", "testannot", "groundtruth"),
+    }
+)
+"""Names, in small letters, of folders that hold masks where images lie beside them."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -21,46 +40,102 @@ class Source:
 
     path: Path
     name: str
+    address: str = ""
+    """Where it comes from, if that is no file: a URL, or - for standard input."""
+
+    @property
+    def shown(self) -> str:
+        """What it is called in messages."""
+        return "standard input" if self.address == "-" else self.address or str(self.path)
 
 
 def find_images(
-    paths: Sequence[Path], out: Path | None = None, left_out: LeftOut | None = None
+    paths: Sequence[str | Path], out: Path | None = None, left_out: LeftOut | None = None
 ) -> list[Source]:
-    """List the image files that are given, and those in folders that are given, at any depth.
+    """List the images that are given: files, patterns of files (`a/*.jpg`, `**` for any depth),
+    URLs, videos, - for standard input; and those in folders that are given, at any depth.
 
-    In folders, files count whose suffix is an image's; hidden ones and what lies under `out` do
-    not, and what is not taken is counted in `left_out`. Raises FileNotFoundError for a path that
-    does not exist, ValueError for a folder without images, for two files that would be given one
-    name, and for a name that is no text.
+    In folders, files count whose suffix is an image's; hidden ones, what lies under `out`, and
+    folders of masks beside others do not, and what is not taken is counted in `left_out`. Raises
+    FileNotFoundError for a path that does not exist and a pattern that fits nothing, ValueError for
+    a folder without images, for two files that would be given one name, and for a name that is no
+    text.
     """
     sources: list[Source] = []
     left_out = LeftOut() if left_out is None else left_out
-    own = None if out is None else out.resolve()
-    for path in paths:
-        if path.is_dir():
-            found = [path / name for name in walk_images(path, "", left_out)]
-            found = [f for f in found if own is None or not f.resolve().is_relative_to(own)]
-            if not found:
-                raise ValueError(
-                    f"{path} holds no images; files with these suffixes are taken: "
-                    f"{', '.join(IMAGE_SUFFIXES)}"
-                )
-            sources += [Source(f, f.relative_to(path).with_suffix("").as_posix()) for f in found]
-        elif path.is_file():
-            check_name(path)
-            sources.append(Source(path, path.stem))
+    for path in _without_patterns(paths):
+        if is_address(path):
+            name = PurePosixPath(unquote(urlsplit(str(path)).path)).name or "image"
+            check_name(Path(name))
+            sources.append(Source(Path(name), Path(name).stem, str(path)))
+        elif str(path) == "-":
+            sources.append(Source(Path("stdin.png"), "stdin", "-"))
+        elif Path(path).is_dir():
+            sources += _in_folder(Path(path), out, left_out)
+        elif Path(path).is_file():
+            check_name(Path(path))
+            sources.append(Source(Path(path), Path(path).stem))
         else:
-            raise FileNotFoundError(f"{path} does not exist; give image files or a folder of them")
-    taken: dict[str, Path] = {}
+            raise FileNotFoundError(
+                f"{path} does not exist; give image files, folders of them, patterns in quotes, "
+                "URLs or videos"
+            )
+    taken: dict[str, Source] = {}
     for source in sources:
         # Some file systems do not tell A from a, nor an accent from a letter and an accent.
-        first = taken.setdefault(normal(source.name).casefold(), source.path)
-        if first is not source.path:
+        first = taken.setdefault(normal(source.name).casefold(), source)
+        if first is not source:
             raise ValueError(
-                f"{first} and {source.path} would both be labeled as {source.name}.png; "
+                f"{first.shown} and {source.shown} would both be labeled as {source.name}.png; "
                 "label them in two calls"
             )
     return sources
+
+
+def is_address(path: str | Path) -> bool:
+    """Tell whether a word is a URL, such as https://... or s3://..."""
+    return isinstance(path, str) and _ADDRESS.match(path) is not None
+
+
+def is_video(source: Source) -> bool:
+    """Tell whether a source is a video file, by its suffix."""
+    return not source.address and source.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _without_patterns(paths: Sequence[str | Path]) -> Iterator[str | Path]:
+    """Yield the paths, in place of a pattern the files that it fits."""
+    for path in paths:
+        word = str(path)
+        if is_address(path) or os.path.exists(word) or not glob.has_magic(word):
+            yield path
+            continue
+        found = sorted(glob.glob(word, recursive=True))
+        if not found:
+            raise FileNotFoundError(f"{word} fits no file: see its folder, and put it in quotes")
+        yield from found
+
+
+def _in_folder(path: Path, out: Path | None, left_out: LeftOut) -> list[Source]:
+    own = None if out is None else out.resolve()
+    found = [path / name for name in walk_images(path, "", left_out)]
+    found = [f for f in found if own is None or not f.resolve().is_relative_to(own)]
+    if not found:
+        raise ValueError(
+            f"{path} holds no images; files with these suffixes are taken: "
+            f"{', '.join(IMAGE_SUFFIXES)}"
+        )
+    images = [f for f in found if not _of_masks(f.relative_to(path))]
+    if images:  # a folder of nothing but masks is what was asked for
+        for file in found:
+            if _of_masks(file.relative_to(path)):
+                left_out.add("images in folders of masks: name the folder to label them", str(file))
+        found = images
+    return [Source(f, f.relative_to(path).with_suffix("").as_posix()) for f in found]
+
+
+def _of_masks(below: Path) -> bool:
+    """Tell whether a file lies in a folder whose name says that it holds masks."""
+    return any(part.lower() in MASK_FOLDERS for part in below.parts[:-1])
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -74,17 +149,21 @@ def read_image(path: Path) -> np.ndarray:
 
 def _read(path: Path) -> tuple[np.ndarray, list[str]]:
     """Read an image as `read_image` does, and say what of the file it does not show."""
-    data = read_file(path)
-    image = open_image(data, str(path))
+    return _decode(read_file(path), str(path))
+
+
+def _read_address(address: str) -> tuple[np.ndarray, list[str]]:
+    """Read an image from a URL or, for -, standard input, as `_read` does."""
+    if address == "-":
+        return _decode(sys.stdin.buffer.read(), "standard input")
+    return _decode(fetch(address), address)
+
+
+def _decode(data: bytes, file: str) -> tuple[np.ndarray, list[str]]:
+    image = open_image(data, file)
     told = losses(image, data)
-    image = upright(image, str(path))
-    if image.mode.startswith("I;16"):
-        told.append("images of 16 bits, of which 8 were taken")
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2), told
-    if image.mode in ("I", "F"):
-        raise ValueError(f"{path} has 32 bits a pixel; save it with 8 or 16")
-    return np.array(to_rgb(image, str(path))), told
+    image = eight_bits(upright(image, file), file, told)
+    return np.array(to_rgb(image, file)), told
 
 
 def read_ahead(
@@ -103,7 +182,12 @@ def read_ahead(
     rest = iter(sources)
     while True:
         while len(waiting) < ahead and (source := next(rest, None)) is not None:
-            waiting.append((source, pool.submit(_read, source.path)))
+            read = (
+                partial(_read_address, source.address)
+                if source.address
+                else partial(_read, source.path)
+            )
+            waiting.append((source, pool.submit(read)))
         if not waiting:
             return
         source, job = waiting.popleft()
@@ -114,19 +198,25 @@ def read_ahead(
             continue
         if remarks is not None:
             for remark in told:
-                remarks.add(remark, str(source.path))
+                remarks.add(remark, source.shown)
         yield source, image
 
 
 def batched_by_size(
-    images: Iterable[tuple[Source, np.ndarray]], batch_size: int
+    images: Iterable[tuple[Source, np.ndarray]],
+    batch_size: int,
+    fits: Callable[[tuple[int, ...]], int] | None = None,
 ) -> Iterator[list[tuple[Source, np.ndarray]]]:
-    """Group images of one size; a few sizes at a time are waiting, so memory stays bounded."""
+    """Group images of one size; a few sizes at a time are waiting, so memory stays bounded.
+
+    fits: how many images of a shape (H, W, 3) the memory holds, where that is less.
+    """
     waiting: dict[tuple[int, ...], list[tuple[Source, np.ndarray]]] = {}
     for source, image in images:
         group = waiting.setdefault(image.shape, [])
         group.append((source, image))
-        if len(group) == batch_size:
+        most = batch_size if fits is None else max(1, min(batch_size, fits(image.shape)))
+        if len(group) >= most:
             yield waiting.pop(image.shape)
         elif sum(map(len, waiting.values())) >= 2 * batch_size:
             yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))

@@ -2,6 +2,7 @@
 
     OUT/masks/NAME.png          class ids, 8-bit indexed, coloured by the palette
     OUT/overlays/NAME.jpg       the colours over the image, with a legend
+    OUT/overlays/NAME.mp4       of a video, on request; its frames are NAME/000000 on
     OUT/confidence/NAME.png     probability of the class, 0 to 255 (on request)
     OUT/labels/                 what a labelling tool reads (on request)
     OUT/predictions.json        what was labeled, by which network and protocol
@@ -12,31 +13,33 @@ turns are turned upright first, so a mask has the size of the picture as viewers
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm import tqdm
 
-from ...plain import one_line, read_json
+from ...plain import read_json
 from ...shards.archive import write_text
 from ...shards.outside.files import LeftOut
-from ..drawing import indexed_image, overlay, with_legend
+from ..drawing import indexed_image
 from ..engine.processes.locking import LOCK, alone, clear_lock
 from ..engine.settings import to_plain
+from .batches import images_in_memory, label_batch
+from .drawn import Labeled, write_files
+from .films import count_frames, filmed, read_frames, require_video
 from .formats import FOLDER, Labels
-from .image_files import Source, batched_by_size, find_images, read_ahead
+from .image_files import Source, batched_by_size, find_images, is_video, read_ahead
 from .inference import evaluating
 from .settings import PredictSettings
 from .trained import TrainedNetwork
@@ -46,7 +49,6 @@ log = logging.getLogger("warpseg")
 MARKER = "predictions.json"
 OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence", FOLDER}
 """What a folder of predictions holds, whatever became of the marker."""
-FORMATS = {"jpeg": ".jpg", "png": ".png"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,14 @@ class PredictReport:
 
 def predict_images(
     trained: TrainedNetwork,
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     out: Path,
     settings: PredictSettings | None = None,
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> PredictReport:
-    """Label image files, or the images in folders, into the folder `out`.
+    """Label images (see `find_images`) and the frames of videos into the folder `out`.
 
     The network must be on `device`; `dtype` bfloat16 or float16 runs it under autocast. Raises
     ValueError for no paths, where `out` holds other files (or predictions, without `overwrite`),
@@ -105,36 +107,113 @@ def _predict(
     device: torch.device,
     dtype: torch.dtype,
 ) -> PredictReport:
+    films = [source for source in sources if is_video(source)]
+    pictures = [source for source in sources if not is_video(source)]
+    _check_format(settings, films, pictures)
     remarks = LeftOut()
     started = time.perf_counter()
     skipped: list[str] = []
     failed = partial(_fail, settings, skipped)
-    labels = Labels(trained, sources, out, settings)
-    _write_marker(out, trained, sources, skipped, complete=False)
+    labels = Labels(trained, pictures, out, settings)
+    _write_marker(out, trained, pictures, skipped, {}, complete=False)
+    frames = dict.fromkeys(films, 0)
     ahead = 2 * settings.threads + settings.batch_size
-    writes: deque[Future[None]] = deque()
+    total = len(pictures) + sum(map(count_frames, films))
     with (
         ThreadPoolExecutor(settings.threads) as pool,
         evaluating(trained.network),
-        tqdm(total=len(sources), unit="image", disable=None) as progress,
+        tqdm(total=total, unit="image", disable=None) as progress,
     ):
-        images = read_ahead(sources, pool, ahead, failed, remarks)
-        for batch in batched_by_size(images, settings.batch_size):
-            for labeled in _label(trained, batch, device, dtype, failed):
-                writes.append(pool.submit(_write, out, labeled, trained, settings, labels))
-            while len(writes) > ahead:
-                writes.popleft().result()
-            progress.update(len(batch))
-        for job in writes:
-            job.result()
+
+        def labeled(images: Iterable[tuple[Source, np.ndarray]]) -> Iterator[Labeled]:
+            fits = partial(images_in_memory, device)
+            for batch in batched_by_size(images, settings.batch_size, fits):
+                yield from label_batch(trained, batch, device, dtype, failed)
+                progress.update(len(batch))
+
+        writes = _Writes(pool, ahead, partial(_write, out, trained, settings, labels))
+        done = writes.take(labeled(read_ahead(pictures, pool, ahead, failed, remarks)))
+        for film in films:
+            found = labeled(read_frames(film, failed))
+            if settings.video != "frames":
+                found = filmed(film, found, out, trained.palette, settings.opacity)
+            frames[film] = writes.take(found, keep=settings.video != "film")
+        writes.finish()
     labels.close()
-    _write_marker(out, trained, sources, skipped, complete=True)
+    _write_marker(out, trained, pictures, skipped, frames, complete=True)
     return PredictReport(
-        images=len(sources) - len(skipped),
+        images=done + sum(frames.values()),
         skipped=tuple(skipped),
         said=(*left_out.lines("not taken"), *remarks.lines("not shown whole")),
         seconds=time.perf_counter() - started,
     )
+
+
+class _Writes:
+    """Files that threads write, few of them waiting."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, ahead: int, write: Callable[[Labeled], None]
+    ) -> None:
+        self._pool, self._ahead, self._write = pool, ahead, write
+        self._waiting: deque[Future[None]] = deque()
+
+    def take(self, found: Iterable[Labeled], *, keep: bool = True) -> int:
+        """Write what comes, or (without `keep`) let it pass; return how many came."""
+        count = 0
+        for labeled in found:
+            count += 1
+            if keep:
+                self._waiting.append(self._pool.submit(self._write, labeled))
+            while len(self._waiting) > self._ahead:
+                self._waiting.popleft().result()
+        return count
+
+    def finish(self) -> None:
+        """Wait until all is written; raise what a thread raised."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+
+def label_one(
+    trained: TrainedNetwork,
+    words: Sequence[str | Path],
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> bytes:
+    """Label one image and return its mask as a PNG, as `masks/NAME.png` is.
+
+    Raises ValueError for several images and for a video, and as `predict_images`.
+    """
+    _check_protocol(trained)
+    sources = find_images(words)
+    if len(sources) != 1 or is_video(sources[0]):
+        raise ValueError("--out - writes the mask of one image: name one, or - to read it")
+    with ThreadPoolExecutor(1) as pool, evaluating(trained.network):
+        batch = list(read_ahead(sources, pool, 1, _refuse))
+        (labeled,) = label_batch(trained, batch, device, dtype, _refuse)
+    whole = io.BytesIO()
+    indexed_image(labeled.mask, trained.palette).save(whole, "PNG", compress_level=3)
+    return whole.getvalue()
+
+
+def _refuse(sentence: str) -> None:
+    raise ValueError(sentence)
+
+
+def _check_format(
+    settings: PredictSettings, films: Sequence[Source], pictures: Sequence[Source]
+) -> None:
+    """Raise before anything is written for what is missing or does not go together."""
+    if films:
+        require_video()
+    without_file = next((s for s in (*films, *pictures) if s in films or s.address), None)
+    if settings.out_format != "none" and without_file is not None:
+        raise ValueError(
+            f"--out-format {settings.out_format} is of image files, and {without_file.shown} is "
+            "none: label it in a call of its own"
+        )
 
 
 class _Marker(TypedDict):
@@ -175,18 +254,28 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _write_marker(
-    out: Path, trained: TrainedNetwork, sources: list[Source], skipped: list[str], *, complete: bool
+    out: Path,
+    trained: TrainedNetwork,
+    sources: list[Source],
+    skipped: list[str],
+    frames: Mapping[Source, int],
+    *,
+    complete: bool,
 ) -> None:
-    content = {
+    content: dict[str, Any] = {
         "complete": complete,
         "network": trained.name,
         "origin": dict(trained.origin),
         "evaluation": to_plain(trained.evaluation),
         "classes": trained.classes,
         "palette": trained.palette,
-        "images": {source.name: str(source.path) for source in sources},
+        "images": {source.name: source.shown for source in sources},
         "skipped": skipped,
     }
+    if frames:
+        content["videos"] = {
+            film.name: {"file": str(film.path), "frames": count} for film, count in frames.items()
+        }
     write_text(out / MARKER, json.dumps(content, indent=1) + "\n")
 
 
@@ -197,82 +286,13 @@ def _fail(settings: PredictSettings, skipped: list[str], sentence: str) -> None:
     skipped.append(sentence)
 
 
-@dataclass(frozen=True)
-class _Labeled:
-    """An image, uint8 (H, W, 3), its class ids and their probabilities in 255ths, uint8 (H, W)."""
-
-    name: str
-    image: np.ndarray
-    mask: np.ndarray
-    confidence: np.ndarray
-
-
-def _label(
-    trained: TrainedNetwork,
-    batch: list[tuple[Source, np.ndarray]],
-    device: torch.device,
-    dtype: torch.dtype,
-    failed: Callable[[str], None],
-) -> Iterator[_Labeled]:
-    """Label one batch; nothing comes out of one that the network refuses."""
-    crop = torch.from_numpy(np.stack([image for _, image in batch])).to(device)
-    try:
-        label, confidence = trained.label(crop, dtype)
-    except ValueError as error:
-        for source, _ in batch:
-            failed(f"{source.path} cannot be labeled: {error}")
-        return
-    except torch.OutOfMemoryError as error:
-        raise RuntimeError(
-            f"{len(batch)} x {batch[0][0].path} ({crop.shape[2]}x{crop.shape[1]} pixels) does not "
-            "fit into the memory; use --batch-size 1, --evaluation.mode sliding, or "
-            "--evaluation.bound"
-        ) from error
-    levels = (confidence * 255).round().clamp(0, 255).to(torch.uint8)
-    for (source, own), ids, level in zip(
-        batch, label.cpu().numpy(), levels.cpu().numpy(), strict=True
-    ):
-        yield _Labeled(source.name, own, ids, level)
-
-
 def _write(
     out: Path,
-    labeled: _Labeled,
     trained: TrainedNetwork,
     settings: PredictSettings,
     labels: Labels,
+    labeled: Labeled,
 ) -> None:
-    """Draw and write all files of one image."""
-    name, mask, palette = labeled.name, labeled.mask, trained.palette
-    _save(indexed_image(mask, palette), out / "masks" / f"{name}.png")
-    labels.add(name, mask, labeled.confidence)
-    if settings.confidence:
-        _save(Image.fromarray(labeled.confidence), out / "confidence" / f"{name}.png")
-    if settings.overlay == "none":
-        return
-    drawn = overlay(labeled.image, mask, palette, settings.opacity)
-    if settings.legend:
-        counts = np.bincount(mask.ravel(), minlength=len(trained.classes))
-        shown = np.flatnonzero(counts[: len(trained.classes)])
-        picture = with_legend(drawn, trained.classes, palette, shown.tolist())
-    else:
-        picture = Image.fromarray(drawn)
-    _save(picture, out / "overlays" / f"{name}{FORMATS[settings.overlay]}")
-
-
-def _save(picture: Image.Image, file: Path) -> None:
-    """Write a picture aside and rename it, so that no half-written one is ever found."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.partial")
-    try:
-        if file.suffix == ".jpg":
-            picture.save(aside, "JPEG", quality=90)
-        else:
-            picture.save(aside, "PNG", compress_level=3)
-        os.replace(aside, file)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OSError(
-            f"{file} could not be written ({one_line(error.strerror or error)}); see that its "
-            "folder is there and has room"
-        ) from error
+    """Write all files of one image, and its part in the labels of a tool."""
+    write_files(out, labeled, trained, settings)
+    labels.add(labeled.name, labeled.mask, labeled.confidence)

@@ -3,14 +3,15 @@ torch."""
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Format = Literal[
     "none", "coco", "labelme", "cvat", "label-studio", "ultralytics", "cityscapes", "ade20k"
 ]
 """What tool, or server, predictions are written for."""
-Graph = Literal["none", "pt2", "onnx"]
-"""A graph that runs without WarpSeg: none, torch.export's or ONNX."""
+Graph = Literal["none", "pt2", "onnx", "openvino", "tensorrt"]
+"""A graph that runs without WarpSeg: none, torch.export's, ONNX, OpenVINO's; tensorrt says how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class PredictSettings:
     """Share of the colours in an overlay, from 0 to 1."""
     legend: bool = True
     """Put the names of the classes that occur below an overlay."""
+    video: Literal["frames", "film", "both"] = "frames"
+    """Of videos (extra: video): a mask and an overlay of each frame; film: OUT/overlays/NAME.mp4;
+    or both."""
     confidence: bool = False
     """Also write the probability of each pixel's class, 0 to 255, as a grey PNG."""
     out_format: Format = "none"
@@ -33,7 +37,8 @@ class PredictSettings:
     tolerance: float = 1.0
     """Pixels by which a polygon may leave the border between classes; 0 follows it exactly."""
     batch_size: int = 8
-    """Most images of one size that pass through the network at once."""
+    """Most images of one size that pass through the network at once; fewer where the memory is too
+    small for them."""
     threads: int = min(8, os.cpu_count() or 1)
     """Threads that read, draw and write."""
     on_error: Literal["stop", "skip"] = "stop"
@@ -54,3 +59,33 @@ class PredictSettings:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What an export holds."""
+
+    half: bool = False
+    """Store float16."""
+    graph: Graph = "none"
+    """Also write a graph that runs without WarpSeg, with a program of ten lines that shows how:
+    pt2 (torch.export), onnx or openvino; tensorrt says how it is made of onnx."""
+    graph_size: tuple[int, int] | None = None
+    """Height and width of the graph's images; without it, any where the network allows it, or else
+    those of the recipe."""
+    int8: Path | None = None
+    """Also write the ONNX graph in 8-bit integers, with what that costs measured on images: a
+    folder of them, or a converted data set (then in mIoU)."""
+    hub: str = ""
+    """OWNER/NAME of a model hub: also write its model card, README.md; pushing is yours."""
+    overwrite: bool = False
+    """Replace an earlier export."""
+
+    def __post_init__(self) -> None:
+        size = self.graph_size
+        if size is not None and min(size) < 1:
+            raise ValueError(f"--graph-size is a height and a width in pixels; got {size}")
+        if size is not None and self.graph == "none":
+            raise ValueError("--graph-size is of a graph: say which with --graph onnx, or leave it")
+        if self.int8 is not None and self.graph != "onnx":
+            raise ValueError("--int8 is a form of the ONNX graph: add --graph onnx")

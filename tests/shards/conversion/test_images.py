@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from warpseg.shards.images import pack_image, read_rgb
+from warpseg.shards.images import open_image, pack_image, read_rgb
 
 ORIENTATION = 0x0112
 
@@ -128,7 +128,33 @@ def test_truncated_files_are_named(kind: str, share: float) -> None:
         pack_image(data[: int(len(data) * share)], "dir/c.img")
 
 
-def test_deep_images_are_refused(tmp_path: Path) -> None:
+def test_of_deep_images_the_upper_bits_are_taken(tmp_path: Path) -> None:
     deep = Image.fromarray(np.full((4, 4), 40000, np.uint16))
-    with pytest.raises(ValueError, match=r"d\.png has more than 8 bits"):
-        pack_image(encoded(deep, "PNG"), "d.png")
+    told: list[str] = []
+    extension, data, _ = pack_image(encoded(deep, "PNG"), "d.png", remarks=told)
+    assert read_rgb(data, extension).tolist() == np.full((4, 4, 3), 40000 >> 8).tolist()
+    assert told == ["images of 16 bits, of which 8 were taken"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_deep_images_that_would_be_black_are_refused(kind: str) -> None:
+    dark = Image.fromarray(np.full((4, 4), 1023, np.uint16))
+    with pytest.raises(ValueError, match=r"no level above 1023, .* >> 4"):
+        pack_image(encoded(dark, kind), "d.png")
+    with pytest.raises(ValueError, match=r"f\.tif has 32 bits a pixel; save it with 8 or 16"):
+        pack_image(encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "f.tif")
+
+
+def test_what_is_too_large_says_how_many_pixels_and_a_way_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89478485)
+    header = b"P5 20000 10000 255\n"
+    with pytest.raises(ValueError, match=r"big\.pgm has 200 megapixels, and files above 178 are"):
+        open_image(header + b"\0", "big.pgm")
+    monkeypatch.setenv("WARPSEG_MEGAPIXELS", "201")
+    with pytest.raises(ValueError, match="truncated"):  # let in, and found to be cut short
+        open_image(header + b"\0", "big.pgm")
+    monkeypatch.setenv("WARPSEG_MEGAPIXELS", "lots")
+    with pytest.raises(ValueError, match="WARPSEG_MEGAPIXELS in the environment is a number"):
+        open_image(header, "big.pgm")

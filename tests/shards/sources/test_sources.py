@@ -480,7 +480,7 @@ def test_folder_errors(folder_tree: Path, tmp_path: Path, mask: Maker, image: Ma
         ("a 1 2 3\nb\n", r"every class a colour of its own"),
         ("a 1 2 3\nb 1 2 3\n", r"every class a colour of its own"),
         ("a 1 2 300\nb 1 2 3\n", r"colour beyond 255"),
-        ("only\n", r"1 classes; between 2 and 254"),
+        ("only\n", r"names one class, only: write what is around it above"),
     ],
 )
 def test_class_files(folder_tree: Path, text: str | None, message: str) -> None:

@@ -129,3 +129,19 @@ def test_user_errors(tmp_path):
         CompareSettings(**folders, seeds=(1, 1))
     with pytest.raises(ValueError, match="--images must be 0 or more"):
         CompareSettings(**folders, images=-1)
+
+
+def test_few_steps_shorten_a_warmup_that_would_fill_them(tmp_path):
+    recipes = ["gta-synthetic-swiftnet18-tiny", "supervised-synthetic-swiftnet18-tiny"]
+    settings = CompareSettings(data=tmp_path, out=tmp_path / "out")
+    for words in (["--num-steps", "100"], ["--num_steps=100"]):
+        gta, supervised = list_candidates(recipes, settings, words)
+        assert (gta.settings.num_steps, gta.settings.warmup_steps) == (100, 25)
+        assert "--warmup-steps" in gta.words
+        assert supervised.settings.num_steps == 100
+        assert "--warmup-steps" not in supervised.words
+    (gta,) = list_candidates(recipes[:1], settings, ["--num-steps", "201"])
+    assert gta.settings.warmup_steps == 200
+    assert "--warmup-steps" not in gta.words
+    (gta,) = list_candidates(recipes[:1], settings, ["--num-steps", "100", "--warmup-steps", "7"])
+    assert gta.settings.warmup_steps == 7

@@ -11,7 +11,7 @@ import shutil
 
 import numpy as np
 import pytest
-from forked import command, sentence
+from forked import command, names_what_was_refused, sentence
 from PIL import Image
 from tiny import METHOD_RECIPES, tiny_recipe
 from tiny_rounds import ROUND_RECIPES
@@ -169,7 +169,7 @@ def test_the_same_command_again_ends_as_if_nothing_had_been(
         elif ended.status:
             fault = sentence(ended)
             assert fault is None, (number, fault)
-            assert str(place) in ended.err, (number, ended.err)
+            assert names_what_was_refused(ended, place), (number, ended.full, ended.err)
         last = command(words, timeout=300)
         finished = name.endswith("-again") or name in ("predict", "export")
         if last.status == 1 and finished and "--overwrite" in last.err:

@@ -17,7 +17,7 @@ from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.engine.stages import Engine
 from warpseg.trainers.runs.folder import open_trained
 from warpseg.trainers.runs.sums import data_sums, other_data
-from warpseg.trainers.scoring.export import load_exported
+from warpseg.trainers.scoring.exports.folder import load_exported
 
 
 @pytest.fixture(scope="module")

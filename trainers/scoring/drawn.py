@@ -1,0 +1,72 @@
+"""What is written of a labeled image: mask, overlay, confidence; each whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...plain import one_line
+from ..drawing import Colour, indexed_image, overlay, with_legend
+from .settings import PredictSettings
+from .trained import TrainedNetwork
+
+FORMATS = {"jpeg": ".jpg", "png": ".png"}
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """An image, uint8 (H, W, 3), its class ids and their probabilities in 255ths, uint8 (H, W)."""
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+    confidence: np.ndarray
+
+
+def write_files(
+    out: Path, labeled: Labeled, trained: TrainedNetwork, settings: PredictSettings
+) -> None:
+    """Draw and write all files of one image."""
+    name, mask, palette = labeled.name, labeled.mask, trained.palette
+    save(indexed_image(mask, palette), out / "masks" / f"{name}.png")
+    if settings.confidence:
+        save(Image.fromarray(labeled.confidence), out / "confidence" / f"{name}.png")
+    if settings.overlay == "none":
+        return
+    drawn = overlay(labeled.image, mask, palette, settings.opacity)
+    if settings.legend:
+        picture = _with_legend(drawn, mask, trained.classes, palette)
+    else:
+        picture = Image.fromarray(drawn)
+    save(picture, out / "overlays" / f"{name}{FORMATS[settings.overlay]}")
+
+
+def _with_legend(
+    drawn: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Colour]
+) -> Image.Image:
+    counts = np.bincount(mask.ravel(), minlength=len(classes))
+    shown = np.flatnonzero(counts[: len(classes)])
+    return with_legend(drawn, classes, palette, shown.tolist())
+
+
+def save(picture: Image.Image, file: Path) -> None:
+    """Write a picture aside and rename it, so that no half-written one is ever found."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.partial")
+    try:
+        if file.suffix == ".jpg":
+            picture.save(aside, "JPEG", quality=90)
+        else:
+            picture.save(aside, "PNG", compress_level=3)
+        os.replace(aside, file)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OSError(
+            f"{file} could not be written ({one_line(error.strerror or error)}); see that its "
+            "folder is there and has room"
+        ) from error

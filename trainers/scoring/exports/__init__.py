@@ -1,0 +1,1 @@
+"""Released weights, and graphs of networks that run without WarpSeg."""
