@@ -1,0 +1,66 @@
+"""The verb `suggest`: which images to draw masks for next."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ...pipelines.settings import LoaderSettings
+from ..engine.speed import Precision
+from ..labels.suggesting.settings import SuggestSettings
+
+READING, CHOSEN = LoaderSettings(), SuggestSettings()
+
+
+def suggest(arguments: list[str]) -> int:
+    """Say which images to label next: `suggest RUN --data DATA --out DIR --count 20`."""
+
+    def run(
+        paths: tyro.conf.Positional[tuple[Path, ...]],
+        *,
+        out: Path,
+        data: Path | None = None,
+        split: str | None = None,
+        settings: Annotated[SuggestSettings, tyro.conf.arg(name="")] = CHOSEN,
+        loader: LoaderSettings = READING,
+        precision: Precision = "auto",
+        device: str = "auto",
+    ) -> None:
+        """Choose what to draw next among the images that a split, or the data set, has no masks of.
+
+        Writes list.txt, which `warpseg split --add` reads; sheet.html and sheet.png, which show
+        each image, what the network sees in it and why it was chosen; images, and labels for a
+        tool, to begin from. No mask of the pool is opened.
+
+        Args:
+            paths: folders of runs, checkpoints or exports; several may disagree
+            out: folder to write
+            data: the data set; the one of the first run when not given
+            split: the split whose unlabeled images are the pool; that of the first run when not
+                given
+            settings: what is suggested
+            loader: how images are read
+            precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
+            device: auto, cpu, cuda or cuda:N
+        """
+        from ..engine.journal import start_logging
+        from .api import suggest
+
+        start_logging(0)
+        made = suggest(
+            paths,
+            out,
+            data=data,
+            split=split,
+            settings=settings,
+            loader=loader,
+            precision=precision,
+            device=device,
+        )
+        for number, suggestion in enumerate(made, 1):
+            print(f"{number:4d}  {suggestion.name}  {suggestion.reason}")
+        print(f"\n{out / 'list.txt'}: go on with warpseg split DATA NEXT --base SPLIT --add it")
+        print(out / "sheet.html")
+
+    tyro.cli(run, args=arguments, prog="warpseg suggest")
+    return 0
