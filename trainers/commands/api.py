@@ -196,7 +196,7 @@ def _networks(run: Trained) -> list[TrainedNetwork]:
 
 
 def _pool(dataset: Dataset, split: str | None) -> tuple[Subset, Subset | None]:
-    """Return the images without masks and those with; without a split those that are converted so."""
+    """Return the images without masks and those with; without a split those that came so."""
     if split is None and "unlabeled" not in dataset.subsets:
         raise ValueError(
             f"{dataset.root} has a mask for every image: say by --split which split hides some, "

@@ -40,6 +40,16 @@ def sources_of(samples: Iterable[Sample], root: Path, *, packed: bool = False) -
     return found
 
 
+def check_tool(trained: TrainedNetwork, settings: LabelFormat) -> None:
+    """Raise ValueError where a network's labels cannot be written so, before it has made any."""
+    if settings.out_format != "none" and trained.task != "segmentation":
+        raise ValueError(
+            f"this network is for {trained.task}; --out-format is for labels of pixels: leave it "
+            "out"
+        )
+    Labels(trained, (), Path(), settings)
+
+
 def write_tool_labels(
     trained: TrainedNetwork,
     subset: Subset,
