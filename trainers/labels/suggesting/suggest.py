@@ -39,7 +39,7 @@ from ..predicted import predict_subset
 from .choosing import Choice, choose
 from .looking import Look, Region, Run
 from .settings import SuggestSettings
-from .survey import survey_labeled, survey_pool
+from .survey import survey
 from .words import reason
 
 log = logging.getLogger("warpseg")
@@ -101,8 +101,7 @@ def suggest_images(
             runtime.place(trained.network)
             held.enter_context(evaluating(trained.network))
         _clear(out)
-        known = survey_labeled(runs, labeled, settings, runtime, loader)
-        looks = survey_pool(runs, pool, known, settings, runtime, loader)
+        known, looks = survey(runs, pool, labeled, settings, runtime, loader)
         choices = choose(looks, known, settings)
         pictures = _label(runs[0][0], pool, choices, out, settings, runtime, loader)
         names = {sample.key: sample.name for sample in pool.samples()}

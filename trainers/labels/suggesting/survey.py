@@ -22,6 +22,23 @@ MOST_LABELED = 4096
 """Labeled images that are looked at; of more, so many at even distances."""
 
 
+def survey(
+    runs: Sequence[Run],
+    pool: Subset,
+    labeled: Subset | None,
+    settings: SuggestSettings,
+    runtime: Runtime,
+    loader: LoaderSettings,
+) -> tuple[Known, list[Look]]:
+    """Return what is labeled, and the images of the pool, or regions, to choose among.
+
+    The networks are on the runtime's device and in evaluation mode. Raises ValueError for a pool
+    that lists masks: what is hidden stays so.
+    """
+    known = survey_labeled(runs, labeled, settings, runtime, loader)
+    return known, survey_pool(runs, pool, known, settings, runtime, loader)
+
+
 def survey_labeled(
     runs: Sequence[Run],
     subset: Subset | None,
