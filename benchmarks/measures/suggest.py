@@ -4,8 +4,8 @@
 
 Some training images are held out to score on; of the others, `start` drawn at random have masks,
 and the masks of the rest are hidden. A network is trained by the recipe; as many images as are
-labeled are chosen by it (`suggest`, its entropy alone, or at random), their masks uncovered, and a
-new network is trained, `rounds` times. Each seed draws its own images, holds out its own and trains
+labeled are chosen by it (as `warpseg suggest` does, by its entropy alone, or at random), their masks
+uncovered, and a new network is trained, `rounds` times. Each seed draws its own images, holds out its own and trains
 with its own; the first network of a seed is the same for all. All trainings have the same number of
 steps. No validation image is opened.
 
@@ -39,8 +39,8 @@ from ...trainers.scoring.inference import evaluating
 from ..tables import Table, result_of, setup_of, write
 from ..words import Given, SuggestBenchSettings
 
-WAYS = {"suggest": "gain", "entropy": "entropy", "random": "random"}
-"""Ways to choose, and how the settings of suggestions call them."""
+WAYS = ("suggest", "entropy", "random")
+"""Ways to choose: as `warpseg suggest` does; by the mean entropy of one plain pass; by chance."""
 
 log = logging.getLogger("warpseg")
 
@@ -178,27 +178,35 @@ class Loop:
         """Return the images that a way chooses by the network trained at a place."""
         file = self.work / f"{place}-{way}.list.json"
         if not file.is_file():
-            split, runtime = f"{self.work.name}-{place}", self._runtime()
-            runs = [open_networks(self.work / place)]
-            settings = SuggestSettings(count=count, by=_by(way), seed=self.chosen.seed)
-            pool = self.dataset.subset("unlabeled", split)
-            labeled = self.dataset.subset("labeled", split)
-            with ExitStack() as held:
-                for trained in runs[0]:
-                    runtime.place(trained.network)
-                    held.enter_context(evaluating(trained.network))
-                known, looks = survey(runs, pool, labeled, settings, runtime, self.chosen.loader)
-            keys = [choice.look.key for choice in choose(looks, known, settings)]
-            names = {sample.key: sample.name for sample in pool.samples()}
-            write_text(file, json.dumps([names[key] for key in keys]))
+            names = self._drawn(place, count) if way == "random" else self._asked(way, place, count)
+            write_text(file, json.dumps(names))
         return json.loads(file.read_text())
+
+    def _drawn(self, place: str, count: int) -> list[str]:
+        pool = self.dataset.subset("unlabeled", f"{self.work.name}-{place}").samples()
+        words = f"random:{place}"
+        names = [sample.name for sample in pool]
+        return sorted(names, key=lambda n: shuffling_hash(f"{words}:{n}", self.chosen.seed))[:count]
+
+    def _asked(self, way: str, place: str, count: int) -> list[str]:
+        split, runtime = f"{self.work.name}-{place}", self._runtime()
+        run = open_networks(self.work / place)
+        settings = SuggestSettings(count=count)
+        if way == "entropy":
+            run = run[:1]
+            settings = replace(settings, by="entropy", flip=False, scales=())
+        pool = self.dataset.subset("unlabeled", split)
+        labeled = self.dataset.subset("labeled", split)
+        with ExitStack() as held:
+            for trained in run:
+                runtime.place(trained.network)
+                held.enter_context(evaluating(trained.network))
+            known, looks = survey([run], pool, labeled, settings, runtime, self.chosen.loader)
+        names = {sample.key: sample.name for sample in pool.samples()}
+        return [names[choice.look.key] for choice in choose(looks, known, settings)]
 
     def _runtime(self) -> Runtime:
         return open_runtime(self.settings.device, self.chosen.precision)
-
-
-def _by(way: str) -> Any:
-    return WAYS[way]
 
 
 def area(curve: Sequence[float]) -> float:

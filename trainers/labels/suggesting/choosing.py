@@ -1,13 +1,17 @@
-"""Choose what to draw next among candidates: what it would teach times how new it is, greedily.
+"""Choose what to draw next among candidates, greedily: what covers most of what is unsure.
 
-    value(i) = gain(i) * distance(i)
-    gain(i)     = sum over classes c of unsure_c(i) / sqrt(have_c + PRIOR)
-    distance(i) = to the nearest labeled or chosen image, between unit features about their mean
+    value(i)    = sum over candidates j of weight(j) * max(0, far(j) - distance(i, j))
+    far(j)      = distance of j to the nearest labeled or chosen image
+    weight(j)   = gain(j), over the mean of all
+    gain(j)     = sum over classes c of unsure_c(j) / sqrt(have_c + PRIOR)
 
+A mask teaches about the images that are like its own, the more so the less is known of them: the
+value of an image is by how much nearer the labeled images come to all others, weighed by what these
+would gain (a weighted facility location, which is submodular: greed comes close to the best).
 `unsure` are the pixels of a class that are to be expected, by their entropy; `have` those that are
-labeled, and to be expected of what is chosen, both in images' worth. So rare classes weigh more,
-until there are some of them; a second image of one street weighs nothing. The greedy choice by
-distance alone is that of k-centre.
+labeled, and to be expected of what is chosen, both in images' worth: rare classes weigh more, until
+there are some of them. Distances are between unit features about their mean. A second image of one
+street brings nothing nearer; an image like no other brings itself alone.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from .settings import SuggestSettings
 
 PRIOR = 0.1
 """Images' worth of pixels of a class that count as labeled from the beginning."""
+BLOCK = 512
+"""Candidates whose distances to all others are found at once."""
+TINY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class Choice:
 
     `gains` are those of the classes, (C,), and `distance` in units of the mean distance between
     candidates and what is labeled, both when it was chosen; `nearest` is the key of the chosen
-    image that is nearest to it, "" for one of the labeled.
+    image that is nearest to it, "" for one of the labeled; `stands_for` the share of candidates
+    that nothing labeled or chosen before is nearer to.
     """
 
     look: Look
@@ -47,6 +55,7 @@ class Choice:
     gains: np.ndarray
     distance: float
     nearest: str
+    stands_for: float
 
 
 def class_gains(unsure: np.ndarray, have: np.ndarray) -> np.ndarray:
@@ -72,46 +81,69 @@ def choose(looks: Sequence[Look], known: Known, settings: SuggestSettings) -> li
     """
     fixed = None if settings.by == "gain" else np.array([merit(x, known, settings) for x in looks])
     have = known.have.astype(np.float64)
-    feature, distance, unit = _distances(looks, known)
+    far, between = _distances(looks, known)
+    unit = max(float(far.mean()), TINY)
     unsure = np.stack([look.unsure for look in looks]).astype(np.float64)
     nearest = [""] * len(looks)
     chosen: list[Choice] = []
     left = np.ones(len(looks), bool)
     for _ in range(min(settings.count, len(looks))):
         gains = class_gains(unsure, have)
-        value = gains.sum(1) * distance if fixed is None else fixed
-        value = np.where(left, value, -1)
-        best = int(value.argmax())
+        value = _covered(between, far, gains.sum(1)) if fixed is None else fixed
+        best = int(np.where(left, value, -1).argmax())
         look, left[best] = looks[best], False
+        nearer = np.flatnonzero(between[best] < far)
         chosen.append(
             Choice(
-                look,
-                float(value[best]),
-                gains[best],
-                float(distance[best] / unit),
-                nearest[best],
+                look=look,
+                value=float(value[best]),
+                gains=gains[best],
+                distance=float(far[best]) / unit,
+                nearest=nearest[best],
+                stands_for=len(nearer) / len(looks),
             )
         )
         have += look.expected
-        now = np.linalg.norm(feature - feature[best], axis=1)
-        for place in np.flatnonzero(now < distance):
+        for place in nearer:
             nearest[place] = look.key
-        distance = np.minimum(distance, now)
+        far = np.minimum(far, between[best])
     return chosen
 
 
-def _distances(looks: Sequence[Look], known: Known) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return unit features of candidates (M, D), their distance to the nearest labeled image (M,),
-    and the mean of these distances."""
+def _covered(between: np.ndarray, far: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Return by how much each candidate, (M,), would bring what is labeled nearer to all, by gain.
+
+    between: float16 (M, M); the candidates pass by in blocks.
+    """
+    weight = (gain / max(float(gain.mean()), TINY)).astype(np.float32)
+    total = np.zeros(len(far), np.float64)
+    for start in range(0, len(far), BLOCK):
+        rows = slice(start, start + BLOCK)
+        total += weight[rows] @ np.maximum(far[rows, None] - between[rows], 0)
+    return total
+
+
+def _distances(looks: Sequence[Look], known: Known) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance of each candidate to the nearest labeled image, float32 (M,), that of
+    strangers where nothing is labeled; and those between candidates, float16 (M, M)."""
     feature = np.stack([look.feature for look in looks]).astype(np.float32)
-    labeled = known.features.astype(np.float32).reshape(len(known.features), -1)
+    labeled = known.features.astype(np.float32)
     mean = np.concatenate([feature, labeled]).mean(0) if len(labeled) else feature.mean(0)
-    feature = _unit(feature - mean)
-    distance = np.full(len(looks), np.sqrt(2), np.float32)
-    for one in _unit(labeled - mean) if len(labeled) else ():
-        distance = np.minimum(distance, np.linalg.norm(feature - one, axis=1))
-    return feature, distance, float(max(distance.mean(), 1e-6))
+    feature, far = _unit(feature - mean), np.full(len(looks), np.sqrt(2), np.float32)
+    between = np.empty((len(looks), len(looks)), np.float16)
+    for start in range(0, len(looks), BLOCK):
+        rows = slice(start, start + BLOCK)
+        between[rows] = _apart(feature[rows], feature)
+        if len(labeled):
+            far[rows] = _apart(feature[rows], _unit(labeled - mean)).min(1)
+    np.fill_diagonal(between, 0)
+    return far, between
+
+
+def _apart(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the distances between unit vectors, (M, D) and (N, D): float32 (M, N)."""
+    return np.sqrt(np.maximum(2 - 2 * (first @ second.T), 0))
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
-    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), TINY)

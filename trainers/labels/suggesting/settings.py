@@ -16,15 +16,15 @@ class SuggestSettings(LabelFormat):
     """height and width in pixels, about, of regions to suggest in place of whole images; 0 is whole
     images"""
     by: Literal["gain", "entropy", "random"] = "gain"
-    """gain: what a mask would teach, and how new the image is; entropy: the mean entropy of pixels
-    alone; random: neither, to compare with"""
+    """gain: what a mask would teach of all images that are like its own; entropy: the mean entropy
+    of pixels alone; random: neither, to compare with"""
     flip: bool = True
     """also look at mirrored images"""
     scales: tuple[float, ...] = (0.75,)
     """also look at images of these scales"""
     candidates: int = 4096
     """images or regions that are kept to choose among, of however many: half those of most gain,
-    half drawn evenly"""
+    half drawn evenly; memory grows with its square (4096: 34 MB)"""
     batch_size: int = 8
     """most images of one size that pass through a network at once"""
     seed: int = 0

@@ -266,6 +266,7 @@ def _row(suggestion: Suggestion, classes: Sequence[str]) -> dict[str, Any]:
         "value": round(choice.value, 6),
         "gain_by_class": gains,
         "distance": round(choice.distance, 4),
+        "stands_for": round(choice.stands_for, 4),
         "entropy": round(look.entropy, 4),
         "disagreement": round(look.disagreement, 4),
         "confidence": round(look.confidence, 4),

@@ -51,9 +51,10 @@ def _differences(differs: tuple[float, float, float]) -> list[str]:
 
 
 def _novelty(choice: Choice, names: dict[str, str]) -> list[str]:
-    like = names.get(choice.nearest, "") if choice.nearest else "what is labeled"
-    if choice.distance >= FAR:
-        return [f"unlike anything labeled or above ({choice.distance:.1f} x the usual distance)"]
-    if choice.distance <= NEAR:
-        return [f"rather like {like} ({choice.distance:.1f} x the usual distance)"]
-    return []
+    like = names[choice.nearest] if choice.nearest else "what is labeled"
+    told, times = [f"stands for {choice.stands_for:.0%} of the candidates"], choice.distance
+    if times >= FAR:
+        told.append(f"unlike anything labeled or above ({times:.1f} x the usual distance)")
+    if times <= NEAR:
+        told.append(f"rather like {like} ({times:.1f} x the usual distance)")
+    return told
