@@ -3,11 +3,11 @@
     warpseg bench suggest RECIPE --data DATA [--start 8] [--rounds 2] [--seeds 0 1 2] ...
 
 Some training images are held out to score on; of the others, `start` drawn at random have masks,
-and the masks of the rest are hidden. A network is trained by the recipe; as many images as are
-labeled are chosen by it (as `warpseg suggest` does, by its entropy alone, or at random), their masks
-uncovered, and a new network is trained, `rounds` times. Each seed draws its own images, holds out its own and trains
-with its own; the first network of a seed is the same for all. All trainings have the same number of
-steps. No validation image is opened.
+and the masks of the rest are hidden. A network is trained by the recipe; by it as many images as
+are labeled are chosen (as `warpseg suggest` does, by its entropy alone, or at random), their masks
+uncovered, and a new network is trained, `rounds` times. Each seed draws its own images, holds out
+its own and trains with its own; the first network of a seed is the same for all ways. All trainings
+have the same number of steps. No validation image is opened.
 
 Area: the mean height of the curve of mIoU over the logarithm of the number of masks.
 """
