@@ -10,6 +10,7 @@ from typing import Any
 
 from ...pipelines.settings import LoaderSettings
 from ...shards import Dataset, Subset
+from ..engine.processes.stopping import Stop, never
 from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import close_runtime, open_runtime
 from ..engine.settings import RunSettings
@@ -161,6 +162,7 @@ def suggest(
     loader: LoaderSettings | None = None,
     precision: Precision = "auto",
     device: str = "auto",
+    stop: Stop = never,
 ) -> list[Suggestion]:
     """Choose which images, or regions, to draw masks for next, into the folder `out`: a list for
     `warpseg split --add`, a contact sheet, the images, and labels for a tool to begin from.
@@ -177,16 +179,16 @@ def suggest(
     dataset = data_of(first, data, None if split is None else [])
     own = first.origin.get("split")
     split = split or (own if own in dataset.splits else None)
-    made = suggest_images(
+    return suggest_images(
         networks,
         *_pool(dataset, split),
         Path(out),
         settings or SuggestSettings(),
         open_runtime(device, precision),
         loader=loader,
+        stop=stop,
+        draw=lambda made: draw_suggestions(made, dataset, Path(out)),
     )
-    draw_suggestions(made, dataset, Path(out))
-    return made
 
 
 def _networks(run: Trained) -> list[TrainedNetwork]:

@@ -30,7 +30,8 @@ def suggest(arguments: list[str]) -> int:
 
         Writes list.txt, which `warpseg split --add` reads; sheet.html and sheet.png, which show
         each image, what the network sees in it and why it was chosen; images, and labels for a
-        tool, to begin from. No mask of the pool is opened.
+        tool, to begin from. No mask of the pool is opened. The same words go on with what was
+        interrupted; SIGTERM and Ctrl-C stop it, exit status 143 and 130.
 
         Args:
             paths: folders of runs, checkpoints or exports; several may disagree
@@ -44,19 +45,25 @@ def suggest(arguments: list[str]) -> int:
             device: auto, cpu, cuda or cuda:N
         """
         from ..engine.journal import start_logging
+        from ..engine.processes.stopping import Stopped, terminating
         from .api import suggest
 
         start_logging(0)
-        made = suggest(
-            paths,
-            out,
-            data=data,
-            split=split,
-            settings=settings,
-            loader=loader,
-            precision=precision,
-            device=device,
-        )
+        with terminating() as stop:
+            try:
+                made = suggest(
+                    paths,
+                    out,
+                    data=data,
+                    split=split,
+                    settings=settings,
+                    loader=loader,
+                    precision=precision,
+                    device=device,
+                    stop=stop,
+                )
+            except Stopped as stopped:
+                raise Stopped(f"{stopped}; the same command goes on", stop.number) from None
         for number, suggestion in enumerate(made, 1):
             print(f"{number:4d}  {suggestion.name}  {suggestion.reason}")
         print(f"\n{out / 'list.txt'}: go on with warpseg split DATA NEXT --base SPLIT --add it")

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -29,6 +29,7 @@ from ....shards.archive import replacing, write_text
 from ....shards.pseudo import quantize
 from ...drawing import save_picture
 from ...engine.processes.locking import LOCK, alone
+from ...engine.processes.stopping import Stop, never
 from ...engine.runtime import Runtime
 from ...engine.settings import to_plain
 from ...scoring.formats import FOLDER, Labels
@@ -38,6 +39,7 @@ from ..for_tools import sources_of
 from ..predicted import predict_subset
 from .choosing import Choice, choose
 from .looking import Look, Region, Run
+from .scan import NAME as SCAN
 from .settings import SuggestSettings
 from .survey import survey
 from .words import reason
@@ -45,7 +47,7 @@ from .words import reason
 log = logging.getLogger("warpseg")
 
 LIST, MARKER, IMAGES = "list.txt", "suggestions.json", "images"
-OURS = {LIST, MARKER, IMAGES, FOLDER, "sheet.png", "sheet.html", LOCK}
+OURS = {LIST, MARKER, IMAGES, FOLDER, "sheet.png", "sheet.html", SCAN, LOCK}
 """What a folder of suggestions holds."""
 SHOWN = 60
 """Suggestions that are drawn."""
@@ -84,12 +86,15 @@ def suggest_images(
     runtime: Runtime,
     *,
     loader: LoaderSettings | None = None,
+    stop: Stop = never,
+    draw: Callable[[Sequence[Suggestion]], None] = lambda made: None,
 ) -> list[Suggestion]:
     """Write suggestions into the folder `out` and return them, best first.
 
     runs: for each run its networks, the one that it answers with first. pool: images without masks;
-    of `labeled` masks are read. Raises ValueError where `out` holds other files, for networks of
-    other classes than the data set's or each other's, and for a pool that is empty.
+    of `labeled` masks are read. draw: called with them before the folder counts as whole. Raises
+    ValueError where `out` holds other files, for networks of other classes than the data set's, and
+    for a pool that is empty; Stopped soon after `stop` tells so: the same call goes on.
     """
     _check(runs, pool)
     _check_target(out, settings.overwrite)
@@ -101,7 +106,9 @@ def suggest_images(
             runtime.place(trained.network)
             held.enter_context(evaluating(trained.network))
         _clear(out)
-        known, looks = survey(runs, pool, labeled, settings, runtime, loader)
+        known, looks = survey(
+            runs, pool, labeled, settings, runtime, loader, file=out / SCAN, stop=stop
+        )
         choices = choose(looks, known, settings)
         pictures = _label(runs[0][0], pool, choices, out, settings, runtime, loader)
         names = {sample.key: sample.name for sample in pool.samples()}
@@ -114,7 +121,12 @@ def suggest_images(
             )
             for choice in choices
         ]
-        _write(runs, pool, labeled, len(looks), made, settings, out)
+        names_of_all = list(dict.fromkeys(suggestion.name for suggestion in made))
+        write_text(out / LIST, "".join(f"{name}\n" for name in names_of_all))
+        draw(made)
+        content = _record(runs, pool, labeled, len(looks), made, settings)
+        write_text(out / MARKER, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        (out / SCAN).unlink(missing_ok=True)
     seconds = time.perf_counter() - started
     log.info(f"{len(made)} suggestions from {len(pool)} images in {seconds:.1f} s: {out}")
     return made
@@ -152,7 +164,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 def _clear(out: Path) -> None:
     """Remove earlier suggestions, what says that they are whole first."""
-    for name in (MARKER, *sorted(OURS - {MARKER, LOCK})):
+    for name in (MARKER, *sorted(OURS - {MARKER, SCAN, LOCK})):
         if (out / name).is_dir():
             shutil.rmtree(out / name)
         else:
@@ -229,19 +241,16 @@ def _picture(image: np.ndarray, label: np.ndarray, level: np.ndarray, region: Re
     return Picture(small[0], small[1], small[2], (top, left, tall, wide))
 
 
-def _write(
+def _record(
     runs: Sequence[Run],
     pool: Subset,
     labeled: Subset | None,
     candidates: int,
     made: Sequence[Suggestion],
     settings: SuggestSettings,
-    out: Path,
-) -> None:
-    """Write the list and, last, what says that all is there."""
-    names = list(dict.fromkeys(suggestion.name for suggestion in made))
-    write_text(out / LIST, "".join(f"{name}\n" for name in names))
-    content = {
+) -> dict[str, Any]:
+    """Return what suggestions.json says."""
+    return {
         "data": str(Path(pool.dataset.root).resolve()),
         "split": pool.split,
         "pool": len(pool),
@@ -252,7 +261,6 @@ def _write(
         "settings": to_plain(settings),
         "suggestions": [_row(s, pool.dataset.classes) for s in made],
     }
-    write_text(out / MARKER, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _row(suggestion: Suggestion, classes: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -12,10 +13,12 @@ from .... import IGNORE, pipelines
 from ....pipelines.batches import PlainBatch
 from ....pipelines.settings import LoaderSettings
 from ....shards import Subset
+from ...engine.processes.stopping import Stop, Stopped, never
 from ...engine.runtime import Runtime
 from .choosing import Known, merit
 from .looking import Look, Run, features, look, parts_of
 from .reservoir import Reservoir
+from .scan import Scan, request_of
 from .settings import SuggestSettings
 
 MOST_LABELED = 4096
@@ -29,14 +32,21 @@ def survey(
     settings: SuggestSettings,
     runtime: Runtime,
     loader: LoaderSettings,
+    *,
+    file: Path | None = None,
+    stop: Stop = never,
 ) -> tuple[Known, list[Look]]:
     """Return what is labeled, and the images of the pool, or regions, to choose among.
 
-    The networks are on the runtime's device and in evaluation mode. Raises ValueError for a pool
-    that lists masks: what is hidden stays so.
+    The networks are on the runtime's device and in evaluation mode. file: where the pass over the
+    pool is set down from time to time, and goes on from. Raises ValueError for a pool that lists
+    masks: what is hidden stays so; and Stopped soon after `stop` tells so.
     """
     known = survey_labeled(runs, labeled, settings, runtime, loader)
-    return known, survey_pool(runs, pool, known, settings, runtime, loader)
+    scan = None
+    if file is not None:
+        scan = Scan(file, request_of(runs, pool, labeled, settings, runtime))
+    return known, survey_pool(runs, pool, known, settings, runtime, loader, scan=scan, stop=stop)
 
 
 def survey_labeled(
@@ -72,21 +82,28 @@ def survey_labeled(
 
 def survey_pool(
     runs: Sequence[Run],
-    subset: Subset,
+    pool: Subset,
     known: Known,
     settings: SuggestSettings,
     runtime: Runtime,
     loader: LoaderSettings,
+    *,
+    scan: Scan | None = None,
+    stop: Stop = never,
 ) -> list[Look]:
     """Look at each image of a pool once and return those, or the regions, to choose among.
 
-    The first network's protocol holds for all. Raises ValueError for a subset that lists masks:
-    what is hidden stays so.
+    The first network's protocol holds for all. Raises as `survey`.
     """
-    if subset.has_masks:
-        raise ValueError(f"{subset.name} lists masks; suggestions are made without looking at any")
+    if pool.has_masks:
+        raise ValueError(f"{pool.name} lists masks; suggestions are made without looking at any")
     kept = Reservoir(settings.candidates, settings.seed)
-    for batch in _batches(runs, subset, settings, runtime, loader, "unlabeled"):
+    done, before = (0, []) if scan is None else scan.load()
+    for one in before:
+        kept.offer(one, merit(one, known, settings))
+    # Groups of one size begin where one ended, so the rest is batched as it would have been.
+    rest = pool.only([sample.key for sample in pool.samples()[done:]]) if done else pool
+    for batch in _batches(runs, rest, settings, runtime, loader, "unlabeled", done):
         seen = look(
             runs,
             batch,
@@ -98,6 +115,11 @@ def survey_pool(
         )
         for one in seen:
             kept.offer(one, merit(one, known, settings))
+        done += len(batch.keys)
+        if scan is not None and (stop() or scan.due()):
+            scan.save(done, kept.looks())
+        if stop():
+            raise Stopped(f"stopped after {done} images")
     return kept.looks()
 
 
@@ -108,8 +130,9 @@ def _batches(
     runtime: Runtime,
     loader: LoaderSettings,
     what: str,
+    done: int = 0,
 ) -> Iterator[PlainBatch]:
-    """Yield the images of a subset and show how many are done."""
+    """Yield the images of a subset and show how many are done, `done` of them before."""
     batches = pipelines.plain(
         subset,
         normalization=runs[0][0].normalization,
@@ -117,7 +140,8 @@ def _batches(
         batch_size=settings.batch_size,
         device=runtime.device,
     )
-    with tqdm(total=len(subset), unit="image", desc=what, disable=None) as progress:
+    total = done + len(subset)
+    with tqdm(total=total, initial=done, unit="image", desc=what, disable=None) as progress:
         for batch in batches:
             yield batch
             progress.update(len(batch.keys))

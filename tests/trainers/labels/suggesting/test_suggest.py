@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from warpseg.__main__ import main
 from warpseg.models.build import NETWORKS
 from warpseg.shards import Dataset, Sample
 from warpseg.shards.sources.tools.coco import CocoSettings, load_coco
+from warpseg.trainers.engine.processes.stopping import Stopped
+from warpseg.trainers.labels.suggesting import survey
 from warpseg.trainers.labels.suggesting.settings import SuggestSettings
 from warpseg.trainers.runs.folder import open_networks, open_trained
 from warpseg.trainers.scoring.export import export_network
@@ -202,6 +205,58 @@ def test_nothing_is_lost_and_leftovers_do_not_matter(run, scenes, tmp_path, caps
     before = rows_of(out)
     assert main([*words, "--overwrite"]) == 0
     assert rows_of(out) == before
+
+
+def seen(monkeypatch):
+    """Return a list that gets the key of each image of the pool that is looked at."""
+    keys, look = [], survey.look
+
+    def watched(runs, batch, **options):
+        keys.extend(batch.keys)
+        return look(runs, batch, **options)
+
+    monkeypatch.setattr(survey, "look", watched)
+    return keys
+
+
+def test_what_was_stopped_goes_on(run, scenes, tmp_path, monkeypatch):
+    settings = SuggestSettings(count=3, candidates=6, batch_size=2, regions=24)
+    wanted = tmp_path / "wanted"
+    warpseg.suggest(run, wanted, data=scenes, split="few", settings=settings)
+    out, keys = tmp_path / "out", seen(monkeypatch)
+    calls = iter([False, False, True, True])  # asked twice after each batch
+    with pytest.raises(Stopped, match="stopped after 4 images"):
+        warpseg.suggest(
+            run, out, data=scenes, split="few", settings=settings, stop=lambda: next(calls)
+        )
+    assert {file.name for file in out.iterdir()} == {"scan.npz"}
+    assert len(keys) == 4
+    warpseg.suggest(run, out, data=scenes, split="few", settings=settings)
+    assert len(keys) == len(set(keys)) == 8
+    assert rows_of(out) == rows_of(wanted)
+    assert not (out / "scan.npz").exists()
+
+
+@pytest.mark.parametrize("left", ["damaged", "other"])
+def test_a_record_that_is_not_of_this_pass_counts_as_none(
+    run, runs, scenes, tmp_path, monkeypatch, left
+):
+    out, keys = tmp_path / "out", seen(monkeypatch)
+    out.mkdir()
+    if left == "damaged":
+        (out / "scan.npz").write_bytes(b"PK\x03\x04 no more")
+    else:
+        calls = iter([False, False, True, True])
+        stopping = {"settings": replace(FEW, batch_size=2), "stop": lambda: next(calls)}
+        with pytest.raises(Stopped):
+            warpseg.suggest(runs[2], out, data=scenes, split="few", **stopping)
+        keys.clear()
+    warpseg.suggest(run, out, data=scenes, split="few", settings=replace(FEW, batch_size=2))
+    assert len(keys) == 8
+    warpseg.suggest(
+        run, tmp_path / "x", data=scenes, split="few", settings=replace(FEW, batch_size=2)
+    )
+    assert rows_of(out) == rows_of(tmp_path / "x")
 
 
 def test_what_has_no_pool_is_told(run, scenes, tmp_path, capsys):
