@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from ...pipelines.settings import LoaderSettings
+from ...plain import printable
 from ..engine.speed import Precision
 from ..labels.suggesting.settings import SuggestSettings
 
@@ -65,9 +66,9 @@ def suggest(arguments: list[str]) -> int:
             except Stopped as stopped:
                 raise Stopped(f"{stopped}; the same command goes on", stop.number) from None
         for number, suggestion in enumerate(made, 1):
-            print(f"{number:4d}  {suggestion.name}  {suggestion.reason}")
-        print(f"\n{out / 'list.txt'}: go on with warpseg split DATA NEXT --base SPLIT --add it")
-        print(out / "sheet.html")
+            print(printable(f"{number:4d}  {suggestion.name}  {suggestion.reason}"))
+        print(f"\n{out / 'sheet.html'} shows them; when their masks are drawn:")
+        print(f"warpseg split DATA NEXT --base SPLIT --add {out / 'list.txt'}")
 
     tyro.cli(run, args=arguments, prog="warpseg suggest")
     return 0

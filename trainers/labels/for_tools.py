@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ...shards import Sample, Subset
 from ...shards.outside.encoded import IMAGE_SUFFIXES
-from ...shards.outside.files import normal
+from ...shards.outside.files import check_name, normal
 from ...shards.pseudo import open_pseudo_labels, read_pseudo_label
 from ..scoring.formats import FOLDER, Labels
 from ..scoring.image_files import Source
@@ -21,7 +21,8 @@ def sources_of(samples: Iterable[Sample], root: Path, *, packed: bool = False) -
     packed: the suffix is that of what lies in the shard, not of the source's file.
 
     Names are the source's, without what would lead out of the folder; of two that differ in their
-    suffix alone, or in small and capital letters, the second gets its key behind it.
+    suffix alone, or in small and capital letters, the second gets its key behind it. Raises
+    ValueError for a name with control characters.
     """
     taken: set[str] = set()
     found: dict[str, Source] = {}
@@ -36,6 +37,7 @@ def sources_of(samples: Iterable[Sample], root: Path, *, packed: bool = False) -
         if normal(name).casefold() in taken:
             name = f"{name}-{sample.key}"
         taken.add(normal(name).casefold())
+        check_name(Path(name))
         found[sample.key] = Source(root / f"{name}{suffix}", name)
     return found
 
