@@ -82,7 +82,7 @@ def choose(looks: Sequence[Look], known: Known, settings: SuggestSettings) -> li
     fixed = None if settings.by == "gain" else np.array([merit(x, known, settings) for x in looks])
     have = known.have.astype(np.float64)
     far, between = _distances(looks, known)
-    unit = max(float(far.mean()), TINY)
+    unit = max(float(far.mean()), TINY)  # without features all are strangers
     unsure = np.stack([look.unsure for look in looks]).astype(np.float64)
     nearest = [""] * len(looks)
     chosen: list[Choice] = []

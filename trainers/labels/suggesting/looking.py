@@ -86,12 +86,13 @@ def look(
     scales: Sequence[float],
     regions: int,
     dtype: torch.dtype,
+    featured: bool = True,
 ) -> Iterator[Look]:
     """Yield what the networks say of each image of a batch, region by region.
 
     The images are normalised for the first network; the others see them normalised for theirs. All
     networks are on the images' device and in evaluation mode. regions: edge of regions in pixels, 0
-    for whole images. Raises ValueError naming an image of which a network says nothing finite.
+    for whole images. featured: False leaves features out. Raises ValueError naming an image of which a network says nothing finite.
     """
     size = (batch.image.shape[-2], batch.image.shape[-1])
     grid = (math.ceil(size[0] / CELL), math.ceil(size[1] / CELL))
@@ -104,7 +105,10 @@ def look(
             )
     parts = parts_of(size, regions)
     maps = said.maps(parts)
-    feature = features(runs[0][0], batch.image, parts, dtype)
+    if featured:
+        feature = features(runs[0][0], batch.image, parts, dtype)
+    else:
+        feature = batch.image.new_zeros(len(batch.keys), 1, *parts)
     yield from _looks(batch.keys, size, parts, maps, feature)
 
 

@@ -74,6 +74,8 @@ def survey_labeled(
                 pixels = np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(have)]
                 have += len(samples) / len(some) * pixels / mask.size
             parts = parts_of(batch.size, settings.regions)
+            if settings.by != "gain":
+                continue
             feature = features(runs[0][0], batch.image, parts, runtime.dtype)
             rows = feature.flatten(2).permute(0, 2, 1).flatten(0, 1)
             found.append(rows.cpu().numpy().clip(-65504, 65504).astype(np.float16))
@@ -112,6 +114,7 @@ def survey_pool(
             scales=settings.scales,
             regions=settings.regions,
             dtype=runtime.dtype,
+            featured=settings.by == "gain",
         )
         for one in seen:
             kept.offer(one, merit(one, known, settings))
