@@ -92,7 +92,8 @@ def look(
 
     The images are normalised for the first network; the others see them normalised for theirs. All
     networks are on the images' device and in evaluation mode. regions: edge of regions in pixels, 0
-    for whole images. featured: False leaves features out. Raises ValueError naming an image of which a network says nothing finite.
+    for whole images. featured: False leaves features out. Raises ValueError naming an image of
+    which a network says nothing finite.
     """
     size = (batch.image.shape[-2], batch.image.shape[-1])
     grid = (math.ceil(size[0] / CELL), math.ceil(size[1] / CELL))
