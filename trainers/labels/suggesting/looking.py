@@ -30,6 +30,8 @@ from ...scoring.trained import TrainedNetwork
 
 CELL = 4
 """Pixels, each way, of a cell in which probabilities are compared."""
+MOST_CELLS = 2**17
+"""Cells of an image, at most: those of 1024 x 2048 pixels."""
 FEATURE_EDGE = 512
 """Longest edge in pixels of images that features are taken of."""
 LAYOUT = (2, 2)
@@ -96,7 +98,7 @@ def look(
     which a network says nothing finite.
     """
     size = (batch.image.shape[-2], batch.image.shape[-1])
-    grid = (math.ceil(size[0] / CELL), math.ceil(size[1] / CELL))
+    grid = grid_of(size)
     said = _ask_all(runs, batch.image, evaluation, (flip, scales), grid, dtype)
     for key, fine in zip(batch.keys, said.finite().tolist(), strict=True):
         if not fine:
@@ -111,6 +113,15 @@ def look(
     else:
         feature = batch.image.new_zeros(len(batch.keys), 1, *parts)
     yield from _looks(batch.keys, size, parts, maps, feature)
+
+
+def grid_of(size: Size) -> Size:
+    """Return how many cells an image has, each way: of CELL pixels, or of twice that, and so on,
+    where they would be more than MOST_CELLS."""
+    cell = CELL
+    while math.ceil(size[0] / cell) * math.ceil(size[1] / cell) > MOST_CELLS:
+        cell *= 2
+    return math.ceil(size[0] / cell), math.ceil(size[1] / cell)
 
 
 def parts_of(size: Size, regions: int) -> Size:
@@ -225,7 +236,7 @@ def on_grid(prediction: Prediction, grid: Size) -> Tensor:
     classes at the image's size never exists.
     """
     height, width = prediction.size
-    total: Tensor | None = None
+    sums: list[tuple[Tensor, Tensor]] = []
     for rows, logits, covered in prediction.bands():
         prob = logits.float().softmax(1)
         if prob.shape[-2:] != (rows.stop - rows.start, width):
@@ -236,13 +247,13 @@ def on_grid(prediction: Prediction, grid: Size) -> Tensor:
                 )
             )
             return _resized(prob[..., :tall, :wide], grid)
-        if total is None:
-            total = prob.new_zeros(*prob.shape[:2], *grid)
-            count = prob.new_zeros(grid[0], 1)
+        if not sums:
+            sums = [(prob.new_zeros(*prob.shape[:2], *grid), prob.new_zeros(grid[0], 1))]
+        total, count = sums[0]
         row = torch.arange(rows.start, rows.stop, device=prob.device) * grid[0] // height
         total.index_add_(2, row, F.adaptive_avg_pool2d(prob, (len(row), grid[1])))
-        count.index_add_(0, row, torch.ones_like(row, dtype=prob.dtype)[:, None])
-    assert total is not None
+        count.index_add_(0, row, prob.new_ones(len(row), 1))
+    total, count = sums[0]
     return total / count
 
 

@@ -52,7 +52,8 @@ class Scan:
     def save(self, done: int, looks: Sequence[Look]) -> None:
         """Set down that the first `done` images are done, whole or not at all."""
         with replacing(self.file) as file:
-            np.savez(file, request=self.request, done=done, **_packed(looks))
+            values = {"request": np.array(self.request), "done": np.array(done)}
+            np.savez(file, **values, **_packed(looks))  # pyright: ignore[reportArgumentType]
         self._saved = time.monotonic()
 
 

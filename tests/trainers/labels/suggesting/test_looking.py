@@ -10,7 +10,7 @@ from warpseg.pipelines.batches import PlainBatch
 from warpseg.pipelines.settings import NORMALIZATIONS
 from warpseg.shards.masks import default_palette
 from warpseg.trainers.engine.protocol import EvaluationSettings
-from warpseg.trainers.labels.suggesting.looking import look, on_grid
+from warpseg.trainers.labels.suggesting.looking import grid_of, look, on_grid
 from warpseg.trainers.scoring.inference import evaluating, predict_logits
 from warpseg.trainers.scoring.trained import TrainedNetwork
 
@@ -137,6 +137,13 @@ def test_cells_are_means_of_full_probabilities(pooled, draw):
             )
             assert torch.allclose(found, wanted, atol=1e-5)
             assert torch.allclose(found.sum(1), torch.ones(2, 10, 13), atol=1e-5)
+
+
+def test_large_images_have_larger_cells():
+    assert grid_of((37, 50)) == (10, 13)
+    assert grid_of((1024, 2048)) == (256, 512)
+    assert grid_of((1025, 2048)) == (129, 256)
+    assert grid_of((8000, 8000)) == (250, 250)
 
 
 def test_each_network_sees_images_normalised_for_it(copying):
