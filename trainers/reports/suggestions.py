@@ -67,7 +67,8 @@ def _framed(image: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
         return image
     canvas = Image.fromarray(image)
     box = (left, top, left + width - 1, top + height - 1)
-    ImageDraw.Draw(canvas).rectangle(box, outline=FRAME, width=3)
+    line = max(1, round(max(image.shape[:2]) / 150))
+    ImageDraw.Draw(canvas).rectangle(box, outline=FRAME, width=line)
     return np.asarray(canvas)
 
 
