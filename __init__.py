@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .trainers.commands.api import evaluate as evaluate
     from .trainers.commands.api import load as load
     from .trainers.commands.api import predict as predict
+    from .trainers.commands.api import suggest as suggest
     from .trainers.commands.api import train as train
 
 IGNORE = 255
@@ -37,6 +38,6 @@ __getattr__, __dir__ = lazy_names(
         "": ("kernels", "models", "pipelines", "shards", "trainers"),
         ".shards": ("Dataset",),
         ".shards.conversion.named": ("convert",),
-        ".trainers.commands.api": ("compare", "evaluate", "load", "predict", "train"),
+        ".trainers.commands.api": ("compare", "evaluate", "load", "predict", "suggest", "train"),
     },
 )

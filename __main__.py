@@ -33,6 +33,7 @@ VERBS = {
     "evaluate": ("trainers.commands.networks", "score a trained network"),
     "predict": ("trainers.commands.networks", "label a folder of images"),
     "pseudo-label": ("trainers.commands.networks", "label images for training on them"),
+    "suggest": ("trainers.commands.suggest", "choose which images to label next"),
     "diagnose": (
         "trainers.commands.diagnose",
         "draw errors of labels, or what batch norms see",

@@ -18,6 +18,7 @@ from .words import (
     ReportSettings,
     ScalingSettings,
     StepSettings,
+    SuggestBenchSettings,
 )
 
 
@@ -49,6 +50,9 @@ BENCHMARKS = {
     "inference": Benchmark(InferenceSettings, "networks on one image at a time"),
     "labeling": Benchmark(LabelingBenchSettings, "pseudo-labels against forward passes alone"),
     "scaling": Benchmark(ScalingSettings, "training steps on 1 to N ranks", "RECIPE"),
+    "suggest": Benchmark(
+        SuggestBenchSettings, "which masks to draw next: suggested, unsure or random ones", "RECIPE"
+    ),
     "report": Benchmark(ReportSettings, "tables and plots of results, as Markdown"),
 }
 

@@ -186,6 +186,32 @@ class ScalingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SuggestBenchSettings:
+    """Simulate labelling on a data set that has all masks."""
+
+    data: Path
+    """a converted data set with masks; images are held out of its training images"""
+    start: int = 8
+    """masks to begin with; each round doubles them"""
+    rounds: int = 2
+    """how often new masks are asked for"""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """seeds of the images to begin with, of those held out, and of training"""
+    held_out: int = 80
+    """training images to score on, never labeled"""
+    work: Path | None = None
+    """folder for the trainings: the same words go on there; one for the time without it"""
+    device: Device = "auto"
+    """auto takes the GPU if there is one"""
+    out: Path | None = None
+    """write the results to this file as well (JSON)"""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.start, self.rounds, self.held_out) < 1:
+            raise ValueError("--start, --rounds and --held-out are at least 1, --seeds one or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """Write the tables of results."""
 

@@ -26,6 +26,8 @@ def _split(
     seed: int = 0,
     labeled_list: Path | None = None,
     unlabeled_list: Path | None = None,
+    base: str | None = None,
+    add: tuple[Path, ...] = (),
     overlap: Literal["error", "drop"] = "error",
     held_out: int = 0,
     pair: float | None = None,
@@ -43,6 +45,8 @@ def _split(
         seed: Another seed chooses other images; with one seed, fewer are a part of more.
         labeled_list: File that names the labeled images, in any published format.
         unlabeled_list: File that names the unlabeled ones; without it, all others are.
+        base: Go on from this split of the data set: its labeled, unlabeled and held-out images.
+        add: Lists of images that are labeled as well, such as those of `warpseg suggest`.
         overlap: What an image in both lists is: an error, or labeled only (drop).
         held_out: So many of the labeled images are kept out of training, for choosing among
             networks by (`train --select held_out`).
@@ -55,11 +59,12 @@ def _split(
         with_unlabeled: Let images converted without masks join the unlabeled side.
         replace: Overwrite another split of this name.
     """
+    from ..growing import choose_base, with_more
     from ..split import choose_fraction, choose_lists, difference_maximised, hold_out, write_split
 
     dataset = Dataset.open(data)
-    if (labeled is None) == (labeled_list is None):
-        raise ValueError("say either --labeled or --labeled-list")
+    if sum(given is not None for given in (labeled, labeled_list, base)) != 1:
+        raise ValueError("say one of --labeled, --labeled-list and --base")
     if unlabeled_list is not None and labeled_list is None:
         raise ValueError("--unlabeled-list goes with --labeled-list")
     if labeled is None and order != "hash":
@@ -74,12 +79,18 @@ def _split(
             with_unlabeled=with_unlabeled,
             order_by=order,
         )
+    elif base is not None:
+        choice = choose_base(dataset, base)
     else:
         assert labeled_list is not None
         choice = choose_lists(
             dataset, labeled_list, unlabeled_list, overlap=overlap, with_unlabeled=with_unlabeled
         )
+    if add:
+        choice = with_more(dataset, choice, add)
     if held_out:
+        if choice.held_out:
+            raise ValueError(f"split {base!r} holds images out already: leave out --held-out")
         choice = hold_out(choice, held_out, seed)
     choices = {name: choice}
     if pair is not None:

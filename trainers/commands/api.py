@@ -1,5 +1,5 @@
 """What the verbs do, as functions of Python: `warpseg.train`, `evaluate`, `predict`, `load`,
-`compare`."""
+`suggest`, `compare`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from ...pipelines.settings import LoaderSettings
-from ...shards import Dataset
+from ...shards import Dataset, Subset
+from ..engine.processes.stopping import Stop, never
 from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import close_runtime, open_runtime
 from ..engine.settings import RunSettings
 from ..engine.speed import Precision
+from ..engine.streams import open_subset
+from ..labels.suggesting.settings import SuggestSettings
+from ..labels.suggesting.suggest import Suggestion, suggest_images
 from ..methods.rounds import RoundsSettings
 from ..recipes.changes import change_settings, words_of
 from ..recipes.registry import find_recipe
 from ..reports.comparison import Comparison
-from ..runs.folder import open_trained, score
+from ..reports.suggestions import draw_suggestions
+from ..runs.folder import open_networks, open_trained, score
 from ..runs.record import Run, load_run
 from ..runs.start import start
 from ..runs.sums import data_sums, other_data, sums_of
@@ -161,6 +166,65 @@ def label_to(
     runtime = open_runtime(device, precision)
     runtime.place(trained.network)
     return label_one(trained, images, device=runtime.device, dtype=runtime.dtype)
+
+
+def suggest(
+    runs: Trained | Sequence[Trained],
+    out: str | Path,
+    *,
+    data: str | Path | Dataset | None = None,
+    split: str | None = None,
+    settings: SuggestSettings | None = None,
+    loader: LoaderSettings | None = None,
+    precision: Precision = "auto",
+    device: str = "auto",
+    stop: Stop = never,
+) -> list[Suggestion]:
+    """Choose which images, or regions, to draw masks for next, into the folder `out`: a list for
+    `warpseg split --add`, a contact sheet, the images, and labels for a tool to begin from.
+
+    runs: trained networks, of which several may disagree; of a run's folder all its networks are
+    asked. data: the data set, and split: the split whose unlabeled images are the pool; those of
+    the first run when not given. No mask of the pool is opened. Raises as `suggest_images`.
+    """
+    listed = [runs] if isinstance(runs, Trained) else list(runs)
+    if not listed:
+        raise ValueError("name at least one run to suggest by")
+    networks = [_networks(run) for run in listed]
+    first = networks[0][0]
+    dataset = data_of(first, data, None if split is None else [])
+    own = first.origin.get("split")
+    split = split or (own if own in dataset.splits else None)
+    return suggest_images(
+        networks,
+        *_pool(dataset, split),
+        Path(out),
+        settings or SuggestSettings(),
+        open_runtime(device, precision),
+        loader=loader,
+        stop=stop,
+        draw=lambda made: draw_suggestions(made, dataset, Path(out)),
+    )
+
+
+def _networks(run: Trained) -> list[TrainedNetwork]:
+    if isinstance(run, TrainedNetwork):
+        return [run]
+    return open_networks(run.path if isinstance(run, Run) else Path(run))
+
+
+def _pool(dataset: Dataset, split: str | None) -> tuple[Subset, Subset | None]:
+    """Return the images without masks and those with; without a split those that came so."""
+    if split is None and "unlabeled" not in dataset.subsets:
+        raise ValueError(
+            f"{dataset.root} has a mask for every image: say by --split which split hides some, "
+            "or convert the data set with its unlabeled images"
+        )
+    labeled = split is not None or "train" in dataset.subsets
+    return (
+        open_subset(dataset, "unlabeled", split),
+        open_subset(dataset, "labeled", split) if labeled else None,
+    )
 
 
 def compare(

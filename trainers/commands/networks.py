@@ -13,10 +13,11 @@ from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.speed import Precision
 from ..labels.settings import LabelingSettings
-from ..scoring.settings import PredictSettings
+from ..scoring.settings import LabelFormat, PredictSettings
 
 READING = LoaderSettings()
 DRAWING = PredictSettings()
+NO_TOOL = LabelFormat()
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -135,6 +136,8 @@ def pseudo_label(arguments: list[str]) -> int:
         split: str | None = None,
         subset: str = "unlabeled",
         settings: Annotated[LabelingSettings, tyro.conf.arg(name="")] = chosen,
+        tool: Annotated[LabelFormat, tyro.conf.arg(name="")] = NO_TOOL,
+        images: Path | None = None,
         loader: LoaderSettings = READING,
         network: str | None = None,
         precision: Precision = "auto",
@@ -152,6 +155,9 @@ def pseudo_label(arguments: list[str]) -> int:
             split: the split whose images are labeled; the one of the run when not given
             subset: side of the split (unlabeled, all), or a subset of the data set such as val
             settings: how images are labeled, and which labels are kept
+            tool: what is written beside them, of the pixels that are kept
+            images: folder of the image files, for --out-format labelme; without one they are looked
+                for beside its files
             loader: how images are read
             network: another network of the run, such as teacher; of MKD also ensemble
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
@@ -160,15 +166,18 @@ def pseudo_label(arguments: list[str]) -> int:
         from ..engine.processes.stopping import Stopped, terminating
         from ..engine.runtime import close_runtime, open_runtime
         from ..engine.streams import open_subset
+        from ..labels.for_tools import check_tool, write_tool_labels
         from ..labels.labeling import label_subset
         from ..labels.statistics import label_table
         from ..runs.folder import open_trained
+        from ..scoring.formats import FOLDER
         from .api import data_of
 
         trained = open_trained(path, network=network)
         dataset = data_of(trained, data, None if split is None else [])
+        check_tool(trained, tool)
         sides = ("labeled", "unlabeled", "all")
-        images = (
+        chosen_images = (
             open_subset(dataset, subset, split or trained.origin.get("split"))
             if subset in sides
             else dataset.subset(subset)
@@ -179,7 +188,7 @@ def pseudo_label(arguments: list[str]) -> int:
             with terminating() as stop:
                 try:
                     made = label_subset(
-                        trained, images, out, settings, runtime, loader=loader, stop=stop
+                        trained, chosen_images, out, settings, runtime, loader=loader, stop=stop
                     )
                 except Stopped as stopped:
                     told = f"{stopped}; the same command goes on"
@@ -188,6 +197,9 @@ def pseudo_label(arguments: list[str]) -> int:
             close_runtime()
         if runtime.rank == 0:
             print(label_table(made))
+            if tool.out_format != "none":
+                count = write_tool_labels(trained, chosen_images, out, tool, images)
+                print(f"{count} images for {tool.out_format}: {out / FOLDER}")
             print(dumps({"labels": str(out), "images": made["images"], "kept": made["kept"]}))
 
     tyro.cli(run, args=arguments, prog="warpseg pseudo-label")

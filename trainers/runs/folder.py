@@ -268,6 +268,17 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
         ) from error
 
 
+def open_networks(path: Path) -> list[TrainedNetwork]:
+    """Load all networks of a run folder, a checkpoint or an export: the one that it answers with,
+    then the others, such as a student beside its teacher. Raises as `open_trained`."""
+    first = open_trained(path)
+    if (path / EXPORT_CONFIG).is_file():
+        return [first]
+    state = load_checkpoint(path)
+    names = [name for name in state["engine"]["networks"] if name != first.origin["network"]]
+    return [first, *(open_trained(path, network=name) for name in names)]
+
+
 def _member(settings: RunSettings, num_classes: int, state: dict[str, Any]) -> nn.Module:
     """Return a network with the weights of a checkpoint."""
     spoiled = not_finite(state)

@@ -1,4 +1,5 @@
-"""Predictions for labelling tools and servers: `predict --out-format`, into OUT/labels/."""
+"""Labels for labelling tools and servers, into OUT/labels/: `--out-format` of predict, pseudo-label
+and suggest."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 from ...shards.labeling.writing import WRITERS, IdWriter, Labeled, Writer
 from ...shards.sources.cityscapes import CLASSES as CITYSCAPES
 from .image_files import Source
-from .settings import PredictSettings
+from .settings import LabelFormat
 from .trained import TrainedNetwork
 
 FOLDER = "labels"
@@ -26,7 +27,7 @@ class Labels:
         trained: TrainedNetwork,
         sources: Sequence[Source],
         out: Path,
-        settings: PredictSettings,
+        settings: LabelFormat,
     ) -> None:
         self._writer = _open(trained, out / FOLDER, settings)
         self._paths = {source.name: source.path for source in sources}
@@ -44,7 +45,7 @@ class Labels:
             self._writer.close()
 
 
-def _open(trained: TrainedNetwork, folder: Path, settings: PredictSettings) -> Writer | None:
+def _open(trained: TrainedNetwork, folder: Path, settings: LabelFormat) -> Writer | None:
     """Raises ValueError for ids of a data set that has other classes."""
     name = settings.out_format
     if name == "none":

@@ -15,7 +15,28 @@ Graph = Literal["none", "pt2", "onnx", "openvino", "tensorrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings:
+class LabelFormat:
+    """For what tool labels are written, and how."""
+
+    out_format: Format = "none"
+    """Also write OUT/labels for a tool: polygons or runs; cityscapes are masks of its raw ids,
+    ade20k of class ids + 1."""
+    outlines: Literal["auto", "rle", "polygons"] = "auto"
+    """Exact pixels or polygons in labels; auto is polygons for labelme and ultralytics."""
+    tolerance: float = 1.0
+    """Pixels by which a polygon may leave the border between classes; 0 follows it exactly."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1000:
+            raise ValueError(f"--tolerance is pixels, from 0; got {self.tolerance}")
+        if self.out_format == "ultralytics" and self.outlines == "rle":
+            raise ValueError(
+                "--out-format ultralytics has polygons alone: leave out --outlines rle"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(LabelFormat):
     """How images are labeled and what is drawn."""
 
     overlay: Literal["jpeg", "png", "none"] = "jpeg"
@@ -29,13 +50,6 @@ class PredictSettings:
     or both."""
     confidence: bool = False
     """Also write the probability of each pixel's class, 0 to 255, as a grey PNG."""
-    out_format: Format = "none"
-    """Also write OUT/labels for a tool: polygons or runs; cityscapes are masks of its raw ids,
-    ade20k of class ids + 1."""
-    outlines: Literal["auto", "rle", "polygons"] = "auto"
-    """Exact pixels or polygons in labels; auto is polygons for labelme and ultralytics."""
-    tolerance: float = 1.0
-    """Pixels by which a polygon may leave the border between classes; 0 follows it exactly."""
     batch_size: int = 8
     """Most images of one size that pass through the network at once; fewer where the memory is too
     small for them."""
@@ -47,14 +61,9 @@ class PredictSettings:
     """Write into a folder that holds predictions already."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.opacity <= 1:
             raise ValueError(f"--opacity must lie in [0, 1]; got {self.opacity}")
-        if not 0 <= self.tolerance < 1000:
-            raise ValueError(f"--tolerance is pixels, from 0; got {self.tolerance}")
-        if self.out_format == "ultralytics" and self.outlines == "rle":
-            raise ValueError(
-                "--out-format ultralytics has polygons alone: leave out --outlines rle"
-            )
         for name in ("batch_size", "threads"):
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")

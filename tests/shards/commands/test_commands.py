@@ -128,8 +128,8 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "say either --labeled or --labeled-list"),
-        (["--labeled", "2", "--labeled-list", "x"], "say either"),
+        ([], "say one of --labeled, --labeled-list and --base"),
+        (["--labeled", "2", "--labeled-list", "x"], "say one of"),
         (["--labeled", "2", "--unlabeled-list", "x"], "--unlabeled-list goes with"),
         (["--labeled", "2", "--balanced", "yes"], "--balanced yes is for classification"),
         (["--labeled", "half"], "got 'half'"),

@@ -1,0 +1,1 @@
+"""Which images of a pool to draw masks for next."""
