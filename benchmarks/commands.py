@@ -13,6 +13,7 @@ from .words import (
     InferenceSettings,
     KernelsSettings,
     LabelingBenchSettings,
+    MasksSettings,
     MemorySettings,
     PipelineSettings,
     ReportSettings,
@@ -48,6 +49,7 @@ BENCHMARKS = {
     ),
     "inference": Benchmark(InferenceSettings, "networks on one image at a time"),
     "labeling": Benchmark(LabelingBenchSettings, "pseudo-labels against forward passes alone"),
+    "masks": Benchmark(MasksSettings, "spoiled masks found again, beside cleanlab"),
     "scaling": Benchmark(ScalingSettings, "training steps on 1 to N ranks", "RECIPE"),
     "report": Benchmark(ReportSettings, "tables and plots of results, as Markdown"),
 }

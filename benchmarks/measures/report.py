@@ -14,7 +14,7 @@ from pathlib import Path
 from ..bars import draw_bars
 from ..tables import Result
 from ..words import Given, ReportSettings
-from . import inference, memory, pipeline, scaling, step
+from . import inference, masks, memory, pipeline, scaling, step
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -24,6 +24,7 @@ TABLES = {
     "memory": ("Memory of a step", memory.tables),
     "inference": ("Networks on one image", inference.tables),
     "scaling": ("Ranks", scaling.tables),
+    "masks": ("Spoiled masks found again", masks.tables),
 }
 BARS = {"pipeline": pipeline.bars, "step": step.bars}
 

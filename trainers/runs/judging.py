@@ -60,30 +60,42 @@ class Judges:
                     ahead = pool.submit(_read, samples[number + 1])
                 yield image, self._opinion(image, mask, some, samples[number].key)
 
+    def probabilities(self, image: np.ndarray, members: Sequence[int]) -> np.ndarray:
+        """Return the mean probabilities of all classes, float32 (C, H, W), of one image: for small
+        ones, as `opinions` holds no more than some rows of them."""
+        some = [self.networks[number] for number in members]
+        with ExitStack() as stack:
+            for trained in some:
+                stack.enter_context(evaluating(trained.network))
+            bands = [mean.cpu().numpy() for _, mean in self._means(image, some)]
+        return np.concatenate(bands, axis=1)
+
+    def _means(
+        self, image: np.ndarray, some: list[TrainedNetwork]
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows and the networks' mean probabilities there, (C, rows, W)."""
+        pixels = torch.from_numpy(image)[None].to(self.runtime.device)
+        parts = [trained.probabilities(pixels, self.runtime.dtype) for trained in some]
+        for together in zip(*parts, strict=True):
+            yield together[0][0], torch.stack([prob for _, prob in together]).mean(0)[0]
+
     def _opinion(
         self, image: np.ndarray, mask: np.ndarray, some: list[TrainedNetwork], key: str
     ) -> Opinion:
-        device = self.runtime.device
-        pixels = torch.from_numpy(image)[None].to(device)
-        known = torch.from_numpy(mask).to(device)
-        bands = [trained.probabilities(pixels, self.runtime.dtype) for trained in some]
+        known = torch.from_numpy(mask).to(self.runtime.device)
         labels, sure, given = [], [], []
-        for together in zip(*bands, strict=True):
-            rows = together[0][0]
-            mean = torch.stack([prob for _, prob in together]).mean(0)[0]
+        for rows, mean in self._means(image, some):
             best = mean.max(0)
             labels.append(best.indices.to(torch.uint8))
             sure.append(best.values)
             given.append(_at(mean, known[rows]))
-        confidence = torch.cat(sure).cpu().numpy()
+        label, confidence, of_mask = (torch.cat(p).cpu().numpy() for p in (labels, sure, given))
         if not np.isfinite(confidence).all():
             raise ValueError(
                 f"a network returns NaN or infinite logits for image {key}: its training diverged; "
                 "leave its run out"
             )
-        return Opinion(
-            mask, torch.cat(labels).cpu().numpy(), confidence, torch.cat(given).cpu().numpy()
-        )
+        return Opinion(mask, label, confidence, of_mask)
 
 
 def open_judges(runs: Sequence[Path], runtime: Runtime, network: str | None = None) -> Judges:
