@@ -69,10 +69,13 @@ class Ledger:
         self.write()
 
 
-def open_ledger(folder: Path, asked: dict[str, Any]) -> Ledger:
+def open_ledger(
+    folder: Path, asked: dict[str, Any], until: dict[str, tuple[str, ...]] | None = None
+) -> Ledger:
     """Open what was done before in a folder, or begin. The caller holds the folder's lock.
 
-    Raises ValueError where the folder holds other files, or was begun with other words.
+    until: words that may change as long as a step is not done. Raises ValueError where the folder
+    holds other files, or was begun with other words.
     """
     file = folder / FILE
     if not file.is_file():
@@ -83,7 +86,9 @@ def open_ledger(folder: Path, asked: dict[str, Any]) -> Ledger:
         ledger.write()
         return ledger
     held = read_json(file, _File, f"remove {folder}, or choose another folder for OUT")
-    different = first_difference(held["asked"], asked)
+    open_words = [n for step, ns in (until or {}).items() if step not in held["steps"] for n in ns]
+    before = held["asked"] | {name: asked[name] for name in open_words}
+    different = first_difference(before, asked)
     if different:
         raise ValueError(
             f"{folder} was begun with other words ({different}): say the same ones to go on, or "
