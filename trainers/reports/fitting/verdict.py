@@ -54,6 +54,8 @@ class Verdict:
         side = "better" if self.difference > 0 else "worse"
         if self.noise is not None and abs(self.difference) > 2 * self.noise:
             return f"Images without masks made the network {side}, by {points} of mean IoU."
+        if abs(self.difference) < 5e-4:
+            return "Images without masks made no difference to the network's score."
         return (
             "It cannot be told whether images without masks made the network better: it is "
             f"{side} by {points} of mean IoU, which may be chance."

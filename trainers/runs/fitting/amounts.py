@@ -44,7 +44,7 @@ def free_memory(device: torch.device) -> int:
     limit of its container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return min(_available(), *_container())
+    return min([_available(), *_container()])
 
 
 def gib(count: float) -> str:
