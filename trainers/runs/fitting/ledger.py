@@ -78,14 +78,14 @@ def open_ledger(
     holds other files, or was begun with other words.
     """
     file = folder / FILE
-    if not file.is_file():
-        others = {path.name for path in folder.iterdir()} - {LOCK, f"{FILE}.tmp"}
-        if others:
-            raise ValueError(f"{folder} holds other files; choose an empty or new folder for OUT")
+    remedy = f"remove {folder}, or choose another folder for OUT"
+    held = read_json(file, _File, remedy) if file.is_file() else None
+    if held is None and {path.name for path in folder.iterdir()} - {LOCK, f"{FILE}.tmp"}:
+        raise ValueError(f"{folder} holds other files; choose an empty or new folder for OUT")
+    if held is None or not held["steps"]:
         ledger = Ledger(folder, asked)
         ledger.write()
         return ledger
-    held = read_json(file, _File, f"remove {folder}, or choose another folder for OUT")
     open_words = [n for step, ns in (until or {}).items() if step not in held["steps"] for n in ns]
     before = held["asked"] | {name: asked[name] for name in open_words}
     different = first_difference(before, asked)
