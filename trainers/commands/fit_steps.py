@@ -272,7 +272,8 @@ class Fit:
         return _command(words), label
 
     def _suggest(self) -> tuple[str, Callable[[], Any]]:
-        words = ["suggest", str(self._folder(self.verdict.best)), "--data", str(self.data)]
+        runs = [str(self._folder(run)) for run in self.plan.recipes()]
+        words = ["suggest", *runs, "--data", str(self.data), "--device", self.settings.device]
         words += ["--count", str(self.settings.suggest), "--out", str(self.out / "suggestions")]
 
         def suggest() -> str:

@@ -57,8 +57,8 @@ class Verdict:
         if abs(self.difference) < 5e-4:
             return "Images without masks made no difference to the network's score."
         return (
-            "It cannot be told whether images without masks made the network better: it is "
-            f"{side} by {points} of mean IoU, which may be chance."
+            "It cannot be told whether images without masks help here: with them the score is "
+            f"{points} {'higher' if self.difference > 0 else 'lower'}, which may be chance."
         )
 
     def explanation(self) -> str:
