@@ -81,15 +81,15 @@ def test_scores_are_those_of_the_definition():
 
 def test_a_rare_confusion_counts_more_than_a_usual_one():
     """Networks that take class 1 for 2 in every image do not doubt the image where it is a little
-    more as they doubt the one where 0 is taken for 3."""
+    more as they doubt half as many pixels where 0 is taken for 3."""
     doubts = Doubts(CLASSES)
     for number in range(10):
         mask = stripes()
         mask[:20, 32:48] = 1  # the networks say 2
         if number == 3:
-            mask[20:26, 32:48] = 1
+            mask[20:30, 32:48] = 1
         if number == 7:
-            mask[:6, 48:64] = 0  # the networks say 3
+            mask[:5, 48:64] = 0  # the networks say 3
         doubts.add(opinion(mask, seed=number))
     first, second, *_ = doubts.ranking()
     assert (first.number, first.pair) == (7, (0, 3))
