@@ -221,11 +221,12 @@ def _stem(sample: Sample) -> str:
 
 def _small_mask(sample: Sample, size: tuple[int, int]) -> np.ndarray:
     picture = Image.fromarray(sample.read_mask())
-    return np.array(picture.resize(size[::-1], Image.Resampling.NEAREST))
+    return np.array(picture.resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def _small_image(sample: Sample, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(sample.read_image()).resize(size[::-1], Image.Resampling.BOX)
+    picture = Image.fromarray(sample.read_image())
+    return picture.resize((size[1], size[0]), Image.Resampling.BOX)
 
 
 def _save(picture: Image.Image, file: Path) -> None:
