@@ -25,6 +25,7 @@ from ..engine.runtime import open_runtime
 from ..reports.fitting.page import build_page, plain_result
 from ..reports.fitting.verdict import Verdict, judge, score_blocks
 from ..runs.fitting.amounts import bytes_of, clock, free_memory, gib, seconds_of
+from ..runs.fitting.budget import Times, plan_steps
 from ..runs.fitting.ledger import Ledger
 from ..runs.fitting.plan import Plan, choose_plan
 from ..runs.folder import open_trained
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
 LEAST_MASKS, LEAST_HELD_OUT = 4, 2
 PROBE = 12
 """Steps by which the time of one is measured."""
-LEAST_STEPS, MOST_STEPS = 20, 10_000
-"""Steps of a training: fewer teach nothing, more are for those who know what for."""
-FOR_TRAINING = 0.9
-"""Share of the time left that trainings are planned for."""
-FOR_LABELS = 0.2
-"""Share of the budget that labels of images without masks may take."""
-DRAWN = 2.0
-"""Seconds of a label that is drawn and written, over those of the network."""
 
 
 class Fit:
@@ -171,7 +164,7 @@ class Fit:
 
     def _measure(self) -> dict[str, Any]:
         """Train some steps of each kind, and plan how many the budget allows."""
-        each, begin = {}, 0.0
+        begun, each, begin = time.perf_counter(), {}, 0.0
         for run in self.plan.recipes():
             folder = self.out / "probe"
             shutil.rmtree(folder, ignore_errors=True)
@@ -180,25 +173,19 @@ class Fit:
             rows = load_run(folder).training
             begin = time.perf_counter() - started - sum(row["seconds"] for row in rows)
             each[run] = statistics.median(row["seconds"] / 2 for row in rows[len(rows) // 2 :])
-        image = self._seconds_an_image(self.out / "probe")
+        times = Times(steps=each, begin=begin, image=self._seconds_an_image(self.out / "probe"))
         shutil.rmtree(self.out / "probe", ignore_errors=True)
-        budget = seconds_of(self.settings.budget)
-        unlabeled = self._count("unlabeled")
-        labels = min(unlabeled, max(int(FOR_LABELS * budget / (DRAWN * image)), 12))
-        after = image * (2 * self._count("val") + DRAWN * labels) + begin
-        left = budget - self.ledger.spent() - 2 * begin - after
-        steps = int(FOR_TRAINING * left / sum(each.values()))
-        if steps < LEAST_STEPS:
-            needed = LEAST_STEPS * sum(each.values()) / FOR_TRAINING + budget - left
-            raise ValueError(
-                f"--budget {self.settings.budget} leaves time for {max(steps, 0)} steps of each "
-                f"training, and {LEAST_STEPS} are the least: give --budget "
-                f"{int(needed / 60) + 1}m or more"
-            )
-        steps = min(steps, MOST_STEPS)
+        steps, labels = plan_steps(
+            times,
+            asked=self.settings.budget,
+            budget=seconds_of(self.settings.budget),
+            spent=self.ledger.spent() + time.perf_counter() - begun,
+            scored=self._count("val"),
+            unlabeled=self._count("unlabeled"),
+        )
         told = ", ".join(f"{seconds:.2f} s {run}" for run, seconds in each.items())
         print(f"   a step takes {told}: {steps} steps each")
-        return {"steps": steps, "labels": labels, "seconds": each, "image": image}
+        return {"steps": steps, "labels": labels, "times": asdict(times)}
 
     def _seconds_an_image(self, run: Path) -> float:
         """Return the seconds in which a run's network labels a held-out image, the second time."""

@@ -16,7 +16,7 @@ from warpseg.shards import Dataset
 from warpseg.trainers.commands import fit_steps
 from warpseg.trainers.engine.stages import Engine
 from warpseg.trainers.recipes.registry import RECIPES
-from warpseg.trainers.runs.fitting import plan
+from warpseg.trainers.runs.fitting import budget, plan
 
 MASKS, PLAIN = 9, 4
 STEPS = ["convert", "check", "plan", "look", "time", "supervised", "semi-supervised", "score"]
@@ -133,7 +133,7 @@ def test_what_was_stopped_goes_on(mine, tmp_path, capsys, monkeypatch):
 
 
 def test_steps_follow_the_budget(mine, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(fit_steps, "MOST_STEPS", 22)
+    monkeypatch.setattr(budget, "MOST_STEPS", 22)
     words = ["fit", str(mine), str(tmp_path / "out"), "--device", "cpu", "--budget"]
     assert main([*words, "1s"]) == 1
     said = capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_steps_follow_the_budget(mine, tmp_path, capsys, monkeypatch):
     found = ledger(tmp_path / "out")["time"]["found"]
     assert found["steps"] == 22
     assert found["labels"] == PLAIN
-    assert set(found["seconds"]) == {"supervised", "semi-supervised"}
+    assert set(found["times"]["steps"]) == {"supervised", "semi-supervised"}
     assert not (tmp_path / "out" / "probe").exists()
     capsys.readouterr()
     assert main([*words, "20m"]) == 1

