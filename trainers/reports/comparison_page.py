@@ -100,7 +100,8 @@ def _label(
 
 
 def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
-    return [samples[number * len(samples) // count] for number in range(min(count, len(samples)))]
+    count = min(count, len(samples))
+    return [samples[number * len(samples) // count] for number in range(count)]
 
 
 def _embedded(picture: Image.Image) -> str:

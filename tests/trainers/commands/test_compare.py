@@ -12,7 +12,7 @@ from warpseg.trainers.commands.compare import CompareSettings, compare, list_can
 from warpseg.trainers.engine.settings import RunSettings
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.reports.comparison import Comparison
-from warpseg.trainers.reports.comparison_page import page
+from warpseg.trainers.reports.comparison_page import _evenly, page
 from warpseg.trainers.runs.record import load_run
 
 TINY = Path(__file__).parents[1] / "tiny.py"
@@ -129,3 +129,9 @@ def test_user_errors(tmp_path):
         CompareSettings(**folders, seeds=(1, 1))
     with pytest.raises(ValueError, match="--images must be 0 or more"):
         CompareSettings(**folders, images=-1)
+
+
+def test_every_image_is_drawn_once_where_more_are_asked_for():
+    assert _evenly([0, 1, 2], 6) == [0, 1, 2]
+    assert _evenly(list(range(8)), 4) == [0, 2, 4, 6]
+    assert _evenly([], 4) == []

@@ -71,6 +71,7 @@ def test_alike_images_are_found_and_no_others(twice):
     assert [p.mirrored for p in found if p.scored.name.endswith("mirrored.png")] == [True]
     assert found[0].correlation == pytest.approx(1, abs=1e-3)
     assert find_alike(twice.subset("train").samples(), []) == ([], 0, set())
+    assert find_alike(scored, scored) == ([], 0, set())  # none is paired with itself
 
 
 def test_only_the_most_alike_pairs_are_kept(twice, monkeypatch):
@@ -131,6 +132,28 @@ def test_findings_are_said(twice):
     assert "dot is in" in said
     usual = look_at_data(twice, "any", GeometrySettings(crop_size=(128, 128), scale=(0.9, 1.1)))
     assert "stretched" not in " / ".join(usual.said)
+
+
+def test_scored_images_that_are_alike_are_said(tmp_path):
+    for name, seed in {
+        "images/a": 0,
+        "val/images/b": 5,
+        "val/images/c": 5,
+        "val/images/d": 6,
+    }.items():
+        file = tmp_path / "mine" / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scene(seed).save(file)
+        mask = file.parents[1] / "masks" / file.name
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(160, 240, dtype=np.uint8)).save(mask)
+    (tmp_path / "mine" / "classes.txt").write_text("a\nb\n")
+    assert main(["convert", "folder", str(tmp_path / "mine"), str(tmp_path / "data")]) == 0
+    said = look_at_data(Dataset.open(tmp_path / "data"), "", None).said
+    assert said == [
+        "2 of 3 images that are scored on look like others of them: the score rests on fewer "
+        "images than that"
+    ]
 
 
 def test_the_command_writes_page_and_lists(twice, tmp_path, capsys):

@@ -174,7 +174,8 @@ def look_at_data(
         sizes={s: Counter(x.size for x in dataset.subset(s).samples()) for s in dataset.subsets},
         crops=crops,
     )
-    report.said.extend([*_alike_words(report, len(scored)), *findings(dataset.manifest)])
+    report.said.extend([*_alike_words(report, len(scored)), *_repeated_words(scored)])
+    report.said.extend(findings(dataset.manifest))
     report.said.extend([*_size_words(report), *_crop_words(report), *_class_words(report)])
     return report
 
@@ -203,6 +204,17 @@ def _alike_words(report: DataReport, scored: int) -> list[str]:
         f"{report.alike_scored} of {scored} images that are scored on look like images that are "
         f"trained on ({first.scored.name} like {first.trained.name}): scores will be too good; "
         "divide by scene, camera or day, not by frame"
+    ]
+
+
+def _repeated_words(scored: list[Sample]) -> list[str]:
+    """Say how many images that are scored on are like other ones of them."""
+    _, _, keys = find_alike(scored, scored)
+    if not keys:
+        return []
+    return [
+        f"{len(keys)} of {len(scored)} images that are scored on look like others of them: the "
+        "score rests on fewer images than that"
     ]
 
 

@@ -42,7 +42,8 @@ def find_alike(
     trained: Iterable[Sample], scored: Iterable[Sample]
 ) -> tuple[list[Alike], int, set[str]]:
     """Return the pairs of alike images, the most alike first, their number, of which at most
-    MOST_PAIRS are returned, and the keys of the scored images in any of them."""
+    MOST_PAIRS are returned, and the keys of the scored images in any of them. No image is paired
+    with itself."""
     known = list(scored)
     views = [_small(sample) for sample in known]
     if not views:
@@ -54,6 +55,8 @@ def find_alike(
     for sample in trained:
         view = _small(sample)
         for number, correlation, mirrored in _matches(view, hashes, shapes):
+            if known[number].key == sample.key:
+                continue
             pair = Alike(correlation, sample, known[number], mirrored)
             count += 1
             keys.add(pair.scored.key)
