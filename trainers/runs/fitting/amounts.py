@@ -1,11 +1,15 @@
 """Time and memory as people write them, and how much memory there is."""
 
+from __future__ import annotations
+
 import os
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"MiB": 2**20, "GiB": 2**30, "MB": 10**6, "GB": 10**9, "M": 2**20, "G": 2**30}
@@ -43,6 +47,8 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes that a process may still take: of the GPU, or of this machine, within the
     limit of its container."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     return min([_available(), *_container()])
 
