@@ -192,7 +192,7 @@ class Fit:
         trained = open_trained(run)
         runtime = open_runtime(self.settings.device)
         runtime.place(trained.network)
-        pixels = torch.from_numpy(self.dataset.subset("val").samples()[0].read_image())[None]
+        pixels = torch.tensor(self.dataset.subset("val").samples()[0].read_image())[None]
         pixels = pixels.to(runtime.device)
         with evaluating(trained.network):
             trained.label(pixels, runtime.dtype)[0].cpu()

@@ -92,7 +92,7 @@ def _label(
     look, protocol = trained.normalization, trained.evaluation
     if protocol.mode == "center_crop":  # it labels only the middle
         protocol = replace(protocol, mode="whole", crop_size=None)
-    crop = torch.from_numpy(image)[None].to(device)
+    crop = torch.tensor(image)[None].to(device)
     normal = kernels.normalize(crop, look.mean, look.std, dtype)
     prediction = predict_logits(network, normal, protocol, normalization=look, dtype=dtype)
     label, _ = prediction.label()

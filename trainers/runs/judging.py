@@ -74,7 +74,7 @@ class Judges:
         self, image: np.ndarray, some: list[TrainedNetwork]
     ) -> Iterator[tuple[slice, Tensor]]:
         """Yield rows and the networks' mean probabilities there, (C, rows, W)."""
-        pixels = torch.from_numpy(image)[None].to(self.runtime.device)
+        pixels = torch.tensor(image)[None].to(self.runtime.device)
         parts = [trained.probabilities(pixels, self.runtime.dtype) for trained in some]
         for together in zip(*parts, strict=True):
             yield together[0][0], torch.stack([prob for _, prob in together]).mean(0)[0]
@@ -82,7 +82,7 @@ class Judges:
     def _opinion(
         self, image: np.ndarray, mask: np.ndarray, some: list[TrainedNetwork], key: str
     ) -> Opinion:
-        known = torch.from_numpy(mask).to(self.runtime.device)
+        known = torch.tensor(mask).to(self.runtime.device)
         labels, sure, given = [], [], []
         for rows, mean in self._means(image, some):
             best = mean.max(0)
