@@ -70,8 +70,10 @@ class Fit:
         self.verdict = Verdict(**{name: found[name] for name in known})
         if "unlabeled" in self.dataset.subsets:
             self._step("predict", self._predict)
-            if self.settings.suggest and _has_verb("suggest"):
+            if self.ledger.found("time")["suggest"]:
                 self._step("suggest", self._suggest)
+            elif self._suggests():
+                print(f"\nFor suggestions there is no time left:\n   {self._suggest()[0]}")
         self._step("report", self._report, again=True)
         return plain_result(self.verdict)
 
@@ -159,7 +161,8 @@ class Fit:
         words = self._training("semi-supervised", self.out / "probe", PROBE)
         if self.settings.steps:
             steps = self.settings.steps
-            return f"{steps} steps were asked for", lambda: {"steps": steps, "labels": None}
+            found = {"steps": steps, "labels": None, "suggest": self._suggests()}
+            return f"{steps} steps were asked for", lambda: found
         return _command(words), self._measure
 
     def _measure(self) -> dict[str, Any]:
@@ -175,17 +178,18 @@ class Fit:
             each[run] = statistics.median(row["seconds"] / 2 for row in rows[len(rows) // 2 :])
         times = Times(steps=each, begin=begin, image=self._seconds_an_image(self.out / "probe"))
         shutil.rmtree(self.out / "probe", ignore_errors=True)
-        steps, labels = plan_steps(
+        shares = plan_steps(
             times,
             asked=self.settings.budget,
             budget=seconds_of(self.settings.budget),
             spent=self.ledger.spent() + time.perf_counter() - begun,
             scored=self._count("val"),
             unlabeled=self._count("unlabeled"),
+            suggest=self._suggests(),
         )
         told = ", ".join(f"{seconds:.2f} s {run}" for run, seconds in each.items())
-        print(f"   a step takes {told}: {steps} steps each")
-        return {"steps": steps, "labels": labels, "times": asdict(times)}
+        print(f"   a step takes {told}: {shares.steps} steps each")
+        return {**asdict(shares), "times": asdict(times)}
 
     def _seconds_an_image(self, run: Path) -> float:
         """Return the seconds in which a run's network labels a held-out image, the second time."""
@@ -259,10 +263,15 @@ class Fit:
 
         return _command(words), label
 
+    def _suggests(self) -> bool:
+        """Tell whether suggestions are wanted, and there is a verb that makes them."""
+        return bool(self.settings.suggest) and _has_verb("suggest")
+
     def _suggest(self) -> tuple[str, Callable[[], Any]]:
         runs = [str(self._folder(run)) for run in self.plan.recipes()]
         words = ["suggest", *runs, "--data", str(self.data), "--device", self.settings.device]
-        words += ["--count", str(self.settings.suggest), "--out", str(self.out / "suggestions")]
+        count = min(self.settings.suggest, self._count("unlabeled"))
+        words += ["--count", str(count), "--out", str(self.out / "suggestions"), "--overwrite"]
 
         def suggest() -> str:
             _do(words)

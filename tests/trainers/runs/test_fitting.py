@@ -95,20 +95,28 @@ def test_steps_are_what_the_other_work_leaves():
     """1000 s, 100 gone; 10 to begin twice, 1 to score 5 images twice, 6 to label 30: 883 are left,
     of which nine tenths are 1589 pairs of steps of half a second."""
     found = plan_steps(TIMES, asked="x", budget=1000, spent=100, scored=5, unlabeled=30)
-    assert found == (1589, 30)
+    assert (found.steps, found.labels, found.suggest) == (1589, 30, False)
+
+
+def test_suggestions_take_a_fifth_of_the_budget_at_most():
+    """0.8 s an image."""
+    shared = {"asked": "x", "budget": 1000, "spent": 100, "scored": 5, "suggest": True}
+    few = plan_steps(TIMES, unlabeled=30, **shared)
+    assert (few.suggest, few.steps) == (True, int(0.9 * (883 - 24) / 0.5))
+    many = plan_steps(TIMES, unlabeled=251, **shared)
+    assert many == plan_steps(TIMES, unlabeled=251, **shared | {"suggest": False})
 
 
 def test_labels_take_a_fifth_of_the_budget_at_most():
-    _, labels = plan_steps(TIMES, asked="x", budget=1000, spent=0, scored=5, unlabeled=10**6)
-    assert labels == 1000
-    _, labels = plan_steps(TIMES, asked="x", budget=35, spent=0, scored=0, unlabeled=10**6)
-    assert labels == 35
+    shared = {"asked": "x", "spent": 0, "unlabeled": 10**6}
+    assert plan_steps(TIMES, budget=1000, scored=5, **shared).labels == 1000
+    assert plan_steps(TIMES, budget=35, scored=0, **shared).labels == 35
     slow = Times(steps=TIMES.steps, begin=0, image=10)
-    assert plan_steps(slow, asked="x", budget=900, spent=0, scored=0, unlabeled=99)[1] == 12
+    assert plan_steps(slow, budget=900, scored=0, **shared).labels == 12
 
 
 def test_a_budget_that_would_do_is_named():
     with pytest.raises(ValueError, match=r"--budget 1m leaves time for 0 steps .* 4m or more"):
         plan_steps(TIMES, asked="1m", budget=60, spent=200, scored=5, unlabeled=30)
-    steps, _ = plan_steps(TIMES, asked="4m", budget=240, spent=200, scored=5, unlabeled=30)
-    assert steps >= 20
+    found = plan_steps(TIMES, asked="4m", budget=240, spent=200, scored=5, unlabeled=30)
+    assert found.steps >= 20
