@@ -23,6 +23,7 @@ VERBS = {
     "check": ("shards.commands.splits", "decode everything, verify sums, count the classes"),
     "merge": ("shards.commands.splits", "join the parts that many machines converted"),
     "fetch": ("shards.commands.splits", "bring a data set from object storage to this machine"),
+    "fit": ("trainers.commands.fit", "images in, a trained network and a report out"),
     "show": ("trainers.commands.show", "draw the views a recipe trains on, or pseudo-labels"),
     "operations": (
         "trainers.commands.operations",
@@ -36,7 +37,7 @@ VERBS = {
     "suggest": ("trainers.commands.suggest", "choose which images to label next"),
     "diagnose": (
         "trainers.commands.diagnose",
-        "draw errors of labels, or what batch norms see",
+        "find wrong masks, images twice; draw errors of labels, batch norms",
     ),
     "export": ("trainers.commands.export", "write a trained network for use elsewhere"),
     "report": ("trainers.commands.report", "compare runs in a table"),

@@ -13,6 +13,7 @@ from .words import (
     InferenceSettings,
     KernelsSettings,
     LabelingBenchSettings,
+    MasksSettings,
     MemorySettings,
     PipelineSettings,
     ReportSettings,
@@ -49,6 +50,7 @@ BENCHMARKS = {
     ),
     "inference": Benchmark(InferenceSettings, "networks on one image at a time"),
     "labeling": Benchmark(LabelingBenchSettings, "pseudo-labels against forward passes alone"),
+    "masks": Benchmark(MasksSettings, "spoiled masks found again, beside cleanlab"),
     "scaling": Benchmark(ScalingSettings, "training steps on 1 to N ranks", "RECIPE"),
     "suggest": Benchmark(
         SuggestBenchSettings, "which masks to draw next: suggested, unsure or random ones", "RECIPE"

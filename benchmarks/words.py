@@ -219,3 +219,39 @@ class ReportSettings:
     """results, JSON; all committed ones if none is given"""
     out: Path | None = None
     """Markdown file to write, with plots beside it; else the tables are printed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MasksSettings:
+    """Spoil masks, and find them again: ours beside cleanlab's ranking of the same predictions."""
+
+    data: tyro.conf.Positional[Path]
+    """a converted data set with masks"""
+    work: Path
+    """folder for the spoiled data set, two runs and their predictions; what is there is kept"""
+    size: tuple[int, int] = (180, 240)
+    """height and width in pixels of images and masks"""
+    share: float = 0.1
+    """share of the masks that are spoiled"""
+    recipe: str = "supervised-camvid-swiftnet-lite0-tiny"
+    """what learns one half of the spoiled masks and judges the other"""
+    steps: int = 300
+    """steps of each of the two runs"""
+    spoilings: int = 5
+    """how often the masks that are judged are spoiled, each time others (the networks keep what
+    they learnt of the first)"""
+    seed: int = 0
+    """seed of the first spoiling, of the halves and of the runs"""
+    methods: tuple[Literal["softmin", "num_pixel_issues"], ...] = ("softmin",)
+    """cleanlab's rankings, where it is installed (pip install cleanlab)"""
+    device: Device = "auto"
+    """auto takes the GPU if there is one"""
+    out: Path | None = None
+    """write the results to this file as well (JSON)"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or self.spoilings < 1 or self.steps < 1:
+            raise ValueError(
+                "--share lies between 0 and 1, --spoilings and --steps are at least 1; got "
+                f"{self.share}, {self.spoilings} and {self.steps}"
+            )

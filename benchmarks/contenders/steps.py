@@ -12,8 +12,8 @@ from torch import Tensor
 from ...shards import Dataset
 from ...trainers.engine.stages import Engine
 from ...trainers.engine.streams import Batches, next_batches, open_streams
+from ...trainers.runs.measuring.workload import Workload, held_between_steps
 from ..words import Arithmetic
-from ..workload import Workload, held_between_steps
 from .plain import plain_step
 from .plain_loader import PlainLoader
 from .plain_step import PlainSupervised, plain_batches

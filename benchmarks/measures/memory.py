@@ -24,13 +24,26 @@ from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
 from ...trainers.methods.settings.consistency import ConsistencySettings
 from ...trainers.methods.settings.gta import GtaSettings
-from ..allocations import Phase, PhaseMemory, Step, clean_level, on_cuda, profiled
+from ...trainers.runs.measuring.allocations import (
+    Phase,
+    PhaseMemory,
+    Step,
+    clean_level,
+    on_cuda,
+    profiled,
+)
+from ...trainers.runs.measuring.memory_model import Precision, modeled_step
+from ...trainers.runs.measuring.workload import (
+    bench_settings,
+    held_between_steps,
+    open_workload,
+    supervised_part,
+)
 from ..contenders.plain import has_plain, plain_step
 from ..contenders.plain_step import plain_batches
 from ..tables import MiB, Result, Table, result_of, setup_of, write
 from ..words import Arithmetic, Given, MemorySettings
-from ..workload import bench_settings, held_between_steps, open_workload, supervised_part
-from .memory_model import Precision, modeled_plain, modeled_step
+from .plain_memory import modeled_plain
 
 ARITHMETIC: dict[str, Arithmetic] = {"fp32": "fp32", "bf16": "bf16", "fp16": "amp"}
 """Our precision -> the plain implementation's."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...trainers.engine.runtime import unwrap
 from ...trainers.engine.stages import Engine
-from ..workload import Workload
+from ...trainers.runs.measuring.workload import Workload
 
 Mark = tuple[str, Any, Any]
 """Name, begin and end, by the clock's `now`."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..bars import draw_bars
 from ..tables import Result
 from ..words import Given, ReportSettings
-from . import inference, memory, pipeline, scaling, step, suggest
+from . import inference, masks, memory, pipeline, scaling, step, suggest
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -25,6 +25,7 @@ TABLES = {
     "inference": ("Networks on one image", inference.tables),
     "scaling": ("Ranks", scaling.tables),
     "suggest": ("Which masks to draw next", suggest.tables),
+    "masks": ("Spoiled masks found again", masks.tables),
 }
 BARS = {"pipeline": pipeline.bars, "step": step.bars}
 

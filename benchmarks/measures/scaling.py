@@ -23,9 +23,9 @@ import torch
 
 from ...trainers.engine.runtime import close_runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
+from ...trainers.runs.measuring.workload import bench_settings, open_workload
 from ..tables import Result, Table, result_of, setup_of, write
 from ..words import Given, ScalingSettings
-from ..workload import bench_settings, open_workload
 
 WARM = 2
 

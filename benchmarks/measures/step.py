@@ -25,8 +25,9 @@ from ...shards import Dataset
 from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
 from ...trainers.engine.speed import manual_garbage_collection
+from ...trainers.runs.measuring.allocations import bytes_of
+from ...trainers.runs.measuring.workload import bench_settings, open_workload
 from ...trainers.tables import decimal
-from ..allocations import bytes_of
 from ..contenders.plain_step import plain_batches
 from ..contenders.steps import (
     Contender,
@@ -39,7 +40,6 @@ from ..contenders.steps import (
 from ..tables import MiB, Result, Table, by_kind, result_of, setup_of, write
 from ..timing import cpu_seconds
 from ..words import Given, StepSettings
-from ..workload import bench_settings, open_workload
 from .phases import PhaseTime, measure_phases
 
 WARM_UP = 3

@@ -15,6 +15,7 @@ from typing import Literal
 
 from ... import IGNORE
 from ...plain import shown, steers
+from ..labeling.drawn import HeldOut, held_out
 from ..masks import (
     MaskValues,
     binary_values,
@@ -36,7 +37,7 @@ BINARY_CLASSES = ("background", "foreground")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskSettings:
+class MaskSettings(HeldOut):
     """What the values of a folder's masks mean."""
 
     mask_values: ValueKind = "ids"
@@ -52,6 +53,7 @@ class MaskSettings:
     """What a mask's name has after its image's, such as _mask."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = [self.mask_values != "ids", bool(self.grey), self.id_map is not None]
         if sum(given) > 1:
             raise ValueError("give one of --mask-values, --grey and --id-map, not several")
@@ -77,6 +79,8 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
     if (root / "unlabeled").is_dir():
         images = list_images(root, "unlabeled", left_out)
         subsets["unlabeled"] = [Entry(name=image, image=image) for image in images]
+    if settings.val:
+        subsets = held_out(root, subsets, settings.val)
     return Source(
         kind="folder",
         root=root,

@@ -8,15 +8,17 @@ import torch
 from tiny import METHOD_RECIPES, tiny_recipe
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
-from warpseg.benchmarks import allocations, commands
+from warpseg.benchmarks import commands
 from warpseg.benchmarks.measures import memory
-from warpseg.benchmarks.measures.memory_model import modeled_plain, modeled_step
+from warpseg.benchmarks.measures.plain_memory import modeled_plain
 from warpseg.benchmarks.words import MemorySettings
-from warpseg.benchmarks.workload import supervised_part
 from warpseg.kernels.dispatch import kernels
 from warpseg.models import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings
 from warpseg.trainers.engine.networks import NetworkSettings
+from warpseg.trainers.runs.measuring import allocations
+from warpseg.trainers.runs.measuring.memory_model import modeled_step
+from warpseg.trainers.runs.measuring.workload import supervised_part
 
 CLASSES = 19
 

@@ -16,7 +16,6 @@ from warpseg.benchmarks.contenders.plain_loader import PlainLoader
 from warpseg.benchmarks.contenders.plain_step import PlainSupervised, plain_batches
 from warpseg.benchmarks.measures import inference, report, scaling, step
 from warpseg.benchmarks.measures.phases import measure_phases
-from warpseg.benchmarks.workload import bench_settings, open_workload, supervised_part
 from warpseg.models import build_network
 from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
@@ -27,6 +26,7 @@ from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSett
 from warpseg.trainers.engine.runtime import open_runtime
 from warpseg.trainers.engine.settings import to_plain
 from warpseg.trainers.engine.speed import SpeedSettings
+from warpseg.trainers.runs.measuring.workload import bench_settings, open_workload, supervised_part
 
 CLASSES = 7
 

@@ -1,8 +1,10 @@
-"""The verb `diagnose`: the papers' own diagnostics, drawn.
+"""The verb `diagnose`: the papers' own diagnostics, drawn, and those of a data set.
 
 warpseg diagnose labels LABELS --data DATA --out error.png     error of pseudo-labels by confidence
 warpseg diagnose weights OUT --out weights.png                 what DMT makes of pseudo-labels
 warpseg diagnose norm RUN --out norm.png                       batch statistics of strong views
+warpseg diagnose masks RUN RUN --out FOLDER                    masks that are probably wrong
+warpseg diagnose data DATA --out FOLDER                        images twice, what crops lose
 """
 
 import sys
@@ -14,6 +16,8 @@ import tyro
 
 from ...shards import Dataset
 from ..drawing import save_picture
+from .diagnose_data import data
+from .diagnose_masks import masks
 
 
 def diagnose(arguments: list[str]) -> int:
@@ -134,5 +138,7 @@ DIAGNOSES = {
     "labels": (labels, "how wrong pseudo-labels are, by their confidence (DMT, Figure 1)"),
     "weights": (weights, "dynamic weights of pseudo-labels by round (DMT, Figure 6)"),
     "norm": (norm, "what batch norms see of weak and strong views (SimpleBaseline, Figure 1)"),
+    "masks": (masks, "masks that are probably wrong, by networks that did not learn them"),
+    "data": (data, "images that are there twice, classes, sizes, what a recipe's crops lose"),
 }
 """Word -> its command and what that draws."""

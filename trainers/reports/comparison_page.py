@@ -92,7 +92,7 @@ def _label(
     look, protocol = trained.normalization, trained.evaluation
     if protocol.mode == "center_crop":  # it labels only the middle
         protocol = replace(protocol, mode="whole", crop_size=None)
-    crop = torch.from_numpy(image)[None].to(device)
+    crop = torch.tensor(image)[None].to(device)
     normal = kernels.normalize(crop, look.mean, look.std, dtype)
     prediction = predict_logits(network, normal, protocol, normalization=look, dtype=dtype)
     label, _ = prediction.label()
@@ -100,7 +100,8 @@ def _label(
 
 
 def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
-    return [samples[number * len(samples) // count] for number in range(min(count, len(samples)))]
+    count = min(count, len(samples))
+    return [samples[number * len(samples) // count] for number in range(count)]
 
 
 def _embedded(picture: Image.Image) -> str:

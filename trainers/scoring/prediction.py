@@ -81,6 +81,13 @@ class Prediction:
                 values = values.clamp_min(torch.finfo(values.dtype).tiny).log()
             yield rows, values, covered
 
+    def probabilities(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, probabilities of all classes): float32 (N, C, rows, W), at most
+        BAND_ELEMENTS values at once, whatever the image's size."""
+        for rows, values in self._means():
+            made = self._several and self.average == "softmax"
+            yield rows, values if made else values.softmax(1)
+
     def label(self) -> tuple[Tensor, Tensor]:
         """Return the most probable class, uint8 (N, H, W), and its probability, float32."""
         labels, confidences = [], []
@@ -143,7 +150,13 @@ class Prediction:
             covered = (self._enlarged * part.height, self._enlarged * part.width)
             yield slice(0, self.size[0]), part.logits, covered
             return
-        images, classes = part.logits.shape[:2]
+        for band, mean in self._means():
+            yield band, mean, (band.stop - band.start, self.size[1])
+
+    def _means(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, mean over the views): float32 (N, C, rows, W), channels-last, of at most
+        BAND_ELEMENTS values; probabilities where several are averaged so, else logits."""
+        images, classes = self.views[0].parts[0].logits.shape[:2]
         height, width = self.size
         rows = max(1, BAND_ELEMENTS // (images * classes * width))
         for start in range(0, height, rows):
@@ -151,8 +164,7 @@ class Prediction:
             mean = self._combine(self.views[0], band)
             for view in self.views[1:]:
                 mean += self._combine(view, band)
-            mean = (mean / len(self.views)).permute(0, 3, 1, 2)
-            yield band, mean, (band.stop - band.start, width)
+            yield band, (mean / len(self.views)).permute(0, 3, 1, 2)
 
     def _combine(self, view: View, band: slice) -> Tensor:
         """Return the mean over a view's parts in a band: float32 (N, rows, W, C)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -105,6 +105,22 @@ class TrainedNetwork:
         return predict_logits(
             self.network, image, self.evaluation, normalization=look, dtype=dtype
         ).label()
+
+    def probabilities(
+        self, pixels: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, probabilities of all classes), float32 (N, C, rows, W), of images.
+
+        pixels, dtype: as for `label`. So few rows at once that memory stays bounded, however large
+        the image; images of one size come in the same rows from every network with as many classes.
+        Raises as `label`, but does not look for what is no finite number.
+        """
+        look = self.normalization
+        image = normalize(pixels, look.mean, look.std, dtype)
+        prediction = predict_logits(
+            self.network, image, self.evaluation, normalization=look, dtype=dtype
+        )
+        yield from prediction.probabilities()
 
     def colour(self, mask: np.ndarray) -> Image.Image:
         """Return a mask, uint8 (H, W) class ids, as a picture in the classes' colours, its pixels

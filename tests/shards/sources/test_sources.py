@@ -3,6 +3,7 @@
 import builtins
 import io
 import pickle
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -390,6 +391,22 @@ def test_folder(folder_tree: Path, tmp_path: Path) -> None:
         file = folder_tree / "masks" / "day" / f"{Path(name).stem}.png"
         assert np.array_equal(mask, np.asarray(Image.open(file)))
     assert {sample.extension for sample in dataset.subset("unlabeled").samples()} == {"webp"}
+
+
+def test_folder_holds_a_share_out(folder_tree: Path) -> None:
+    with pytest.raises(ValueError, match="has a val part of its own"):
+        load_folder(folder_tree, MaskSettings(val=0.3))
+    shutil.rmtree(folder_tree / "val")
+    whole = {entry.name for entry in load_folder(folder_tree, MaskSettings()).subsets["train"]}
+    subsets = load_folder(folder_tree, MaskSettings(val=0.3)).subsets
+    assert {name: len(entries) for name, entries in subsets.items()} == {
+        "train": 4,
+        "val": 2,
+        "unlabeled": 4,
+    }
+    assert {entry.name for name in ("train", "val") for entry in subsets[name]} == whole
+    with pytest.raises(ValueError, match="--val is a share from 0 up to 1"):
+        MaskSettings(val=1)
 
 
 def test_folder_of_palette_masks(folder_tree: Path, tmp_path: Path) -> None:

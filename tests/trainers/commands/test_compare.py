@@ -12,7 +12,7 @@ from warpseg.trainers.commands.compare import CompareSettings, compare, list_can
 from warpseg.trainers.engine.settings import RunSettings
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.reports.comparison import Comparison
-from warpseg.trainers.reports.comparison_page import page
+from warpseg.trainers.reports.comparison_page import _evenly, page
 from warpseg.trainers.runs.record import load_run
 
 TINY = Path(__file__).parents[1] / "tiny.py"
@@ -145,3 +145,9 @@ def test_few_steps_shorten_a_warmup_that_would_fill_them(tmp_path):
     assert "--warmup-steps" not in gta.words
     (gta,) = list_candidates(recipes[:1], settings, ["--num-steps", "100", "--warmup-steps", "7"])
     assert gta.settings.warmup_steps == 7
+
+
+def test_every_image_is_drawn_once_where_more_are_asked_for():
+    assert _evenly([0, 1, 2], 6) == [0, 1, 2]
+    assert _evenly(list(range(8)), 4) == [0, 2, 4, 6]
+    assert _evenly([], 4) == []

@@ -11,16 +11,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .. import IGNORE
-from ..kernels import sample_tps, valid_mask
-from ..pipelines.batches import LabeledBatch, PairedBatch, SecondView
-from ..trainers.engine.runtime import Runtime
-from ..trainers.engine.settings import RunSettings
-from ..trainers.engine.stages import Engine, Method
-from ..trainers.engine.streams import Batches, StreamSpec
-from ..trainers.methods.registry import build_method
-from ..trainers.methods.settings.supervised import SupervisedSettings
-from ..trainers.recipes.changes import change_recipe
+from .... import IGNORE
+from ....kernels import sample_tps, valid_mask
+from ....pipelines.batches import LabeledBatch, PairedBatch, SecondView
+from ...engine.runtime import Runtime
+from ...engine.settings import RunSettings
+from ...engine.stages import Engine, Method
+from ...engine.streams import Batches, StreamSpec
+from ...methods.registry import build_method
+from ...methods.settings.supervised import SupervisedSettings
+from ...recipes.changes import change_recipe
 
 IGNORED_SHARE = 0.1
 """Share of the rows of a mask that hold no class."""

@@ -14,13 +14,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from ...trainers.engine.runtime import Runtime
-from ...trainers.engine.settings import RunSettings
-from ...trainers.engine.stages import group_stages
-from ..allocations import Phase, PhaseMemory, track
-from ..contenders.plain import plain_step
-from ..contenders.plain_step import plain_batches
-from ..workload import Workload, open_workload, tensors_of
+from ...engine.runtime import Runtime
+from ...engine.settings import RunSettings
+from ...engine.stages import group_stages
+from .allocations import Phase, PhaseMemory, track
+from .workload import Workload, open_workload, tensors_of
 
 Precision = Literal["fp32", "bf16"]
 
@@ -31,19 +29,22 @@ STATES = {"sgd": 1, "adam": 2, "adamw": 2}
 
 
 @dataclass(kw_only=True)
-class _MetaRuntime(Runtime):
+class MetaRuntime(Runtime):
     """Shapes alone. In bf16 the networks stand for what autocast makes of them."""
 
     activations: torch.dtype = torch.float32
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of activations."""
         return self.activations
 
     def autocast(self) -> AbstractContextManager[Any]:
+        """Return no context: nothing is computed."""
         return nullcontext()
 
     def place(self, network: nn.Module) -> nn.Module:
+        """Return the network in the type of activations."""
         return cast(Any, super().place(network)).to(self.activations)
 
 
@@ -52,42 +53,13 @@ def modeled_step(
 ) -> list[PhaseMemory]:
     """Return the phases of a recipe's step. Which kernels it takes is the caller's choice
     (`kernels.dispatch`): the fused ones of a GPU, or the references of a CPU."""
-    runtime = _MetaRuntime(device=META, precision="fp32", activations=DTYPES[precision])
+    runtime = MetaRuntime(device=META, precision="fp32", activations=DTYPES[precision])
     workload = open_workload(recipe, settings, runtime, num_classes)
     method = workload.method
     trained = [method.networks[name] for names in method.optimized.values() for name in names]
     kept = kept_for(trained, settings.optimizer.name, precision)
     held = [*tensors_of(dict(method.networks)), *tensors_of(workload.batches), *kept]
     return track(partial(_run_stages, workload), held)
-
-
-def modeled_plain(
-    recipe: str,
-    settings: RunSettings,
-    num_classes: int,
-    precision: Precision = "fp32",
-    staged: bool = True,
-) -> list[PhaseMemory]:
-    """Return the phases of the plain implementation of a recipe's step (plain_step.py).
-
-    Raises ValueError for a recipe that has none.
-    """
-    plain = plain_step(settings, num_classes, META, optimize=False, staged=staged)
-    if plain is None:
-        raise ValueError(f"{recipe} has no plain implementation here")
-    for module in plain.networks().values():
-        module.to(DTYPES[precision])
-    runtime = _MetaRuntime(device=META, precision="fp32", activations=DTYPES[precision])
-    ours = open_workload(recipe, settings, runtime, num_classes).batches
-    batches = plain_batches(ours, runtime.dtype)
-    kept = kept_for(plain.trained(), settings.optimizer.name, precision)
-    networks = [tensor for module in plain.networks().values() for tensor in tensors_of(module)]
-    held = [*networks, *tensors_of(batches), *kept]
-
-    def step(phase: Phase) -> None:
-        plain.run(batches, phase)
-
-    return track(step, held)
 
 
 def kept_for(

@@ -1,0 +1,1 @@
+"""How `warpseg fit` divides time and memory, and what it has done."""
