@@ -8,6 +8,7 @@ import tyro
 from ...shards.archive import write_text
 from ..reports.page import page
 from ..reports.report import report as build_report
+from ..reports.worst import worst_images
 
 
 def report(arguments: list[str]) -> int:
@@ -18,20 +19,27 @@ def report(arguments: list[str]) -> int:
         *,
         json: Path | None = None,
         html: Path | None = None,
+        images: int = 6,
+        device: str = "auto",
     ) -> None:
         """Show runs side by side, with means over the seeds.
 
         Args:
             runs: folders of runs
             json: file for the numbers
-            html: file for a page with curves
+            html: file for a page with curves and the worst images
+            images: validation images on the page, those with the least IoU first; 0 draws none
+            device: where their labels are made: auto, cpu, cuda or cuda:N
         """
+        if images < 0:
+            raise ValueError(f"--images must be 0 or more; got {images}")
         made = build_report(runs)
         print(made.table())
         if json is not None:
             write_text(json, dumps(made.to_json(), indent=2) + "\n")
         if html is not None:
-            write_text(html, page(made))
+            drawn = worst_images(made.runs, made.names(), images, device)
+            write_text(html, page(made, worst=drawn))
 
     tyro.cli(run, args=arguments, prog="warpseg report")
     return 0

@@ -34,6 +34,8 @@ from ..scoring.evaluate import Score
 from .batch import batch_advice, batch_words
 from .checks import check_network, check_sense, explained
 from .folder import claim_folder, describe_run, release_folder, score
+from .images import write_images
+from .pace import scoring_interval
 from .ranked import Agreement, as_rank
 from .resuming import load_into
 
@@ -91,7 +93,7 @@ class Run:
         recipe: str,
     ) -> None:
         self.runtime, self.out = runtime, out
-        self.dataset = Dataset.open(data)
+        self.dataset = dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
         network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
@@ -102,6 +104,7 @@ class Run:
             "world_size": runtime.world_size,
             "evaluated": self.method.evaluated,
         }
+        self.validation = dataset.subset("val") if "val" in dataset.subsets else None
         self.new = False
         self.saved, self.stop = 0, cast(Stop, never)
         self.agreement = Agreement(runtime)
@@ -127,6 +130,7 @@ class Run:
         }
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
+        self.evaluate_every = scoring_interval(settings, self.validation, self.images_per_step)
         self.engine = Engine(
             self.method,
             runtime,
@@ -195,7 +199,7 @@ class Run:
     def _work(self) -> None:
         settings, engine = self.settings, self.engine
         self.journal.restart(engine.step)
-        if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
+        if self.evaluate_every and engine.step % self.evaluate_every == 0:
             self._evaluate()  # what a kill came before
         while engine.step < settings.num_steps:
             self._step()
@@ -206,12 +210,12 @@ class Run:
                 self._save()
             if stop:
                 raise Stopped
-            if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
+            if self.evaluate_every and engine.step % self.evaluate_every == 0:
                 self._evaluate()
         self._log()
         self._save()
         self._evaluate()
-        if "val" not in self.dataset.subsets:
+        if self.validation is None:
             log.info(f"no score: {self.dataset.root} has no validation images")
 
     def _step(self) -> None:
@@ -310,9 +314,12 @@ class Run:
         """
         step = self.engine.step
         scored = self.runtime.any(self.journal.has_score(step))
-        if scored or step == 0 or "val" not in self.dataset.subsets:
+        if scored or step == 0 or self.validation is None:
             return
-        row = self._score(self.method.evaluated).to_json()
+        made = self._score(self.method.evaluated)
+        row = made.to_json()
+        if step == self.settings.num_steps and self.runtime.rank == 0:
+            write_images(self.out, step, made)  # before the row, by which the run is scored
         if step == self.settings.num_steps and self.method.also_evaluated:
             row["networks"] = {name: self._side_score(name) for name in self.method.also_evaluated}
         self.journal.evaluation(step, row)
@@ -326,10 +333,11 @@ class Run:
             return None
 
     def _score(self, name: str) -> Score:
+        assert self.validation is not None
         with self.runtime.speed.eagerly():
             return score(
                 self.method.find_network(name),
-                self.dataset.subset("val"),
+                self.validation,
                 self.runtime,
                 normalization=self.settings.normalization,
                 evaluation=self.settings.evaluation,
