@@ -5,6 +5,7 @@ descriptor 3 and written to 4. `WARPSEG_BROWSER` names another program than the 
 """
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -65,8 +66,8 @@ class Browser:
 
     def __init__(self):
         self.profile = tempfile.TemporaryDirectory(prefix="warpseg-browser-")
-        here, child_out = os.pipe()
-        child_in, there = os.pipe()
+        here, child_out = _pipe()
+        child_in, there = _pipe()
         words = [find_browser(), *FLAGS, f"--user-data-dir={self.profile.name}", "about:blank"]
         # A shell puts the pipes where the browser looks for them.
         moved = f'exec "$@" 3<&{child_in} 4>&{child_out} {child_in}<&- {child_out}>&-'
@@ -172,6 +173,15 @@ class Browser:
             self.buffer += part
         message, self.buffer = self.buffer.split(b"\0", 1)
         return json.loads(message)
+
+
+def _pipe():
+    """Return both ends of a pipe, their numbers behind those that the browser uses."""
+    ends = os.pipe()
+    moved = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return moved
 
 
 def _error(event):

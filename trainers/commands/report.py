@@ -8,7 +8,6 @@ import tyro
 from ...shards.archive import write_text
 from ..reports.page import page
 from ..reports.report import report as build_report
-from ..reports.worst import worst_images
 
 
 def report(arguments: list[str]) -> int:
@@ -38,6 +37,8 @@ def report(arguments: list[str]) -> int:
         if json is not None:
             write_text(json, dumps(made.to_json(), indent=2) + "\n")
         if html is not None:
+            from ..reports.worst import worst_images
+
             drawn = worst_images(made.runs, made.names(), images, device)
             write_text(html, page(made, worst=drawn))
 
