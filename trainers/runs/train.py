@@ -30,16 +30,21 @@ from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.streams import Batches, next_batches, open_streams
 from ..methods.registry import build_method
+from ..progress import Progress
 from ..scoring.evaluate import Score
-from .batch import batch_advice, batch_words
+from .batch import batch_advice
 from .checks import check_network, check_sense, explained
 from .folder import claim_folder, describe_run, release_folder, score
+from .header import run_header
 from .images import write_images
 from .pace import scoring_interval
 from .ranked import Agreement, as_rank
 from .resuming import load_into
 
 log = logging.getLogger("warpseg")
+
+ESTIMATED = 5
+"""Steps after which a run on a CPU says how long it takes."""
 
 
 def train(
@@ -62,9 +67,20 @@ def train(
     runtime = open_runtime(device, settings.precision, settings.speed)
     start_logging(runtime.rank)
     try:
-        with as_rank(runtime, out), alone(out, held=runtime.rank == 0):
+        with (
+            as_rank(runtime, out),
+            alone(out, held=runtime.rank == 0),
+            Progress(settings.num_steps, unit="step", quiet=runtime.rank > 0) as progress,
+        ):
             run = Run(
-                settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe
+                settings,
+                runtime,
+                data=data,
+                out=out,
+                split=split,
+                resume=resume,
+                recipe=recipe,
+                progress=progress,
             )
             if profile:
                 run.profiler = StepProfiler(out / "profile", profile, runtime.device, runtime.rank)
@@ -91,8 +107,11 @@ class Run:
         split: str | None,
         resume: bool,
         recipe: str,
+        progress: Progress | None = None,
     ) -> None:
         self.runtime, self.out = runtime, out
+        self.progress = progress or Progress(settings.num_steps, unit="step", quiet=True)
+        self.progress.say("opening")
         self.dataset = dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
@@ -148,7 +167,19 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
-        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        log.info(
+            run_header(
+                self.run,
+                settings,
+                self.method,
+                self.streams,
+                runtime,
+                self.dataset,
+                self.validation,
+                self.evaluate_every,
+                self.out,
+            )
+        )
         if advice := batch_advice(settings, batch_sizes, runtime.world_size):
             log.info(advice)
         self.warned: set[str] = set()
@@ -198,13 +229,19 @@ class Run:
 
     def _work(self) -> None:
         settings, engine = self.settings, self.engine
+        begun = engine.step
         self.journal.restart(engine.step)
+        self.progress.say("training")
+        self.progress.reach(engine.step)
         if self.evaluate_every and engine.step % self.evaluate_every == 0:
             self._evaluate()  # what a kill came before
         while engine.step < settings.num_steps:
             self._step()
+            self.progress.reach(engine.step)
             if engine.step % settings.log_every == 0:
                 self._log()
+            elif engine.step == begun + ESTIMATED:
+                self._estimate()
             stop = self.agreement.stops(self.stop, engine.step)
             if stop or engine.step % settings.checkpoint_every == 0:
                 self._save()
@@ -238,6 +275,12 @@ class Run:
         self.journal.images += self.images_per_step
         if self.profiler is not None:
             self.profiler.step()
+
+    def _estimate(self) -> None:
+        """Say how long a run takes on a CPU, whose first row may be minutes away; a GPU, which has
+        only queued its steps by now, is not made to wait."""
+        if self.runtime.device.type == "cpu":
+            self.journal.estimate(self.engine.step)
 
     def _log(self) -> None:
         """Write a row of the mean losses; stop the run when one is no number."""
@@ -316,6 +359,7 @@ class Run:
         scored = self.runtime.any(self.journal.has_score(step))
         if scored or step == 0 or self.validation is None:
             return
+        self.progress.say("scoring")
         made = self._score(self.method.evaluated)
         row = made.to_json()
         if step == self.settings.num_steps and self.runtime.rank == 0:
@@ -323,6 +367,9 @@ class Run:
         if step == self.settings.num_steps and self.method.also_evaluated:
             row["networks"] = {name: self._side_score(name) for name in self.method.also_evaluated}
         self.journal.evaluation(step, row)
+        if step == self.settings.num_steps:
+            log.info(made.table())
+        self.progress.say("training")
 
     def _side_score(self, name: str) -> float | None:
         """Score a network that is not the run's answer; None, and a warning, where it has none."""

@@ -27,7 +27,6 @@ from typing import TypedDict
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from ...plain import one_line, read_json
 from ...shards.archive import write_text
@@ -35,6 +34,7 @@ from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image, overlay, with_legend
 from ..engine.processes.locking import LOCK, alone, clear_lock
 from ..engine.settings import to_plain
+from ..progress import Progress
 from .formats import FOLDER, Labels
 from .image_files import Source, batched_by_size, find_images, read_ahead
 from .inference import evaluating
@@ -113,18 +113,21 @@ def _predict(
     _write_marker(out, trained, sources, skipped, complete=False)
     ahead = 2 * settings.threads + settings.batch_size
     writes: deque[Future[None]] = deque()
+    handled = 0
     with (
         ThreadPoolExecutor(settings.threads) as pool,
         evaluating(trained.network),
-        tqdm(total=len(sources), unit="image", disable=None) as progress,
+        Progress(len(sources), unit="image", lines=True) as progress,
     ):
+        progress.reach(0)
         images = read_ahead(sources, pool, ahead, failed, remarks)
         for batch in batched_by_size(images, settings.batch_size):
             for labeled in _label(trained, batch, device, dtype, failed):
                 writes.append(pool.submit(_write, out, labeled, trained, settings, labels))
             while len(writes) > ahead:
                 writes.popleft().result()
-            progress.update(len(batch))
+            handled += len(batch)
+            progress.reach(handled)
         for job in writes:
             job.result()
     labels.close()
