@@ -44,7 +44,7 @@ data = warpseg.convert("synthetic", None, work / "data", train=120, val=24)
 # loss leaves out.
 
 # %%
-recipe = "consistency-synthetic-swiftnet-lite0-tiny"
+recipe = "consistency-synthetic-swiftnet-lite0-demo"
 # !warpseg show {work}/data --recipe {recipe} --split few --samples 2 --out {work}/views.png
 Image.open(work / "views.png")
 
@@ -57,7 +57,7 @@ Image.open(work / "views.png")
 # %%
 steps = {"num_steps": 60, "log_every": 20}
 supervised = warpseg.train(
-    "supervised-synthetic-swiftnet-lite0-tiny",
+    "supervised-synthetic-swiftnet-lite0-demo",
     data=work / "data",
     split="few",
     out=work / "supervised",

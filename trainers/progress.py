@@ -17,7 +17,7 @@ from tqdm import tqdm
 log = logging.getLogger("warpseg")
 
 PAUSE = 10.0
-"""Least seconds between two plain lines."""
+"""Least seconds between two plain lines, where no others are asked for."""
 
 _open: list[Progress] = []
 
@@ -26,14 +26,21 @@ class Progress:
     """A count of `total` things, shown on standard error; a context manager.
 
     On a terminal a bar is there from the first moment, and what is being done beside it. Elsewhere
-    lines are written where `lines` are asked for: after the first thing, then every PAUSE seconds.
+    lines are written where `lines` are asked for: at once, then every `pause` seconds.
     With `quiet` nothing is shown, as on ranks that only take part.
     """
 
     def __init__(
-        self, total: int, *, unit: str, start: int = 0, lines: bool = False, quiet: bool = False
+        self,
+        total: int,
+        *,
+        unit: str,
+        start: int = 0,
+        lines: bool = False,
+        pause: float = PAUSE,
+        quiet: bool = False,
     ) -> None:
-        self.total, self.unit, self.done = total, unit, start
+        self.total, self.unit, self.done, self.pause = total, unit, start, pause
         self.lines = lines and not quiet
         self.told = float("-inf")
         terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -69,7 +76,7 @@ class Progress:
             self.bar.update(done - self.done)
         self.done = done
         now = time.monotonic()
-        if self.lines and now - self.told >= PAUSE:
+        if self.lines and now - self.told >= self.pause:
             self.told = now
             log.info(f"{done} of {self.total} {self.unit}s")
 

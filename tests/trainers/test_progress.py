@@ -18,6 +18,7 @@ from warpseg.trainers import progress
 from warpseg.trainers.engine.journal import _Beside
 from warpseg.trainers.progress import Progress
 from warpseg.trainers.runs.header import next_words
+from warpseg.trainers.runs.record import last_step
 
 TINY = Path(__file__).parent / "tiny.py"
 
@@ -139,3 +140,12 @@ def test_training_on_a_terminal_shows_a_bar_and_unbroken_lines(scenes, tmp_path)
     assert not [line for line in lines if "%|" in line], "a bar was left behind"
     assert lines[-3] == "next:"
     assert lines[-2].endswith(f"{tmp_path}/run IMAGES --out {tmp_path}/run-labeled")
+
+
+def test_the_last_step_is_that_of_the_last_whole_row(tmp_path):
+    assert last_step(tmp_path) == 0
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 20, "losses": {}}\n{"step": 40, "miou": 0.5}\n{"step": 60, "los')
+    assert last_step(tmp_path) == 40
+    file.write_text("")
+    assert last_step(tmp_path) == 0

@@ -52,7 +52,9 @@ def worst_images(
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         told.append(f"The worst images are not drawn: {one_line(error)}.")
     remarks = "".join(map(note, filter(None, told)))
-    return f"<h2>Worst images</h2>{''.join(parts)}{remarks}" if parts or remarks else ""
+    if not parts and not remarks:
+        return ""
+    return f'<h2 class="worst">Worst images</h2>{"".join(parts)}{remarks}'
 
 
 @dataclass(frozen=True)

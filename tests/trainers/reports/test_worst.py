@@ -11,6 +11,7 @@ from PIL import Image
 from running import launch
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
+from warpseg.trainers.commands import report as command
 from warpseg.trainers.commands.api import evaluate
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.reports.worst import worst_first, worst_images
@@ -89,3 +90,24 @@ def test_ranks_write_the_images_of_all(scenes, tmp_path):
     launch(program, "train", "tiny-supervised", *options, "--out", tmp_path / "two")
     held = json.loads((tmp_path / "two" / "images.json").read_text())["miou"]
     assert len(held) == 4
+
+
+def test_the_page_opens_where_somebody_looks(trained, tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(command.webbrowser, "open", opened.append)
+    words = ["report", str(trained / "supervised"), "--html", str(tmp_path / "p.html"), "--open"]
+    words += ["--images", "0"]
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert main(words) == 0
+    assert not opened, "nobody reads what a program prints into a pipe"
+    monkeypatch.setattr(command.sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(command.sys, "platform", "linux")
+    assert main(words) == 0
+    assert not opened, "a terminal without a screen"
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert main(words) == 0
+    assert opened == [(tmp_path / "p.html").as_uri()]
+    assert main(["report", str(trained / "supervised"), "--open"]) == 1
+    assert "--open shows the page of --html FILE" in capsys.readouterr().err
