@@ -35,7 +35,8 @@ def tidied(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
     shown = [output for output in outputs if "data" in output]
     for output in shown:
         output["data"].pop("image/jpeg", None)
-    printed = FOLDER.sub("work", "".join(o["text"] for o in outputs if "text" in o))
+    printed = "".join(output["text"] for output in outputs if "text" in output)
+    printed = FOLDER.sub("work", printed.replace("\r\n", "\n"))
     lines = [line for line in printed.split("\n") if not BAR.search(line)]
     text = "\n".join(lines).strip("\n")
     stream = [nbformat.v4.new_output("stream", name="stdout", text=f"{text}\n")] if text else []
