@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-all lint docs notebook screenshots clean
+.PHONY: demo demo-scores test test-all lint docs notebook screenshots clean
 
 WARPSEG := $(RUN)/warpseg
 DEMO := synthetic-swiftnet-lite0-demo
@@ -13,13 +13,17 @@ demo: $(INSTALLED)  ## Train a pretrained network with 8 masks, without and with
 	$(WARPSEG) convert synthetic demo/data
 	$(WARPSEG) split demo/data few --labeled 8 --seed 0
 	$(WARPSEG) show demo/data --recipe consistency-$(DEMO) --split few --out demo/views.png
-	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2
+	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --evaluate-every 100
 	mkdir -p demo/images && tar -xf demo/data/val-000000.tar -C demo/images --exclude='*.seg.png'
 	$(WARPSEG) predict demo/compared/consistency-$(DEMO)/seed-0 demo/images --out demo/predictions --overwrite
 	$(WARPSEG) report demo/compared/*/seed-0 --html demo/report.html --open
 	@echo
 	@echo "Views, predictions, the comparison and the report (demo/report.html) lie in demo/. Three seeds:"
 	@echo "  $(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --seeds 0 1 2"
+
+demo-scores: demo  ## The demo's two scores over three seeds, benchmarks/results/demo-cpu.json.
+	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --seeds 0 1 2
+	$(RUN)/python -m warpseg.benchmarks.demo demo/compared/comparison.json benchmarks/results/demo-cpu.json
 
 test: lint  ## Everything that CI checks.
 	$(RUN)/python -m pytest -n 2

@@ -38,8 +38,9 @@ FACTS = """({
   height: document.documentElement.scrollHeight,
   images: document.images.length,
   missing: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt),
-  smallest: Math.min(...[...document.querySelectorAll('p,td,th,figcaption,span,h1,h2,h3')]
-    .filter(e => e.textContent.trim()).map(e => parseFloat(getComputedStyle(e).fontSize))),
+  smallest: Math.min(...[...document.querySelectorAll('p,td,th,figcaption,span,h1,h2,h3,text')]
+    .filter(e => e.textContent.trim()).map(e => parseFloat(getComputedStyle(e).fontSize)
+      * (e.getScreenCTM ? e.getScreenCTM().a : 1))),
 })"""
 
 

@@ -88,12 +88,12 @@ def demo_recipes(family: str, shared: dict[str, Any]) -> dict[str, Recipe]:
         "network": EMBEDDED,
         "optimizer": OptimizerSettings(
             name="adam",
-            lr=2e-3,
-            backbone_lr=5e-4,
+            lr=3e-3,
+            backbone_lr=7.5e-4,
             weight_decay=1e-4,
             backbone_weight_decay=2.5e-5,
         ),
-        "num_steps": 400,
+        "num_steps": 300,
     }
     teaching: dict[str, Any] = {
         "unlabeled_batch_size": shared["batch_size"],

@@ -42,6 +42,7 @@ figure { margin: 0; max-width: 240px } figcaption { font-size: 13px; color: #444
 svg { max-width: 100%; height: auto; border: 1px solid #e4e4e4; border-radius: 4px }
 svg text { font: 12px system-ui, sans-serif; fill: #555 }
 .note { color: #666; font-size: 13px }
+@media (max-width: 600px) { svg text { font-size: 19px } }
 """
 
 
@@ -96,7 +97,8 @@ def curve_charts(runs: Sequence[Run], names: Sequence[str], colours: Sequence[st
     charts = []
     for name in _curve_names(runs):
         scale = 100 if name in METRICS else 1
-        label = TITLES.get(name, f"loss: {name}")
+        # Terms with a slash are parts of a loss, or are only watched.
+        label = TITLES.get(name, name if "/" in name else f"loss: {name}")
         scaled = [[(step, scale * value) for step, value in run.curve(name)] for run in runs]
         charts.append(line_chart(label, scaled, colours, names))
     return "\n".join(['<div class="charts">', *charts, "</div>"])

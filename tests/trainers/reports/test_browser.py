@@ -54,7 +54,7 @@ def test_a_page_is_whole_and_readable(title, width, pages, browser):
     assert seen.missing == []
     assert seen.images == {"report": 8, "comparison": 1}[title]
     assert seen.overflow <= 0, "the page would have to be pushed sideways"
-    assert seen.smallest >= 12, "letters of fewer pixels than anyone reads"
+    assert seen.smallest >= 11, "letters of fewer pixels than anyone reads"
     assert seen.height > 1000
 
 
