@@ -35,10 +35,8 @@ def run_header(
     sizes = {name: spec.batch_size for name, spec in method.streams.items()}
     images = ", ".join(f"{stream.epoch_size} {name}" for name, stream in streams.items())
     scored = f"{len(validation)} to score on" if validation is not None else "none to score on"
-    if settings.pool.urls:
-        images += (
-            f" ({settings.pool.share:.0%} of unlabeled ones from {', '.join(settings.pool.urls)})"
-        )
+    if settings.pool.urls:  # addresses may hold keys, so they are not repeated
+        images += f" ({settings.pool.share:.0%} of unlabeled ones from a pool)"
     crop = "x".join(map(str, settings.geometry.crop_size))
     rows = {
         "network": _network(settings, method),
