@@ -31,7 +31,7 @@ def label_image(
     look, protocol = trained.normalization, trained.evaluation
     if protocol.mode == "center_crop":  # it labels only the middle
         protocol = replace(protocol, mode="whole", crop_size=None)
-    crop = torch.from_numpy(image)[None].to(device)
+    crop = torch.tensor(image)[None].to(device)  # a copy: pictures out of a file are read-only
     normal = kernels.normalize(crop, look.mean, look.std, dtype)
     prediction = predict_logits(network, normal, protocol, normalization=look, dtype=dtype)
     label, _ = prediction.label()
