@@ -4,50 +4,43 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ...models.network import count_parameters
 from ...pipelines.streams.stream import loader_name
-from ...shards import Dataset, Subset
+from ...shards import Subset
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
 from ..engine.stages import Method
 from .batch import batch_words
 
+if TYPE_CHECKING:
+    from .train import Run
 
-def run_header(
-    run: Mapping[str, Any],
-    settings: RunSettings,
-    method: Method,
-    streams: Mapping[str, Any],
-    runtime: Runtime,
-    dataset: Dataset,
-    validation: Subset | None,
-    interval: int,
-    out: Path,
-) -> str:
-    """Return lines that say what is about to be trained, on what, where and how.
 
-    `interval` is the steps between scores, 0 for one at the end alone.
-    """
+def run_header(run: "Run") -> str:
+    """Return lines that say what is about to be trained, on what, where and how."""
+    settings, method, runtime = run.settings, run.method, run.runtime
     sizes = {name: spec.batch_size for name, spec in method.streams.items()}
-    images = ", ".join(f"{stream.epoch_size} {name}" for name, stream in streams.items())
-    scored = f"{len(validation)} to score on" if validation is not None else "none to score on"
+    images = ", ".join(f"{stream.epoch_size} {name}" for name, stream in run.streams.items())
+    scored = (
+        f"{len(run.validation)} to score on" if run.validation is not None else "none to score on"
+    )
     if settings.pool.urls:  # addresses may hold keys, so they are not repeated
         images += f" ({settings.pool.share:.0%} of unlabeled ones from a pool)"
     crop = "x".join(map(str, settings.geometry.crop_size))
     rows = {
         "network": _network(settings, method),
-        "data": f"{dataset.root}, {_split(run)}, {len(dataset.classes)} classes",
+        "data": f"{run.dataset.root}, {_split(run.run)}, {len(run.dataset.classes)} classes",
         "images": f"{images}; {scored}",
         "batch": f"{batch_words(settings, sizes, runtime.world_size)}, {crop}",
-        "steps": f"{settings.num_steps}, {_scores(validation, interval)}",
+        "steps": f"{settings.num_steps}, {_scores(run.validation, run.evaluate_every)}",
         "device": f"{_device(runtime)}, {runtime.precision}, {loader_name(settings.loader)} loader",
-        "folder": str(out),
+        "folder": str(run.out),
     }
-    title = run["recipe"] or run["method"]
+    title = run.run["recipe"] or run.run["method"]
     return "\n".join([title, *(f"  {name:<8} {text}" for name, text in rows.items())])
 
 

@@ -31,15 +31,14 @@ from ..engine.stages import Engine
 from ..engine.streams import Batches, next_batches, open_streams
 from ..methods.registry import build_method
 from ..progress import Progress
-from ..scoring.evaluate import Score
 from .batch import batch_advice
 from .checks import check_network, check_sense, explained
-from .folder import claim_folder, describe_run, release_folder, score
+from .folder import claim_folder, describe_run, release_folder
 from .header import run_header
-from .images import write_images
 from .pace import scoring_interval
 from .ranked import Agreement, as_rank
 from .resuming import load_into
+from .scored import Scored
 
 log = logging.getLogger("warpseg")
 
@@ -91,7 +90,7 @@ def train(
     return True
 
 
-class Run:
+class Run(Scored):
     """One training run: built whole before its first step, stopped cleanly by a signal.
 
     A folder that it claimed, and could not make one step in, it lets go again.
@@ -167,19 +166,7 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
-        log.info(
-            run_header(
-                self.run,
-                settings,
-                self.method,
-                self.streams,
-                runtime,
-                self.dataset,
-                self.validation,
-                self.evaluate_every,
-                self.out,
-            )
-        )
+        log.info(run_header(self))
         if advice := batch_advice(settings, batch_sizes, runtime.world_size):
             log.info(advice)
         self.warned: set[str] = set()
@@ -354,45 +341,3 @@ class Run:
             log.info(f"going on from step {self.engine.step}")
         self.saved = self.engine.step
         self.journal.rewind(self.engine.step)
-
-    def _evaluate(self) -> None:
-        """Score the network on the validation set, once per step; at the end its companions, too.
-
-        One row holds it all, so what an interrupted evaluation has scored is scored again.
-        """
-        step = self.engine.step
-        scored = self.runtime.any(self.journal.has_score(step))
-        if scored or step == 0 or self.validation is None:
-            return
-        self.progress.say("scoring")
-        made = self._score(self.method.evaluated)
-        row = made.to_json()
-        if step == self.settings.num_steps and self.runtime.rank == 0:
-            write_images(self.out, step, made)  # before the row, by which the run is scored
-        if step == self.settings.num_steps and self.method.also_evaluated:
-            row["networks"] = {name: self._side_score(name) for name in self.method.also_evaluated}
-        self.journal.evaluation(step, row)
-        if step == self.settings.num_steps:
-            log.info(made.table())
-        self.progress.say("training")
-
-    def _side_score(self, name: str) -> float | None:
-        """Score a network that is not the run's answer; None, and a warning, where it has none."""
-        try:
-            return self._score(name).main
-        except ValueError as error:
-            log.warning(f"{name} was not scored: {error}")
-            return None
-
-    def _score(self, name: str) -> Score:
-        assert self.validation is not None
-        with self.runtime.speed.eagerly():
-            return score(
-                self.method.find_network(name),
-                self.validation,
-                self.runtime,
-                normalization=self.settings.normalization,
-                evaluation=self.settings.evaluation,
-                loader=self.settings.loader,
-                stop=self.stop,
-            )
