@@ -10,11 +10,13 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from warpseg.__main__ import main
+from warpseg.__main__ import VERBS, main
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import Browser
 
+RECIPE = "consistency-synthetic-swiftnet-lite0-demo"
+RUN = f"compared/{RECIPE}/seed-0"
 LARGEST = 150_000
 """Bytes of a picture."""
 WIDTH = 900
@@ -41,9 +43,14 @@ def save(picture: Image.Image, file: Path) -> None:
 
 
 def draw_pages(demo: Path, out: Path) -> None:
-    """Draw parts of the demo's pages."""
-    with Browser() as browser:
-        for name, (page, start, height) in PARTS.items():
+    """Draw parts of the demo's pages, and which images to label next where there is such a verb."""
+    with Browser() as browser, tempfile.TemporaryDirectory() as folder:
+        parts = dict(PARTS)
+        if "suggest" in VERBS:
+            words = ["suggest", str(demo / RUN), "--data", str(demo / "data"), "--split", "few"]
+            call([*words, "--count", "4", "--out", f"{folder}/next"])
+            parts["suggest"] = (f"{folder}/next/sheet.html", "h1", 1000)
+        for name, (page, start, height) in parts.items():
             seen = browser.look(demo / page, width=WIDTH)
             if seen.errors or seen.missing:
                 raise ValueError(f"{demo / page} is not whole: {seen.errors} {seen.missing}")
@@ -53,14 +60,18 @@ def draw_pages(demo: Path, out: Path) -> None:
             save(Image.open(io.BytesIO(whole)), out / f"{name}.png")
 
 
+def call(words: list[str]) -> None:
+    """Run a verb; end where it fails."""
+    if status := main(words):
+        raise SystemExit(status)
+
+
 def draw_views(demo: Path, out: Path) -> None:
     """Draw what the demo's recipe trains on, with `warpseg show`."""
-    recipe = ["--recipe", "consistency-synthetic-swiftnet-lite0-demo", "--split", "few"]
+    recipe = ["--recipe", RECIPE, "--split", "few"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "views.png"
-        words = ["show", str(demo / "data"), *recipe, "--samples", "3", "--out", str(file)]
-        if main(words):
-            raise SystemExit(1)
+        call(["show", str(demo / "data"), *recipe, "--samples", "3", "--out", str(file)])
         save(Image.open(file), out / "views.png")
 
 
