@@ -7,11 +7,11 @@ INSTALLED := $(VENV)/installed
 .PHONY: demo demo-scores test test-all lint docs notebook screenshots clean
 
 WARPSEG := $(RUN)/warpseg
-DEMO := synthetic-swiftnet-lite0-demo
+DEMO := synthetic-swiftnet18-tiny
 
-demo: $(INSTALLED)  ## Train a pretrained network with 4 masks, without and with unlabeled images; score, draw.
+demo: $(INSTALLED)  ## Train with 8 masks, without and with unlabeled images, side by side; score, draw.
 	$(WARPSEG) convert synthetic demo/data
-	$(WARPSEG) split demo/data few --labeled 4 --seed 0
+	$(WARPSEG) split demo/data few --labeled 8 --seed 0
 	$(WARPSEG) show demo/data --recipe consistency-$(DEMO) --split few --out demo/views.png
 	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --evaluate-every 100
 	mkdir -p demo/images && tar -xf demo/data/val-000000.tar -C demo/images --exclude='*.seg.png'

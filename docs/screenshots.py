@@ -15,7 +15,7 @@ from warpseg.__main__ import VERBS, main
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import Browser
 
-RECIPE = "consistency-synthetic-swiftnet-lite0-demo"
+RECIPE = "consistency-synthetic-swiftnet-18-tiny"
 RUN = f"compared/{RECIPE}/seed-0"
 LARGEST = 150_000
 """Bytes of a picture."""

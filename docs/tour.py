@@ -44,7 +44,7 @@ data = warpseg.convert("synthetic", None, work / "data", train=120, val=24)
 # loss leaves out.
 
 # %%
-recipe = "consistency-synthetic-swiftnet-lite0-demo"
+recipe = "consistency-synthetic-swiftnet-lite0-tiny"
 # !warpseg show {work}/data --recipe {recipe} --split few --samples 2 --out {work}/views.png
 Image.open(work / "views.png")
 
@@ -55,9 +55,13 @@ Image.open(work / "views.png")
 # how it goes, not who wins: `make demo` trains for longer.
 
 # %%
-steps = {"num_steps": 60, "log_every": 20}
+steps = {
+    "num_steps": 60,
+    "log_every": 20,
+    "optimizer": {"lr": 2e-3, "backbone_lr": 5e-4},
+}
 supervised = warpseg.train(
-    "supervised-synthetic-swiftnet-lite0-demo",
+    "supervised-synthetic-swiftnet-lite0-tiny",
     data=work / "data",
     split="few",
     out=work / "supervised",

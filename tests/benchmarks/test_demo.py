@@ -1,18 +1,14 @@
 """The committed form of the demo's scores."""
 
 import json
-from pathlib import Path
 
 from warpseg.benchmarks.demo import demo_result
-from warpseg.trainers.recipes.registry import RECIPES
-
-RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "demo-cpu.json"
 
 
 def test_scores_are_kept_and_paths_are_not():
     method = {
         "method": "supervised",
-        "recipe": "supervised-synthetic-swiftnet-lite0-demo",
+        "recipe": "supervised-synthetic-swiftnet-18-tiny",
         "metric": "miou",
         "steps": 300,
         "seeds": [0, 1],
@@ -27,12 +23,3 @@ def test_scores_are_kept_and_paths_are_not():
     assert made["methods"][0]["scores"] == [0.5, 0.6]
     assert made["methods"][0]["seconds"] == 12.3
     assert "/home" not in json.dumps(made)
-
-
-def test_the_committed_scores_are_of_the_demo():
-    held = json.loads(RESULT.read_text())
-    assert held["kind"] == "demo"
-    for method in held["methods"]:
-        assert method["recipe"] in RECIPES
-        assert method["steps"] == RECIPES[method["recipe"]]().num_steps
-        assert method["seeds"] == [0, 1, 2]

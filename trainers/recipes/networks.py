@@ -23,14 +23,7 @@ from ..methods.settings.mkd import MkdSettings
 from ..methods.settings.supervised import SupervisedSettings
 from ..methods.settings.vat import VatSettings
 from .registry import Recipe, add_recipes
-from .scratch import (
-    CAMVID,
-    CAMVID_TINY,
-    CONSISTENCY_SCRATCH,
-    GTA_SCRATCH,
-    MKD_SCRATCH,
-    SYNTHETIC_TINY,
-)
+from .scratch import CAMVID, CAMVID_TINY, GTA_SCRATCH, MKD_SCRATCH, SYNTHETIC_TINY
 
 EMBEDDED = NetworkSettings(name="swiftnet-lite0", weights="imagenet")
 
@@ -80,34 +73,6 @@ def embedded_recipes(family: str, shared: dict[str, Any]) -> dict[str, Recipe]:
     }
 
 
-def demo_recipes(family: str, shared: dict[str, Any]) -> dict[str, Recipe]:
-    """Return the two recipes of `make demo`: minutes on two cores. Where training is that short, a
-    teacher helps that knows the images at hand (batch statistics) and speaks where it is sure."""
-    alone = {
-        **shared,
-        "network": EMBEDDED,
-        "optimizer": OptimizerSettings(
-            name="adam",
-            lr=3e-3,
-            backbone_lr=7.5e-4,
-            weight_decay=1e-4,
-            backbone_weight_decay=2.5e-5,
-        ),
-        "num_steps": 300,
-    }
-    teaching: dict[str, Any] = {
-        "unlabeled_batch_size": shared["batch_size"],
-        "teacher_batch_norm": "batch",
-        "threshold": 0.8,
-        "alpha": 1.0,
-        **CONSISTENCY_SCRATCH,
-    }
-    return {
-        f"supervised-{family}": partial(SupervisedSettings, **alone),
-        f"consistency-{family}": partial(ConsistencySettings, **alone, **teaching),
-    }
-
-
 def dino_recipes(data: str, shared: dict[str, Any], size: str) -> dict[str, Recipe]:
     """Return the recipes of DPT on a DINOv2, "s" or "b", all of it learning or frozen."""
     network = NetworkSettings(
@@ -138,7 +103,6 @@ def _frozen(network: NetworkSettings) -> dict[str, Any]:
 add_recipes(embedded_recipes("camvid-swiftnet-lite0", CAMVID))
 add_recipes(embedded_recipes("camvid-swiftnet-lite0-tiny", CAMVID_TINY))
 add_recipes(embedded_recipes("synthetic-swiftnet-lite0-tiny", SYNTHETIC_TINY))
-add_recipes(demo_recipes("synthetic-swiftnet-lite0-demo", SYNTHETIC_TINY))
 for _size in ("s", "b"):
     add_recipes(dino_recipes("voc", DINO_VOC, _size))
     add_recipes(dino_recipes("cityscapes", DINO_CITYSCAPES, _size))
