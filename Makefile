@@ -4,23 +4,26 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo demo-scores test test-all lint docs notebook screenshots clean
 
 WARPSEG := $(RUN)/warpseg
-TINY := synthetic-swiftnet18-tiny
+DEMO := synthetic-swiftnet18-tiny
 
-demo: $(INSTALLED)  ## Train on drawn scenes with 8 masks, score, and draw what the networks see.
+demo: $(INSTALLED)  ## Train with 8 masks, without and with unlabeled images, side by side; score, draw.
 	$(WARPSEG) convert synthetic demo/data
 	$(WARPSEG) split demo/data few --labeled 8 --seed 0
-	$(WARPSEG) show demo/data --recipe consistency-$(TINY) --split few --out demo/views.png
-	$(WARPSEG) train supervised-$(TINY) --data demo/data --split few --out demo/supervised --resume
-	$(WARPSEG) train consistency-$(TINY) --data demo/data --split few --out demo/consistency --resume
+	$(WARPSEG) show demo/data --recipe consistency-$(DEMO) --split few --out demo/views.png
+	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --evaluate-every 100
 	mkdir -p demo/images && tar -xf demo/data/val-000000.tar -C demo/images --exclude='*.seg.png'
-	$(WARPSEG) predict demo/consistency demo/images --out demo/predictions --overwrite
-	$(WARPSEG) report demo/supervised demo/consistency --html demo/report.html
+	$(WARPSEG) predict demo/compared/consistency-$(DEMO)/seed-0 demo/images --out demo/predictions --overwrite
+	$(WARPSEG) report demo/compared/*/seed-0 --html demo/report.html --open
 	@echo
-	@echo "Views, predictions and the report lie in demo/. Another method on the same data:"
-	@echo "  $(WARPSEG) train mkd-$(TINY) --data demo/data --split few --out demo/mkd"
+	@echo "Views, predictions, the comparison and the report (demo/report.html) lie in demo/. Three seeds:"
+	@echo "  $(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --seeds 0 1 2"
+
+demo-scores: demo  ## The demo's two scores over three seeds, benchmarks/results/demo-cpu.json.
+	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --seeds 0 1 2
+	$(RUN)/python -m warpseg.benchmarks.demo demo/compared/comparison.json benchmarks/results/demo-cpu.json
 
 test: lint  ## Everything that CI checks.
 	$(RUN)/python -m pytest -n 2
@@ -33,9 +36,18 @@ lint: $(INSTALLED)
 	$(RUN)/ruff format --check .
 	$(RUN)/pyright --pythonpath $(RUN)/python
 
+docs: $(INSTALLED)  ## Build the pages under docs/ as a site, build/site/index.html.
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
+notebook: $(INSTALLED)  ## Run docs/tour.py and keep what it printed and drew, docs/tour.ipynb.
+	PATH=$(abspath $(RUN)):$$PATH $(RUN)/python docs/notebook.py
+
+screenshots: demo  ## Draw docs/pictures from the demo, with Chromium.
+	$(RUN)/python docs/screenshots.py demo docs/pictures
+
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dali,tensorboard,pretrained,test,dev]"
+	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dali,tensorboard,pretrained,docs,test,dev]"
 	touch $(INSTALLED)
 
 clean:

@@ -101,10 +101,10 @@ def eight_bits(image: Image.Image, file: str, told: list[str]) -> Image.Image:
 
 
 def read_rgb(data: bytes, extension: str, file: str = "image") -> np.ndarray:
-    """Decode the image member of a sample to RGB, uint8 (H, W, 3); it may be read-only."""
+    """Decode the image member of a sample to RGB, uint8 (H, W, 3)."""
     if extension == "npy":
         return _read_array(data, file)
-    return np.asarray(open_packed(data, file))
+    return np.array(open_packed(data, file))
 
 
 def open_packed(data: bytes, file: str = "image") -> Image.Image:

@@ -58,7 +58,7 @@ class Sample:
         return block[BLOCK:]
 
     def read_image(self) -> np.ndarray:
-        """Decode the image, uint8 RGB (H, W, 3); it may be read-only."""
+        """Decode the image, uint8 RGB (H, W, 3)."""
         return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
 
     def read_picture(self) -> Image.Image:

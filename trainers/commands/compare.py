@@ -30,15 +30,18 @@ from ..engine.processes.children import STOPPED, end_children, last_words, start
 from ..engine.processes.locking import alone
 from ..engine.processes.stopping import Stop, Stopped, terminating
 from ..engine.settings import first_difference
+from ..progress import Progress
 from ..recipes.changes import change_recipe
 from ..recipes.registry import find_recipe
 from ..reports.comparison import Comparison
-from ..runs.record import Run, load_run
+from ..runs.record import Run, last_step, load_run
 
 PROGRAM = (sys.executable, "-m", "warpseg")
 """What trains a run."""
 _PAUSE = 0.1
 """Seconds between looks at the trainings."""
+_LINES = 60.0
+"""Seconds between lines that say how far they are."""
 _ASKED = ("method", "split", "classes", "settings")
 """Entries of settings.json that make a run the one that is asked for."""
 
@@ -251,6 +254,8 @@ def train_missing(
     missing = [candidate for candidate in candidates if candidate.finished(dataset) is None]
     log.info(f"{len(candidates) - len(missing)} of {len(candidates)} runs are finished")
     free = [settings.devices[n % len(settings.devices)] for n in range(settings.jobs)]
+    steps = sum(getattr(candidate.settings, "num_steps", 0) for candidate in candidates)
+    progress = Progress(steps, unit="step", lines=True, pause=_LINES)
     running: list[tuple[Candidate, str, subprocess.Popen[bytes]]] = []
     failures: list[str] = []
     try:
@@ -259,11 +264,14 @@ def train_missing(
                 candidate, device = missing.pop(0), free.pop(0)
                 running.append((candidate, device, _start(candidate, device, settings.jobs)))
             time.sleep(_PAUSE)
+            if steps:
+                progress.reach(sum(last_step(candidate.folder) for candidate in candidates))
             for entry in [entry for entry in running if entry[2].poll() is not None]:
                 running.remove(entry)
                 free.append(entry[1])
                 failures += _told(entry[0], entry[2].returncode)
     finally:
+        progress.close()
         end_children(process for _, _, process in running)
     if failures:
         raise RuntimeError(failures[0])

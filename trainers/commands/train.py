@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from ..engine.yaml_text import read_yaml
 from ..methods.rounds import RoundsSettings
 from ..recipes.changes import change_settings, spread_words
 from ..recipes.registry import find_recipe
+
+log = logging.getLogger("warpseg")
 
 USAGE = """\
 usage: warpseg train RECIPE --data DATA --out RUN [--split NAME] [--resume]
@@ -85,6 +88,11 @@ def train(arguments: list[str]) -> int:
         from ..runs.rounds.summary import table
 
         print(table(summary))
+    elif environment_number("RANK", 0) == 0:
+        from ..runs.folder import read_settings
+        from ..runs.header import next_words
+
+        log.info(next_words(words.out, read_settings(words.out)["task"]))
     return 0
 
 

@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypedDict
 
 from ...plain import one_line, parse_json, printable, typed
 from ...shards.archive import write_text
+from ..progress import above_bars
 from ..tables import decimal
 from .loggers import Logger
 
@@ -46,10 +47,19 @@ class _Printable(logging.Formatter):
         return "\n".join(map(printable, super().format(record).split("\n")))
 
 
+class _Beside(logging.StreamHandler):
+    """A handler whose messages go above a bar that is open."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        with above_bars():
+            super().emit(record)
+
+
 def start_logging(rank: int = 0) -> None:
     """Send the program's messages to standard error: all of rank 0's, only warnings of the
     others'."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Beside(sys.stderr)
     handler.setFormatter(_Printable("%(message)s"))
     handler.setLevel(logging.INFO if rank == 0 else logging.WARNING)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
@@ -149,6 +159,12 @@ class Journal:
             f"wait {wait:.0%}  {memory / 1024:.2f} GiB  {left} left{_told(skipped)}"
         )
         self.restart(step)
+
+    def estimate(self, step: int) -> None:
+        """Say how long the steps that are left take, from those since the clocks were started."""
+        each = (time.perf_counter() - self.started) / max(step - self.step, 1)
+        left = timedelta(seconds=round((self.num_steps - step) * each))
+        log.info(f"step {step}/{self.num_steps}  about {left} left")
 
     def evaluation(self, step: int, score: Mapping[str, Any]) -> None:
         """Record a score of the validation set, and of other networks where it has `networks`."""

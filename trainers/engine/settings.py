@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 LARGEST = 2**53
 """Numbers of settings lie below it in size, so that they are exact wherever they go."""
-TOLD_ALONE = ("ranks",)
+TOLD_ALONE = ("ranks", "evaluate_every")
 """Settings that change what a run says, not what it computes."""
 
 
@@ -62,8 +62,9 @@ class RunSettings:
     """steps between progress lines and rows of metrics.jsonl"""
     checkpoint_every: int = 1000
     """steps between checkpoints; one is also written at the end and on SIGTERM"""
-    evaluate_every: int = 0
-    """steps between scores on the validation set; 0 scores at the end alone"""
+    evaluate_every: int | None = None
+    """steps between scores on the validation set; 0 scores at the end alone, None up to five times
+    where that costs little beside the training"""
     keep_checkpoints: bool = False
     """keep each checkpoint under RUN/checkpoints, not only the last"""
     tensorboard: bool = False
@@ -79,7 +80,7 @@ class RunSettings:
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")
-        if self.evaluate_every < 0 or self.seed < 0:
+        if (self.evaluate_every or 0) < 0 or self.seed < 0:
             name = "seed" if self.seed < 0 else "evaluate-every"
             raise ValueError(f"--{name} must be 0 or more")
         check_numbers(self)

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import replace
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import nn
 
-from ... import kernels
 from ...shards import Dataset, Sample
 from ..drawing import contact_sheet, overlay
 from ..engine.runtime import open_runtime
 from ..runs.folder import open_trained
-from ..scoring.inference import evaluating, predict_logits
-from ..scoring.trained import TrainedNetwork
+from ..scoring.inference import evaluating
 from .comparison import HEADINGS, Comparison
 from .page import class_table, colour_key, colours_of, curve_charts, document, html_table, note
-
-OPACITY = 0.75
-"""Share of the colours in a drawn mask."""
+from .pictures import OPACITY, embedded, label_image
 
 
 def page(comparison: Comparison, drawn: Image.Image | None = None) -> str:
@@ -50,7 +40,7 @@ def page(comparison: Comparison, drawn: Image.Image | None = None) -> str:
         ),
     ]
     if drawn is not None:
-        parts += ["<h2>The same validation images under each method</h2>", _embedded(drawn)]
+        parts += ["<h2>The same validation images under each method</h2>", _wide(drawn)]
     headings, rows = comparison.groups_table()
     if rows:
         parts += ["<h2>Groups of images</h2>", html_table(headings, rows)]
@@ -71,7 +61,10 @@ def pictures(
         network = runtime.place(trained.network)
         with evaluating(network):
             columns.append(
-                [_label(trained, network, image, runtime.device, runtime.dtype) for image in images]
+                [
+                    label_image(trained, network, image, runtime.device, runtime.dtype)
+                    for image in images
+                ]
             )
     rows = [
         [row[0], *(overlay(row[0], mask, dataset.palette, OPACITY) for mask in row[1:])]
@@ -81,31 +74,10 @@ def pictures(
     return contact_sheet(rows, titles, width=240, classes=dataset.classes, palette=dataset.palette)
 
 
-def _label(
-    trained: TrainedNetwork,
-    network: nn.Module,
-    image: np.ndarray,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> np.ndarray:
-    """Return the class ids (H, W) of a whole image (H, W, 3), by the method's own protocol."""
-    look, protocol = trained.normalization, trained.evaluation
-    if protocol.mode == "center_crop":  # it labels only the middle
-        protocol = replace(protocol, mode="whole", crop_size=None)
-    crop = torch.tensor(image)[None].to(device)
-    normal = kernels.normalize(crop, look.mean, look.std, dtype)
-    prediction = predict_logits(network, normal, protocol, normalization=look, dtype=dtype)
-    label, _ = prediction.label()
-    return label[0].cpu().numpy()
-
-
 def _evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
     count = min(count, len(samples))
     return [samples[number * len(samples) // count] for number in range(count)]
 
 
-def _embedded(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="predictions" width="{picture.width}" src="data:image/png;base64,{data}">'
+def _wide(picture: Image.Image) -> str:
+    return f'<div class="wide">{embedded(picture, "predictions")}</div>'

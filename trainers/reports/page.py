@@ -25,24 +25,29 @@ Curve = Sequence[tuple[float, float]]
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 2em auto;
-  max-width: 1180px; padding: 0 1em; }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em }
+  max-width: 1180px; padding: 0 1em; overflow-wrap: anywhere }
+h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } h3 { font-size: 1em }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
 th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
 th:first-child, td:first-child, .word { text-align: left }
 .wide { overflow-x: auto }
+.sheet { display: flex; flex-wrap: wrap; gap: 8px }
+.sheet img { display: block; max-width: 100%; height: auto }
+figure { margin: 0; max-width: 240px } figcaption { font-size: 13px; color: #444 }
 .charts { display: flex; flex-wrap: wrap; gap: 16px }
-.key { margin: 0 1.2em .4em 0; white-space: nowrap; display: inline-block; font-size: 13px }
+.key { margin: 0 1.2em .4em 0; display: inline-block; font-size: 13px }
 .key i { display: inline-block; width: 18px; height: 4px; vertical-align: middle;
   margin-right: 6px }
+.block i { height: 14px }
 svg { max-width: 100%; height: auto; border: 1px solid #e4e4e4; border-radius: 4px }
 svg text { font: 12px system-ui, sans-serif; fill: #555 }
 .note { color: #666; font-size: 13px }
+@media (max-width: 600px) { svg text { font-size: 19px } }
 """
 
 
-def page(report: Report, title: str = "WarpSeg runs") -> str:
-    """Return the HTML text of a report."""
+def page(report: Report, title: str = "WarpSeg runs", worst: str = "") -> str:
+    """Return the HTML text of a report; `worst` is the part of the worst images, drawn already."""
     names = report.names()
     colours = colours_of(len(report.runs))
     rows = [cells(summary) for summary in report.summaries()]
@@ -58,6 +63,7 @@ def page(report: Report, title: str = "WarpSeg runs") -> str:
             [(name, run.summary()["iou"]) for name, run in zip(names, report.runs, strict=True)]
         ),
         class_details(report.runs, names),
+        worst,
         _settings(report, names),
     ]
     return document(title, parts)
@@ -68,7 +74,7 @@ def document(title: str, parts: Sequence[str]) -> str:
     body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
     )
 
@@ -91,7 +97,8 @@ def curve_charts(runs: Sequence[Run], names: Sequence[str], colours: Sequence[st
     charts = []
     for name in _curve_names(runs):
         scale = 100 if name in METRICS else 1
-        label = TITLES.get(name, f"loss: {name}")
+        # Terms with a slash are parts of a loss, or are only watched.
+        label = TITLES.get(name, name if "/" in name else f"loss: {name}")
         scaled = [[(step, scale * value) for step, value in run.curve(name)] for run in runs]
         charts.append(line_chart(label, scaled, colours, names))
     return "\n".join(['<div class="charts">', *charts, "</div>"])
@@ -148,13 +155,14 @@ def thin(curve: Curve) -> list[tuple[float, float]]:
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def colour_key(names: Sequence[str], colours: Sequence[str]) -> str:
-    """Say which colour is whose."""
+def colour_key(names: Sequence[str], colours: Sequence[str], *, block: bool = False) -> str:
+    """Say which colour is whose: of lines, or of areas (`block`)."""
     keys = [
         f'<span class="key"><i style="background:{colour}"></i>{escape(name)}</span>'
         for name, colour in zip(names, colours, strict=True)
     ]
-    return "<div>" + "".join(keys) + "</div>"
+    kind = ' class="block"' if block else ""
+    return f"<div{kind}>" + "".join(keys) + "</div>"
 
 
 def note(text: str) -> str:

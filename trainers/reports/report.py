@@ -19,7 +19,7 @@ from typing import Any
 from ..runs.record import Row, Run, load_run
 from ..tables import decimal, format_table, percent, text_of
 
-NOT_COMPARED = ("seed", "out", "data", "torch", "warpseg")
+NOT_COMPARED = ("seed", "out", "data", "torch", "warpseg", "evaluate_every")
 """Settings in which runs of one group may differ."""
 
 

@@ -2,6 +2,7 @@
 
 RUN/settings.json     the resolved settings, the data set, the split, their sums, versions, plugins
 RUN/metrics.jsonl     one object a line: training rows and evaluation rows
+RUN/images.json       the last score of each validation image by itself
 RUN/checkpoint.pt     everything the run needs to continue; also holds settings.json's content
 RUN/checkpoints/      each step's checkpoint, if asked to keep them
 RUN/logs/             what ranks other than the first had to say

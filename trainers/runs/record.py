@@ -9,6 +9,8 @@ same score of other networks of the run.
 from __future__ import annotations
 
 import math
+import os
+import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from ...plain import read_json
 from ..engine.journal import read_rows
 
 METRICS = ("miou", "accuracy")
+_TAIL = 2**17
+"""Bytes of metrics.jsonl that hold its last rows."""
 
 Row = dict[str, Any]
 
@@ -123,6 +127,19 @@ def load_run(path: Path) -> Run:
         rows = evaluations if any(name in row for name in METRICS) else training
         rows[row["step"]] = row
     return Run(path, settings, _in_order(training), _in_order(evaluations))
+
+
+def last_step(path: Path) -> int:
+    """Return the step of the last whole row in a run's folder, 0 where there is none yet: cheap
+    enough to be asked while the run is at work."""
+    try:
+        with (path / "metrics.jsonl").open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - _TAIL, 0))
+            steps = re.findall(rb'^\{"step": (\d+),.*\}$', file.read(), re.MULTILINE)
+    except FileNotFoundError:
+        return 0
+    return int(steps[-1]) if steps else 0
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

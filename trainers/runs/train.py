@@ -30,14 +30,20 @@ from ..engine.speed import manual_garbage_collection
 from ..engine.stages import Engine
 from ..engine.streams import Batches, next_batches, open_streams
 from ..methods.registry import build_method
-from ..scoring.evaluate import Score
-from .batch import batch_advice, batch_words
+from ..progress import Progress
+from .batch import batch_advice
 from .checks import check_network, check_sense, explained
-from .folder import claim_folder, describe_run, release_folder, score
+from .folder import claim_folder, describe_run, release_folder
+from .header import run_header
+from .pace import scoring_interval
 from .ranked import Agreement, as_rank
 from .resuming import load_into
+from .scored import Scored
 
 log = logging.getLogger("warpseg")
+
+ESTIMATED = 5
+"""Steps after which a run on a CPU says how long it takes."""
 
 
 def train(
@@ -60,9 +66,20 @@ def train(
     runtime = open_runtime(device, settings.precision, settings.speed)
     start_logging(runtime.rank)
     try:
-        with as_rank(runtime, out), alone(out, held=runtime.rank == 0):
+        with (
+            as_rank(runtime, out),
+            alone(out, held=runtime.rank == 0),
+            Progress(settings.num_steps, unit="step", quiet=runtime.rank > 0) as progress,
+        ):
             run = Run(
-                settings, runtime, data=data, out=out, split=split, resume=resume, recipe=recipe
+                settings,
+                runtime,
+                data=data,
+                out=out,
+                split=split,
+                resume=resume,
+                recipe=recipe,
+                progress=progress,
             )
             if profile:
                 run.profiler = StepProfiler(out / "profile", profile, runtime.device, runtime.rank)
@@ -73,7 +90,7 @@ def train(
     return True
 
 
-class Run:
+class Run(Scored):
     """One training run: built whole before its first step, stopped cleanly by a signal.
 
     A folder that it claimed, and could not make one step in, it lets go again.
@@ -89,9 +106,12 @@ class Run:
         split: str | None,
         resume: bool,
         recipe: str,
+        progress: Progress | None = None,
     ) -> None:
         self.runtime, self.out = runtime, out
-        self.dataset = Dataset.open(data)
+        self.progress = progress or Progress(settings.num_steps, unit="step", quiet=True)
+        self.progress.say("opening")
+        self.dataset = dataset = Dataset.open(data)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
         network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
@@ -102,6 +122,7 @@ class Run:
             "world_size": runtime.world_size,
             "evaluated": self.method.evaluated,
         }
+        self.validation = dataset.subset("val") if "val" in dataset.subsets else None
         self.new = False
         self.saved, self.stop = 0, cast(Stop, never)
         self.agreement = Agreement(runtime)
@@ -127,6 +148,7 @@ class Run:
         }
         first = next(iter(self.streams))
         self.images_per_step = sum(per_step.values())
+        self.evaluate_every = scoring_interval(settings, self.validation, self.images_per_step)
         self.engine = Engine(
             self.method,
             runtime,
@@ -144,7 +166,7 @@ class Run:
         self.profiler: StepProfiler | None = None
         if resume:
             self._resume()
-        log.info(batch_words(settings, batch_sizes, runtime.world_size))
+        log.info(run_header(self))
         if advice := batch_advice(settings, batch_sizes, runtime.world_size):
             log.info(advice)
         self.warned: set[str] = set()
@@ -194,24 +216,30 @@ class Run:
 
     def _work(self) -> None:
         settings, engine = self.settings, self.engine
+        begun = engine.step
         self.journal.restart(engine.step)
-        if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
+        self.progress.say("training")
+        self.progress.reach(engine.step)
+        if self.evaluate_every and engine.step % self.evaluate_every == 0:
             self._evaluate()  # what a kill came before
         while engine.step < settings.num_steps:
             self._step()
+            self.progress.reach(engine.step)
             if engine.step % settings.log_every == 0:
                 self._log()
+            elif engine.step == begun + ESTIMATED:
+                self._estimate()
             stop = self.agreement.stops(self.stop, engine.step)
             if stop or engine.step % settings.checkpoint_every == 0:
                 self._save()
             if stop:
                 raise Stopped
-            if settings.evaluate_every and engine.step % settings.evaluate_every == 0:
+            if self.evaluate_every and engine.step % self.evaluate_every == 0:
                 self._evaluate()
         self._log()
         self._save()
         self._evaluate()
-        if "val" not in self.dataset.subsets:
+        if self.validation is None:
             log.info(f"no score: {self.dataset.root} has no validation images")
 
     def _step(self) -> None:
@@ -234,6 +262,12 @@ class Run:
         self.journal.images += self.images_per_step
         if self.profiler is not None:
             self.profiler.step()
+
+    def _estimate(self) -> None:
+        """Say how long a run takes on a CPU, whose first row may be minutes away; a GPU, which has
+        only queued its steps by now, is not made to wait."""
+        if self.runtime.device.type == "cpu":
+            self.journal.estimate(self.engine.step)
 
     def _log(self) -> None:
         """Write a row of the mean losses; stop the run when one is no number."""
@@ -307,37 +341,3 @@ class Run:
             log.info(f"going on from step {self.engine.step}")
         self.saved = self.engine.step
         self.journal.rewind(self.engine.step)
-
-    def _evaluate(self) -> None:
-        """Score the network on the validation set, once per step; at the end its companions, too.
-
-        One row holds it all, so what an interrupted evaluation has scored is scored again.
-        """
-        step = self.engine.step
-        scored = self.runtime.any(self.journal.has_score(step))
-        if scored or step == 0 or "val" not in self.dataset.subsets:
-            return
-        row = self._score(self.method.evaluated).to_json()
-        if step == self.settings.num_steps and self.method.also_evaluated:
-            row["networks"] = {name: self._side_score(name) for name in self.method.also_evaluated}
-        self.journal.evaluation(step, row)
-
-    def _side_score(self, name: str) -> float | None:
-        """Score a network that is not the run's answer; None, and a warning, where it has none."""
-        try:
-            return self._score(name).main
-        except ValueError as error:
-            log.warning(f"{name} was not scored: {error}")
-            return None
-
-    def _score(self, name: str) -> Score:
-        with self.runtime.speed.eagerly():
-            return score(
-                self.method.find_network(name),
-                self.dataset.subset("val"),
-                self.runtime,
-                normalization=self.settings.normalization,
-                evaluation=self.settings.evaluation,
-                loader=self.settings.loader,
-                stop=self.stop,
-            )

@@ -47,6 +47,9 @@ class Score:
     """Classes of the mean IoU: those that occur, or all."""
     groups: Mapping[str, Tensor] = field(default_factory=dict)
     """The confusion matrices of groups of images, where they were asked for."""
+    each: Mapping[str, float] = field(default_factory=dict)
+    """The mean IoU of each image by itself, by key, where images came one a batch and show a class;
+    of segmentation alone."""
     fine_grained: float | None = None
     """Classification: the mean probability of the class where it is right, 0 where it is wrong
     (DMT, Appendix C: tells networks apart with few images)."""
@@ -180,6 +183,7 @@ def evaluate_network(
     # Images, images without finite logits, pixels of no known class: read once, at the end.
     totals = torch.zeros(3, dtype=torch.int64, device=device)
     sure = torch.zeros((), dtype=torch.float64, device=device)
+    alone: dict[str, Tensor] = {}
     with evaluating(network):
         for batch in batches:
             mask = _checked_mask(batch, names, task)
@@ -193,19 +197,24 @@ def evaluate_network(
                 if places and len(batch.image) > 1:
                     raise ValueError("groups of images are scored one image a batch")
                 place = places[batch.keys[0]] if places else 0
-                counts[place], finite = _count(
-                    network, batch.image, mask, settings, normalization, dtype, counts[place]
+                own, finite = _count(
+                    network, batch.image, mask, settings, normalization, dtype, len(names)
                 )
+                counts[place] += own
+                if len(batch.image) == 1:
+                    alone[batch.keys[0]] = iou_of(own).nanmean()
             unknown = (mask != IGNORE) & (mask >= len(names))
             totals[0] += len(finite)
             totals[1] += (~finite).sum()
             totals[2] += unknown.sum()
+    each = _plain(alone)
     if reduce and dist.is_initialized() and dist.get_world_size() > 1:
+        each = _joined(each)
         dist.all_reduce(counts)
         dist.all_reduce(totals)
         dist.all_reduce(sure)
     seen = _refuse_faults(totals, len(names), expected_images)
-    each = dict(zip(titles, counts.cpu(), strict=True))
+    by_group = dict(zip(titles, counts.cpu(), strict=True))
     counts = counts.cpu().sum(0)
     if not counts.sum():
         raise ValueError(
@@ -219,7 +228,8 @@ def evaluate_network(
         task=task,
         evaluation="image" if classified else settings.describe(),
         mean_over=settings.mean_over,
-        groups=each if groups else {},
+        groups=by_group if groups else {},
+        each=each,
         fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
     )
 
@@ -242,6 +252,19 @@ def _refuse_faults(totals: Tensor, num_classes: int, expected_images: int | None
     return seen
 
 
+def _plain(alone: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the scores of images as numbers, read at once, without those of no class."""
+    values = torch.stack(list(alone.values())).tolist() if alone else []
+    return {key: value for key, value in zip(alone, values, strict=True) if value == value}
+
+
+def _joined(each: dict[str, float]) -> dict[str, float]:
+    """Return what all ranks have, on all ranks."""
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, each)
+    return {key: value for part in parts for key, value in part.items()}
+
+
 def _certainty(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the sum of the probabilities of right classes: logits (N, C, 1, 1), mask (N, 1, 1)."""
     prob, label = logits.double().softmax(1).max(1)
@@ -255,17 +278,15 @@ def _count(
     settings: EvaluationSettings,
     normalization: NormalizationSettings | None,
     dtype: torch.dtype,
-    counts: Tensor,
+    num_classes: int,
 ) -> tuple[Tensor, Tensor]:
-    """Add one batch to the counts; return them and, per image, whether its logits are finite."""
+    """Return the counts of one batch and, per image, whether its logits are finite."""
     if settings.mode == "resize":
         # The score is taken at the fixed size, so the network's labels are not enlarged again.
         assert settings.size is not None
         image, mask = resize_image(image, settings.size), resize_mask(mask, settings.size)
     prediction = predict_logits(network, image, settings, normalization=normalization, dtype=dtype)
-    counts = prediction.confusion(
-        mask, len(counts), out=counts, padding_class=settings.padding_class
-    )
+    counts = prediction.confusion(mask, num_classes, padding_class=settings.padding_class)
     return counts, prediction.finite()
 
 

@@ -27,7 +27,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from ...plain import read_json
 from ...shards.archive import write_text
@@ -35,6 +34,7 @@ from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image
 from ..engine.processes.locking import LOCK, alone, clear_lock
 from ..engine.settings import to_plain
+from ..progress import Progress
 from .batches import images_in_memory, label_batch
 from .drawn import Labeled, write_files
 from .films import count_frames, filmed, read_frames, require_video
@@ -122,14 +122,15 @@ def _predict(
     with (
         ThreadPoolExecutor(settings.threads) as pool,
         evaluating(trained.network),
-        tqdm(total=total, unit="image", disable=None) as progress,
+        Progress(total, unit="image", lines=True) as progress,
     ):
+        progress.reach(0)
 
         def labeled(images: Iterable[tuple[Source, np.ndarray]]) -> Iterator[Labeled]:
             fits = partial(images_in_memory, device)
             for batch in batched_by_size(images, settings.batch_size, fits):
                 yield from label_batch(trained, batch, device, dtype, failed)
-                progress.update(len(batch))
+                progress.reach(progress.done + len(batch))
 
         writes = _Writes(pool, ahead, partial(_write, out, trained, settings, labels))
         done = writes.take(labeled(read_ahead(pictures, pool, ahead, failed, remarks)))

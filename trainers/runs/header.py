@@ -1,0 +1,79 @@
+"""What a run says at its start, and what to do with it at its end."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ...models.network import count_parameters
+from ...pipelines.streams.stream import loader_name
+from ...shards import Subset
+from ..engine.runtime import Runtime
+from ..engine.settings import RunSettings
+from ..engine.stages import Method
+from .batch import batch_words
+
+if TYPE_CHECKING:
+    from .train import Run
+
+
+def run_header(run: "Run") -> str:
+    """Return lines that say what is about to be trained, on what, where and how."""
+    settings, method, runtime = run.settings, run.method, run.runtime
+    sizes = {name: spec.batch_size for name, spec in method.streams.items()}
+    images = ", ".join(f"{stream.epoch_size} {name}" for name, stream in run.streams.items())
+    scored = (
+        f"{len(run.validation)} to score on" if run.validation is not None else "none to score on"
+    )
+    if settings.pool.urls:  # addresses may hold keys, so they are not repeated
+        images += f" ({settings.pool.share:.0%} of unlabeled ones from a pool)"
+    crop = "x".join(map(str, settings.geometry.crop_size))
+    rows = {
+        "network": _network(settings, method),
+        "data": f"{run.dataset.root}, {_split(run.run)}, {len(run.dataset.classes)} classes",
+        "images": f"{images}; {scored}",
+        "batch": f"{batch_words(settings, sizes, runtime.world_size)}, {crop}",
+        "steps": f"{settings.num_steps}, {_scores(run.validation, run.evaluate_every)}",
+        "device": f"{_device(runtime)}, {runtime.precision}, {loader_name(settings.loader)} loader",
+        "folder": str(run.out),
+    }
+    title = run.run["recipe"] or run.run["method"]
+    return "\n".join([title, *(f"  {name:<8} {text}" for name, text in rows.items())])
+
+
+def next_words(out: Path, task: str) -> str:
+    """Return the commands to try with a run that is finished."""
+    run = shlex.quote(str(out))
+    words = [f"warpseg report {run} --html {shlex.quote(f'{out}.html')}"]
+    if task == "segmentation":
+        words.insert(0, f"warpseg predict {run} IMAGES --out {shlex.quote(f'{out}-labeled')}")
+    return "\n".join(["next:", *(f"  {line}" for line in words)])
+
+
+def _network(settings: RunSettings, method: Method) -> str:
+    count = count_parameters(method.find_network(method.evaluated)) / 1e6
+    weights = settings.network.weights
+    told = "from scratch" if weights == "none" else f"weights {weights}"
+    frozen = ", backbone frozen" if settings.network.freeze == "backbone" else ""
+    return f"{settings.network.name}, {count:.1f} M parameters, {told}{frozen}"
+
+
+def _split(run: Mapping[str, Any]) -> str:
+    return f"split {run['split']}" if run["split"] else "no split: all masks"
+
+
+def _scores(validation: Subset | None, interval: int) -> str:
+    if validation is None:
+        return "no scores"
+    return f"scored every {interval}" if interval else "scored at the end"
+
+
+def _device(runtime: Runtime) -> str:
+    if runtime.device.type != "cuda":
+        threads = torch.get_num_threads()
+        return f"CPU, {threads} of {os.cpu_count()} cores"
+    ranks = f" x {runtime.world_size} ranks" if runtime.world_size > 1 else ""
+    return f"{torch.cuda.get_device_name(runtime.device)}{ranks}"
