@@ -35,8 +35,10 @@ class ModeGap:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Tell whether a network has batch norms with running statistics."""
-    return any(norm.running_mean is not None for norm in find(network, _BatchNorm))
+    """Tell whether a network has batch norms whose modes differ: with running statistics, and not
+    frozen."""
+    norms = find(network, _BatchNorm)
+    return any(n.running_mean is not None and not getattr(n, "frozen", False) for n in norms)
 
 
 @torch.no_grad()
