@@ -15,6 +15,7 @@ from .words import (
     LabelingBenchSettings,
     MemorySettings,
     PipelineSettings,
+    RaceSettings,
     ReportSettings,
     ScalingSettings,
     StepSettings,
@@ -49,6 +50,11 @@ BENCHMARKS = {
     "inference": Benchmark(InferenceSettings, "networks on one image at a time"),
     "labeling": Benchmark(LabelingBenchSettings, "pseudo-labels against forward passes alone"),
     "scaling": Benchmark(ScalingSettings, "training steps on 1 to N ranks", "RECIPE"),
+    "race": Benchmark(
+        RaceSettings,
+        "recipes at equal cost, or for equal steps: scores by scene, hours, memory",
+        "RECIPE ...",
+    ),
     "report": Benchmark(ReportSettings, "tables and plots of results, as Markdown"),
 }
 

@@ -44,7 +44,7 @@ OWN = {
 """Flags without which so short a run would not reach a part of the method."""
 PORTABLE = ("supervised-phtps", "consistency", "simple-baseline", "dmt-link")
 """Methods that run once more with the other loader, a name of theirs and `portable`."""
-VOLATILE = {"seconds", "images_per_second", "data_wait", "peak_memory"}
+VOLATILE = {"seconds", "cpu_seconds", "images_per_second", "data_wait", "peak_memory"}
 """What differs from run to run."""
 SHOWN = 20
 """Differences that are printed."""
