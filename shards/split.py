@@ -113,12 +113,12 @@ def choose_fraction(
             n: k for record in records for n, k in zip(record.names, record.labels, strict=True)
         }
         order = _alternating(order, labels, count, dataset.num_classes)
-    rest = order[count:] + (_without_masks(dataset) if with_unlabeled else [])
     origin: dict[str, Any] = {"labeled": labeled, "seed": seed, "balanced": balanced}
     if order_by != "hash":
         origin["order"] = order_by
     if reorder is not None:
         order, origin["drawn"] = reorder(order, count), reorder.to_json()
+    rest = order[count:] + (_without_masks(dataset) if with_unlabeled else [])
     return Choice(labeled=order[:count], unlabeled=rest, origin=origin)
 
 

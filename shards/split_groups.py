@@ -46,7 +46,9 @@ class Draw:
             places[name] = sizes[group] = sizes.get(group, 0) + 1
         unknown = [group for group in self.without if group not in sizes]
         if unknown:
-            raise ValueError(f"--no-masks-of {unknown[0]}: the groups are {', '.join(sizes)}")
+            raise ValueError(
+                f"--no-masks-of {unknown[0]}: the groups are {', '.join(sorted(sizes))}"
+            )
         left = sum(size for group, size in sizes.items() if group not in self.without)
         if left < count:
             raise ValueError(

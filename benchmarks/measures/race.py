@@ -178,17 +178,7 @@ class Race:
         words = ["evaluate", str(folder), "--data", str(self.settings.data)]
         words += ["--subset", self.settings.subset, "--device", self.settings.device]
         words += ["--evaluation.by", self.settings.by] if self.settings.by else []
-        done = subprocess.run(
-            [*PROGRAM, *words],
-            capture_output=True,
-            text=True,
-            env={**os.environ, PARENT: str(os.getpid())},
-            check=False,
-        )
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise RuntimeError(f"{folder} could not be scored: {said[-1]}")
-        return json.loads(done.stdout.strip().splitlines()[-1])
+        return json.loads(spoken(words).strip().splitlines()[-1])
 
     def _steps(self, entry: Entry, stop: Stop) -> list[str]:
         """Return the words that give an entry its number of steps: of a budget, measured once and
@@ -243,6 +233,24 @@ class Race:
         self.result = result_of("race", self.arguments, device, content)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.file, json.dumps(self.result, indent=1) + "\n")
+
+
+def spoken(words: Sequence[str]) -> str:
+    """Run a verb of warpseg in a process of its own and return what it prints.
+
+    Raises RuntimeError with its last words where it fails.
+    """
+    done = subprocess.run(
+        [*PROGRAM, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, PARENT: str(os.getpid())},
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise RuntimeError(f"warpseg {' '.join(words[:2])} failed: {said[-1]}")
+    return done.stdout
 
 
 def _kind(device: str) -> str:

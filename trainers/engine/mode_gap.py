@@ -42,11 +42,11 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
-    """Return how far the two modes of a network differ on images (N, 3, H, W), normalised.
+def mode_labels(network: nn.Module, image: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """Return the classes (N, h, w), int64, that a network names in images (N, 3, H, W), normalised,
+    under its running statistics and under those of the batch.
 
-    Nothing is moved: no statistics, no gradient, no random numbers. Two images or more make it
-    mean something. Does not wait for the device.
+    Nothing is moved: no statistics, no gradient, no random numbers. Does not wait for the device.
     """
     dropouts = [layer for layer in find(network, _DropoutNd) if layer.training]
     try:
@@ -59,7 +59,14 @@ def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
     finally:
         for layer in dropouts:
             layer.training = True
-    running, batch = labels
+    return labels[0], labels[1]
+
+
+@torch.no_grad()
+def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
+    """Return how far the two modes of a network differ on images, as `mode_labels`, of which two or
+    more make it mean something."""
+    running, batch = mode_labels(network, image, runtime)
     classes = cast(Any, network).num_classes
     counts = torch.nn.functional.one_hot(running.flatten(), classes).sum(0)
     return ModeGap(
