@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..bars import draw_bars
+from ..contenders import standings
 from ..tables import Result
 from ..words import Given, ReportSettings
 from . import inference, memory, pipeline, scaling, step
@@ -24,6 +25,7 @@ TABLES = {
     "memory": ("Memory of a step", memory.tables),
     "inference": ("Networks on one image", inference.tables),
     "scaling": ("Ranks", scaling.tables),
+    "race": ("Recipes at equal cost", standings.tables),
 }
 BARS = {"pipeline": pipeline.bars, "step": step.bars}
 

@@ -48,9 +48,7 @@ def test_training_mode_leaves_frozen_norms_as_they_are(network):
     norms = [m for m in other.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
     for mode in (False, True):
         other.train(mode)
-        assert not any(
-            m.training for m in other.backbone.modules() if isinstance(m, nn.BatchNorm2d)
-        )
+        assert not any(norm.training for norm in norms)
         assert other.decoder.training is mode
         assert other.backbone.training is mode
 
