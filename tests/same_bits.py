@@ -36,6 +36,8 @@ ROUNDS = {
     **{f"dmt{word}{CIFAR}": ("first", "link", ("--ratios", "0.5", "1.0")) for word in ("", "-cl")},
 }
 """Recipes of rounds: the group of settings without pseudo-labels, the one with, and flags."""
+TEXT = ("--teacher-batch-norm", "running")
+"""Consistency's teacher as recordings before its default moved have it."""
 OWN = {
     "consistency-mt-cutmix-l2": ("--threshold", "0.2"),
     "gta": ("--warmup-steps", "1"),
@@ -65,6 +67,7 @@ def flags_of(recipe: str, seed: int) -> list[str]:
     else:
         groups = {"": small if method.startswith("supervised") else more}
         own = ("--evaluate-every", "4", *OWN.get(method, ()))
+        own += TEXT if method.startswith("consistency") else ()
     words = ["--seed", str(seed), *own]
     for prefix, settings in groups.items():
         words.append(f"--{prefix}keep-checkpoints")

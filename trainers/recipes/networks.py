@@ -18,9 +18,12 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..methods.settings.consistency import ConsistencySettings
+from ..methods.settings.fixmatch import FixMatchSettings
 from ..methods.settings.gta import GtaSettings
 from ..methods.settings.mkd import MkdSettings
 from ..methods.settings.supervised import SupervisedSettings
+from ..methods.settings.unimatch import UniMatchSettings
+from ..methods.settings.unimatch_v2 import UniMatchV2Settings
 from ..methods.settings.vat import VatSettings
 from .registry import Recipe, add_recipes
 from .scratch import CAMVID, CAMVID_TINY, GTA_SCRATCH, MKD_SCRATCH, SYNTHETIC_TINY
@@ -70,6 +73,9 @@ def embedded_recipes(family: str, shared: dict[str, Any]) -> dict[str, Recipe]:
         f"vat-{family}": partial(VatSettings, **every),
         f"gta-{family}": partial(GtaSettings, warmup_steps=first, **GTA_SCRATCH, **every),
         f"mkd-{family}": partial(MkdSettings, rampup_steps=first, **MKD_SCRATCH, **every),
+        f"fixmatch-{family}": partial(FixMatchSettings, **every),
+        f"unimatch-{family}": partial(UniMatchSettings, **every),
+        f"unimatch-v2-{family}": partial(UniMatchV2Settings, **every),
     }
 
 
