@@ -90,6 +90,18 @@ def test_a_race_writes_each_row_at_once_and_goes_on(data, tmp_path, trained, cap
     assert "with other settings (num_steps: 2 before, 3 now)" in said
 
 
+@pytest.mark.slow
+def test_a_race_in_processes_of_its_own(data, tmp_path, capsys):
+    entry = "supervised-synthetic-swiftnet18-tiny --geometry.crop-size 32 32"
+    places = ["--data", data, "--out", str(tmp_path / "out"), "--splits", "few", "--device", "cpu"]
+    once = ["bench", "race", entry, *places, "--num-steps", "2", "--batch-size", "2"]
+    assert main(once) == 0
+    rows = json.loads((tmp_path / "out" / "race.json").read_text())["rows"]
+    assert [(row["entry"], row["images"], row["steps"]) for row in rows] == [(entry, 4, 2)]
+    with pytest.raises(RuntimeError, match="warpseg evaluate"):
+        course.spoken(["evaluate", str(tmp_path / "nothing")])
+
+
 def test_a_budget_gives_each_entry_its_steps(data, tmp_path, trained, monkeypatch):
     monkeypatch.setattr(course, "PROBE_STEPS", 6)
     race = course.Race(
