@@ -96,6 +96,6 @@ def concerns(means: Mapping[str, float]) -> dict[str, str]:
     return {
         TERM: f"running and batch statistics disagree on {means[TERM]:.0%} of the pixels of these "
         "images: their batch norms do not know them. A teacher with running statistics misleads "
-        "there; see `warpseg diagnose norm`, `--evaluation.by scene`, and where the method has it "
-        "`--teacher-batch-norm batch`"
+        "there; see `warpseg diagnose norm --by scene`, docs/which-method.md, and where the method "
+        "has it `--teacher-batch-norm batch`"
     }
