@@ -16,6 +16,7 @@ from .words import (
     MasksSettings,
     MemorySettings,
     PipelineSettings,
+    RaceSettings,
     ReportSettings,
     ScalingSettings,
     StepSettings,
@@ -54,6 +55,11 @@ BENCHMARKS = {
     "scaling": Benchmark(ScalingSettings, "training steps on 1 to N ranks", "RECIPE"),
     "suggest": Benchmark(
         SuggestBenchSettings, "which masks to draw next: suggested, unsure or random ones", "RECIPE"
+    ),
+    "race": Benchmark(
+        RaceSettings,
+        "recipes at equal cost, or for equal steps: scores by scene, hours, memory",
+        "RECIPE ...",
     ),
     "report": Benchmark(ReportSettings, "tables and plots of results, as Markdown"),
 }

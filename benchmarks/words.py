@@ -212,6 +212,56 @@ class SuggestBenchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RaceSettings:
+    """Train recipes on the same images, in the same time or for as many steps, over splits and
+    seeds, and score them on images held out of training."""
+
+    data: Path
+    """a converted data set"""
+    splits: tuple[str, ...]
+    """splits of it"""
+    seeds: tuple[int, ...] = (0,)
+    """seeds of each recipe on each split"""
+    budget: str | None = None
+    """time that each run has, such as 30m, 2h or 90s: on a GPU of the clock, on a CPU of its cores;
+    the number of steps that take it is measured first. Without it --num-steps, or the recipe's
+    own"""
+    subset: str = "held_out"
+    """images that are scored on: held_out is the split's; or val"""
+    by: str | None = None
+    """groups of images that are scored apart: scene, folder, a regular expression, a file"""
+    out: Path = Path("race")
+    """folder for the runs, OUT/SPLIT/RECIPE/seed-S; those that are there go on"""
+    results: Path | None = None
+    """file that gets a row of each run, as soon as it is scored; OUT/race.json if not given. Runs
+    that it has rows of are not trained again"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+    table: bool = False
+    """train nothing: print the table of the results that are there"""
+
+    def __post_init__(self) -> None:
+        for name in ("splits", "seeds"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"--{name} takes one or more that differ; got {values}")
+        if self.budget is not None:
+            seconds_of(self.budget)
+
+
+def seconds_of(budget: str) -> float:
+    """Return the seconds of 30m, 2h or 90s. Raises ValueError for other words."""
+    number, unit = budget[:-1], budget[-1:]
+    try:
+        seconds = float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (KeyError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--budget takes a time such as 30m, 2h or 90s; got {budget!r}")
+    return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """Write the tables of results."""
 

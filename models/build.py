@@ -16,6 +16,7 @@ from .encoders.registry import ENCODERS
 from .encoders.timm_encoder import timm_encoder
 from .heads.head import HEADS
 from .network import SegmentationNetwork
+from .norm import group_norms
 from .papers import (
     deeplabv2,
     deeplabv3plus,
@@ -37,6 +38,8 @@ NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
 }
 """The papers' networks: name -> builder(num_classes, **options)."""
 
+HEAD_NORM = "head_norm"
+"""The option that all networks have."""
 TIMM = "timm:"
 """What stands before the name of one of timm's encoders."""
 
@@ -51,20 +54,27 @@ def build_network(
         num_classes: number of classes, at least 2.
         weights: "none" (random, as the papers initialise), "imagenet", a name of torchvision's
             weights, or a path; see `load_weights`.
-        options: options of the architecture's builder: the head's and the encoder's.
+        options: options of the architecture's builder: the head's and the encoder's; and of all,
+            `head_norm`: "batch", or "group" for group norms in place of the head's batch norms.
 
     Raises ValueError for unknown names or options and for weights that do not fit.
     """
     build = NETWORKS[name] if name in NETWORKS else _assembly(name)
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2; got {num_classes}")
+    norm = options.pop(HEAD_NORM, "batch")
+    if norm not in ("batch", "group"):
+        raise ValueError(f"head_norm must be 'batch' or 'group'; got {norm!r}")
     known = _options(build)
     for option in options:
         if option not in known:
-            listed = ", ".join(known) or "none"
+            listed = ", ".join([*known, HEAD_NORM])
             raise ValueError(f"{name} has no option {option!r}; its options: {listed}")
     network = build(num_classes=num_classes, **options)
     network.name = name
+    if norm == "group":
+        network.decoder = group_norms(network.decoder)
+        network.classifier = group_norms(network.classifier)
     if weights != "none":
         load_weights(network, weights)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -121,16 +121,26 @@ class SegmentationNetwork(nn.Module):
         """
         self.frozen = True
         self.backbone.requires_grad_(False)
+        self.freeze_norms()
+        self.backbone.eval()
+
+    def freeze_norms(self) -> None:
+        """Keep the running statistics of the backbone's batch norms as their weights have them, and
+        use them in every pass, whatever its policy; scales and shifts learn."""
         for module in self.backbone.modules():
             if isinstance(module, _BatchNorm):
                 cast(Any, module).frozen = True
-        self.backbone.eval()
+                module.eval()
 
     def train(self, mode: bool = True) -> "SegmentationNetwork":
-        """Set the mode of all modules but a frozen backbone's."""
+        """Set the mode of all modules but a frozen backbone's, or its frozen batch norms'."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
+        else:
+            for module in self.backbone.modules():
+                if getattr(module, "frozen", False):
+                    module.eval()
         return self
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:

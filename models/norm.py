@@ -16,6 +16,7 @@ ones too.
 """
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -132,6 +133,29 @@ def freeze_batch_norm_affine(network: nn.Module) -> None:
     for norm in find(network, _BatchNorm):
         for parameter in norm.parameters():
             parameter.requires_grad_(False)
+
+
+GROUP = 16
+"""Channels of a group of group norm, as near as the channels divide."""
+
+
+def group_norms(module: nn.Module) -> nn.Module:
+    """Replace, in place, batch norms by group norms with their scales and shifts; return the
+    module.
+
+    A group norm is the same in every mode: it knows no batch, and no running statistics.
+    """
+    return _replace(module, _BatchNorm, _group_norm)
+
+
+def _group_norm(norm: _BatchNorm) -> nn.GroupNorm:
+    channels = norm.num_features
+    sizes = [size for size in range(1, channels + 1) if channels % size == 0]
+    size = min(sizes, key=lambda size: abs(math.log(size / GROUP)))
+    group = nn.GroupNorm(channels // size, channels, eps=norm.eps, affine=norm.affine)
+    if norm.affine:
+        group.weight, group.bias = norm.weight, norm.bias
+    return group
 
 
 class DomainBatchNorm(nn.Module):

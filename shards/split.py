@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -28,6 +28,18 @@ from .source import shuffling_hash
 
 TRAINED = ("train", "unlabeled")
 """Subsets that a split is made from."""
+
+
+class Reorder(Protocol):
+    """What puts names in random order, of which the first `count` are labeled, into another."""
+
+    def __call__(self, order: list[str], count: int) -> list[str]:
+        """Return the names in another order."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Return how it orders, as plain values for the split's record."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +58,11 @@ class Choice:
         return sides | ({"held_out": self.held_out} if self.held_out else {})
 
 
-def labeled_count(text: str, total: int) -> int:
-    """Turn "1/8", "0.125" or a count into how many of `total` images are labeled, rounded up.
+def labeled_count(text: str, total: int, flag: str = "--labeled") -> int:
+    """Turn "1/8", "0.125" or a count into how many of `total` images are meant, rounded up.
 
-    Published splits round up: 1/8 of 2975 is 372, of 10582 is 1323. Raises ValueError for other
-    words.
+    Published splits round up: 1/8 of 2975 is 372, of 10582 is 1323. Raises ValueError, which names
+    the flag, for other words.
     """
     try:
         number = Fraction(text)
@@ -60,7 +72,7 @@ def labeled_count(text: str, total: int) -> int:
     count = int(number) if whole else math.ceil(number * total)
     if not 0 < count <= total or (not whole and number > 1):
         raise ValueError(
-            f"--labeled takes a fraction such as 1/8 or a count up to {total}; got {text!r}"
+            f"{flag} takes a fraction such as 1/8 or a count up to {total}; got {text!r}"
         )
     return count
 
@@ -73,12 +85,14 @@ def choose_fraction(
     balanced: bool = False,
     with_unlabeled: bool = True,
     order_by: Literal["hash", "permutation"] = "hash",
+    reorder: Reorder | None = None,
 ) -> Choice:
     """Choose labeled images at random; a smaller fraction of one seed is a part of a larger one.
 
     `balanced` takes equally many of each class (classification). Images converted without masks
     join the unlabeled side `with_unlabeled`. order_by: "hash", images are ordered by a hash of
     their names and the seed; "permutation", as NumPy's RandomState permutes their sorted names.
+    reorder: puts those of which the first are labeled into another order, such as `Draw`.
     """
     records = dataset.manifest.subsets["train"].shards
     names = [name for record in records for name in record.names]
@@ -99,10 +113,12 @@ def choose_fraction(
             n: k for record in records for n, k in zip(record.names, record.labels, strict=True)
         }
         order = _alternating(order, labels, count, dataset.num_classes)
-    rest = order[count:] + (_without_masks(dataset) if with_unlabeled else [])
     origin: dict[str, Any] = {"labeled": labeled, "seed": seed, "balanced": balanced}
     if order_by != "hash":
         origin["order"] = order_by
+    if reorder is not None:
+        order, origin["drawn"] = reorder(order, count), reorder.to_json()
+    rest = order[count:] + (_without_masks(dataset) if with_unlabeled else [])
     return Choice(labeled=order[:count], unlabeled=rest, origin=origin)
 
 
@@ -167,26 +183,6 @@ def difference_maximised(choice: Choice, share: float, seed: int) -> tuple[Choic
         )
     )
     return first, second
-
-
-def hold_out(choice: Choice, count: int, seed: int) -> Choice:
-    """Take `count` of the labeled images out of training, to choose among networks by.
-
-    Raises ValueError where none would be left.
-    """
-    if not 0 < count < len(choice.labeled):
-        raise ValueError(
-            f"--held-out takes 1 to {len(choice.labeled) - 1} of the {len(choice.labeled)} labeled "
-            f"images; got {count}"
-        )
-    order = sorted(choice.labeled, key=lambda name: shuffling_hash(f"held out:{name}", seed))
-    held_out = set(order[:count])
-    return replace(
-        choice,
-        labeled=[name for name in choice.labeled if name not in held_out],
-        held_out=[name for name in choice.labeled if name in held_out],
-        origin=choice.origin | {"held_out": {"count": count, "seed": seed}},
-    )
 
 
 def write_split(dataset: Dataset, name: str, choice: Choice, *, replace: bool = False) -> bool:

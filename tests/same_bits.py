@@ -36,6 +36,8 @@ ROUNDS = {
     **{f"dmt{word}{CIFAR}": ("first", "link", ("--ratios", "0.5", "1.0")) for word in ("", "-cl")},
 }
 """Recipes of rounds: the group of settings without pseudo-labels, the one with, and flags."""
+TEXT = ("--teacher-batch-norm", "running")
+"""Consistency's teacher as recordings before its default moved have it."""
 OWN = {
     "consistency-mt-cutmix-l2": ("--threshold", "0.2"),
     "gta": ("--warmup-steps", "1"),
@@ -44,7 +46,7 @@ OWN = {
 """Flags without which so short a run would not reach a part of the method."""
 PORTABLE = ("supervised-phtps", "consistency", "simple-baseline", "dmt-link")
 """Methods that run once more with the other loader, a name of theirs and `portable`."""
-VOLATILE = {"seconds", "images_per_second", "data_wait", "peak_memory"}
+VOLATILE = {"seconds", "cpu_seconds", "images_per_second", "data_wait", "peak_memory"}
 """What differs from run to run."""
 SHOWN = 20
 """Differences that are printed."""
@@ -65,6 +67,7 @@ def flags_of(recipe: str, seed: int) -> list[str]:
     else:
         groups = {"": small if method.startswith("supervised") else more}
         own = ("--evaluate-every", "4", *OWN.get(method, ()))
+        own += TEXT if method.startswith("consistency") else ()
     words = ["--seed", str(seed), *own]
     for prefix, settings in groups.items():
         words.append(f"--{prefix}keep-checkpoints")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..bars import draw_bars
+from ..contenders import standings
 from ..tables import Result
 from ..words import Given, ReportSettings
 from . import inference, masks, memory, pipeline, scaling, step, suggest
@@ -26,6 +27,7 @@ TABLES = {
     "scaling": ("Ranks", scaling.tables),
     "suggest": ("Which masks to draw next", suggest.tables),
     "masks": ("Spoiled masks found again", masks.tables),
+    "race": ("Recipes at equal cost", standings.tables),
 }
 BARS = {"pipeline": pipeline.bars, "step": step.bars}
 

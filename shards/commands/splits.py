@@ -29,7 +29,10 @@ def _split(
     base: str | None = None,
     add: tuple[Path, ...] = (),
     overlap: Literal["error", "drop"] = "error",
-    held_out: int = 0,
+    held_out: str = "0",
+    by: str | None = None,
+    spread: Literal["any", "proportional", "even"] = "any",
+    no_masks_of: tuple[str, ...] = (),
     pair: float | None = None,
     order: Literal["hash", "permutation"] = "hash",
     balanced: Literal["auto", "yes", "no"] = "auto",
@@ -48,8 +51,15 @@ def _split(
         base: Go on from this split of the data set: its labeled, unlabeled and held-out images.
         add: Lists of images that are labeled as well, such as those of `warpseg suggest`.
         overlap: What an image in both lists is: an error, or labeled only (drop).
-        held_out: So many of the labeled images are kept out of training, for choosing among
-            networks by (`train --select held_out`).
+        held_out: What is kept out of training, for choosing among networks and settings by. A
+            count: so many of the labeled images. A share (0.25 or 1/4): that of all images with
+            masks, of each group with --by, those first that are not labeled.
+        by: Groups that the images fall into, such as scenes: scene (the file's name up to its first
+            _ or -), folder, a regular expression whose first group is the name, or a file of names
+            and groups.
+        spread: How --labeled is drawn from the groups of --by: as if there were none (any),
+            by their size (proportional), or as many from each (even).
+        no_masks_of: Groups of --by from which no image is labeled.
         pair: Also make NAME-a and NAME-b, each with this share of the labeled images and as
             different as can be (DMT: 0.8).
         order: How --seed orders the images of which the first are labeled: by a hash of their
@@ -60,7 +70,8 @@ def _split(
         replace: Overwrite another split of this name.
     """
     from ..growing import choose_base, with_more
-    from ..split import choose_fraction, choose_lists, difference_maximised, hold_out, write_split
+    from ..split import choose_fraction, choose_lists, difference_maximised, write_split
+    from ..split_groups import Draw, hold_out_words, masked_groups
 
     dataset = Dataset.open(data)
     if sum(given is not None for given in (labeled, labeled_list, base)) != 1:
@@ -69,6 +80,11 @@ def _split(
         raise ValueError("--unlabeled-list goes with --labeled-list")
     if labeled is None and order != "hash":
         raise ValueError("--order goes with --labeled: a list says itself which images it means")
+    if by is None and (spread != "any" or no_masks_of):
+        raise ValueError("--spread and --no-masks-of go with --by, which says what the groups are")
+    if labeled is None and (spread != "any" or no_masks_of):
+        raise ValueError("--spread and --no-masks-of go with --labeled: a list says itself")
+    groups = masked_groups(dataset, by)
     if labeled is not None:
         equal = balanced == "yes" or (balanced == "auto" and dataset.task == "classification")
         choice = choose_fraction(
@@ -78,6 +94,7 @@ def _split(
             balanced=equal,
             with_unlabeled=with_unlabeled,
             order_by=order,
+            reorder=None if by is None else Draw(groups, spread, no_masks_of),
         )
     elif base is not None:
         choice = choose_base(dataset, base)
@@ -88,10 +105,9 @@ def _split(
         )
     if add:
         choice = with_more(dataset, choice, add)
-    if held_out:
-        if choice.held_out:
-            raise ValueError(f"split {base!r} holds images out already: leave out --held-out")
-        choice = hold_out(choice, held_out, seed)
+    if held_out != "0" and choice.held_out:
+        raise ValueError(f"split {base!r} holds images out already: leave out --held-out")
+    choice = hold_out_words(choice, held_out, seed, groups)
     choices = {name: choice}
     if pair is not None:
         choices[f"{name}-a"], choices[f"{name}-b"] = difference_maximised(choice, pair, seed)

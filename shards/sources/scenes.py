@@ -191,6 +191,14 @@ def _photograph(rng: Random, canvas: np.ndarray, x: np.ndarray, y: np.ndarray) -
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+def at_dusk(rng: Random, image: np.ndarray) -> np.ndarray:
+    """Take the picture of a scene, RGB uint8 (H, W, 3), at dusk: with a quarter of the light, which
+    is blue, little contrast and noise."""
+    light = (image / 255) ** 1.2 * np.array([0.16, 0.24, 0.4]) * rng.uniform(0.8, 1.2)
+    light += 0.03 + rng.uniform(0.005, 0.015) * rng.standard_normal(image.shape, np.float32)
+    return (np.clip(light, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
 def _clouds(rng: Random, shape: tuple[int, ...], cells: int) -> np.ndarray:
     """Smooth noise in [0, 1]; float32 (H, W)."""
     grid = Image.fromarray(rng.random((cells, cells), np.float32))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..registry import SOURCES
 from ..source import Entry, Source
-from .scenes import CLASSES, DRAWING, draw_scene
+from .scenes import CLASSES, DRAWING, at_dusk, draw_scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,9 @@ class SyntheticSettings:
     """Further scenes whose masks are thrown away."""
     scene_size: tuple[int, int] = (128, 128)
     """Height and width of a scene in pixels."""
+    dusk: float = 0.0
+    """Share of the scenes that are seen at dusk: dark, blue and noisy. Names then begin with day_
+    or dusk_ (`--by scene`)."""
     seed: int = 0
     """Another seed draws other scenes."""
 
@@ -33,6 +36,15 @@ class SyntheticSettings:
             )
         if min(self.scene_size) < 32:
             raise ValueError(f"scene_size must be at least 32 x 32 pixels; got {self.scene_size}")
+        if not 0 <= self.dusk <= 1:
+            raise ValueError(f"--dusk is a share, from 0 to 1; got {self.dusk}")
+
+    def name(self, subset: str, number: int) -> str:
+        """Return the name of a scene: those at dusk are spread evenly over the numbers."""
+        if not self.dusk:
+            return f"{subset}/{number:05d}"
+        dusk = int((number + 1) * self.dusk) > int(number * self.dusk)
+        return f"{subset}/{'dusk' if dusk else 'day'}_{number:05d}"
 
 
 @dataclass(kw_only=True)
@@ -43,9 +55,12 @@ class SyntheticSource(Source):
 
     def read(self, entry: Entry) -> tuple[np.ndarray, np.ndarray | None]:
         """Draw a scene: pixels, uint8 RGB (H, W, 3), and class ids, uint8 (H, W)."""
-        subset, number = entry.name.split("/")
+        subset, name = entry.name.split("/")
+        light, _, number = name.rpartition("_")
         seed = [self.scenes.seed, ("train", "val", "unlabeled").index(subset), int(number)]
-        image, mask = draw_scene(np.random.default_rng(seed), self.scenes.scene_size)
+        rng = np.random.default_rng(seed)
+        image, mask = draw_scene(rng, self.scenes.scene_size)
+        image = at_dusk(rng, image) if light == "dusk" else image
         return image, None if entry.mask is None else mask
 
     def files(self, entry: Entry) -> list[Path]:
@@ -61,7 +76,7 @@ def load_synthetic(settings: SyntheticSettings) -> Source:
     """
     subsets: dict[str, list[Entry]] = {}
     for subset in ("train", "val", "unlabeled"):
-        names = [f"{subset}/{i:05d}" for i in range(getattr(settings, subset))]
+        names = [settings.name(subset, number) for number in range(getattr(settings, subset))]
         if names:
             masked = subset != "unlabeled"
             subsets[subset] = [Entry(name=n, image=n, mask=n if masked else None) for n in names]
@@ -69,6 +84,7 @@ def load_synthetic(settings: SyntheticSettings) -> Source:
         "scene_size": list(settings.scene_size),
         "seed": settings.seed,
         "drawing": DRAWING,
+        **({"dusk": settings.dusk} if settings.dusk else {}),
     }
     return SyntheticSource(
         kind="synthetic",

@@ -190,7 +190,7 @@ def test_dropout_option():
         ("swiftnet-rn18", {"taps": "last"}, "'sum' or 'relu'"),
         ("swiftnet-rn18", {"tabs": "sum"}, "its options: taps"),
         ("swiftnet-rn18", {"num_classes": 1}, "num_classes must be at least 2"),
-        ("wrn-28-2", {"depth": 10}, "its options: none"),
+        ("wrn-28-2", {"depth": 10}, "its options: head_norm"),
         ("deeplabv2-rn101", {"branches": 3}, "branches must be 4"),
         ("deeplabv3plus-rn50", {"head": "fcn"}, "plain, mkd, gta"),
         ("deeplabv3plus-rn50", {"stem": "deep"}, "torchvision, deep32, deep64"),

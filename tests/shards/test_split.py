@@ -17,10 +17,10 @@ from warpseg.shards.split import (
     choose_fraction,
     choose_lists,
     difference_maximised,
-    hold_out,
     labeled_count,
     write_split,
 )
+from warpseg.shards.split_groups import hold_out
 
 
 def fraction(dataset: Dataset, labeled: str, seed: int = 0, **options: Any) -> Choice:

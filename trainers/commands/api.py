@@ -10,6 +10,7 @@ from typing import Any
 
 from ...pipelines.settings import LoaderSettings
 from ...shards import Dataset, Subset
+from ...shards.dataset import SPLIT_SIDES
 from ..engine.processes.stopping import Stop, never
 from ..engine.protocol import EvaluationSettings
 from ..engine.runtime import close_runtime, open_runtime
@@ -93,6 +94,7 @@ def evaluate(
     *,
     data: str | Path | Dataset | None = None,
     subset: str = "val",
+    split: str | None = None,
     network: str | None = None,
     evaluation: EvaluationSettings | None = None,
     loader: LoaderSettings | None = None,
@@ -101,17 +103,20 @@ def evaluate(
 ) -> Score:
     """Score a trained network on images with masks, on all ranks.
 
-    data: the data set; the one of the run when not given. evaluation: the protocol; the run's own
-    when not given. Raises ValueError for a data set of other classes, for images without masks and
-    for a network that returns no finite numbers.
+    data: the data set; the one of the run when not given. subset: one of the data set, or a side of
+    a split (labeled, held_out): of `split`, the run's when not given. evaluation: the protocol; the
+    run's own when not given. Raises ValueError for a data set of other classes, for images without
+    masks and for a network that returns no finite numbers.
     """
     trained = _open(run, network)
-    dataset = data_of(trained, data, [f"subset {subset}"])
+    split = (split or trained.origin.get("split")) if subset in SPLIT_SIDES else None
+    named = f"subset {subset}" if split is None else f"side {subset} of split {split}"
+    dataset = data_of(trained, data, [named])
     runtime = open_runtime(device, precision)
     try:
         return score(
             runtime.place(trained.network),
-            dataset.subset(subset),
+            dataset.subset(subset, split),
             runtime,
             normalization=trained.normalization,
             evaluation=evaluation or trained.evaluation,
@@ -288,7 +293,8 @@ def data_of(
     if data is None:
         held = sums_of(trained.origin)
         asked = {name: held[name] for name in (held if parts is None else parts) if name in held}
-        split = trained.origin.get("split") if parts is None else None
+        sided = parts is None or any(name.startswith("side ") for name in parts)
+        split = trained.origin.get("split") if sided else None
         changed = other_data(asked, data_sums(opened, split))
         if changed:
             raise ValueError(

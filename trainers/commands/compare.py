@@ -277,6 +277,22 @@ def train_missing(
         raise RuntimeError(failures[0])
 
 
+def train_one(candidate: Candidate, device: str, stop: Stop) -> None:
+    """Train one run, or go on with it, until `stop` tells to end; then it has saved its steps.
+
+    Raises RuntimeError, with the last words of its log, when it failed.
+    """
+    process = _start(candidate, device, 1)
+    try:
+        while process.poll() is None and not stop():
+            time.sleep(_PAUSE)
+    finally:
+        end_children([process])
+    failures = _told(candidate, process.returncode)
+    if failures:
+        raise RuntimeError(failures[0])
+
+
 def _start(candidate: Candidate, device: str, jobs: int) -> subprocess.Popen[bytes]:
     """Start the training of a run in a process of its own."""
     record = candidate.folder.with_suffix(".log")

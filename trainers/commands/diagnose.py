@@ -2,7 +2,7 @@
 
 warpseg diagnose labels LABELS --data DATA --out error.png     error of pseudo-labels by confidence
 warpseg diagnose weights OUT --out weights.png                 what DMT makes of pseudo-labels
-warpseg diagnose norm RUN --out norm.png                       batch statistics of strong views
+warpseg diagnose norm RUN --out norm.png [--by scene]          what batch norms make of images
 warpseg diagnose masks RUN RUN --out FOLDER                    masks that are probably wrong
 warpseg diagnose data DATA --out FOLDER                        images twice, what crops lose
 """
@@ -15,7 +15,7 @@ from typing import Literal
 import tyro
 
 from ...shards import Dataset
-from ..drawing import save_picture
+from ..drawing import save_picture, stack
 from .diagnose_data import data
 from .diagnose_masks import masks
 
@@ -86,49 +86,54 @@ def weights(arguments: list[str]) -> int:
 
 
 def norm(arguments: list[str]) -> int:
-    """Draw what batch norms see of weak and strong views: `diagnose norm RUN --out norm.png`."""
+    """Tell what batch norms make of a run's images: `diagnose norm RUN --out norm.png`."""
 
     def run(
         path: tyro.conf.Positional[Path],
         *,
         out: Path,
         data: Path | None = None,
+        by: str | None = None,
         view: str | None = None,
         batches: int = 8,
         batch_size: int = 8,
         layers: int = 3,
         seed: int = 0,
         device: str = "auto",
+        json: bool = False,
     ) -> None:
-        """Compare the batch statistics of weak and strong views, layer by layer.
+        """Compare predictions under running and under batch statistics, by groups of images, and
+        the batch statistics of weak and strong views, layer by layer.
 
         Args:
             path: a run's folder or a checkpoint
             out: picture to write
             data: the data set; the one of the run when not given
+            by: groups of images: scene, folder, a regular expression or a file
             view: the strong view; the run's own, or sda, when not given
             batches: batches of each view
             batch_size: images of a batch
             layers: layers whose channels are drawn
             seed: seed of the views
             device: auto, cpu, cuda or cuda:N
+            json: print rows of JSON instead of tables
         """
-        from ..reports.norm_statistics import draw_statistics, measure_norms
+        from ..reports.mode_gaps import draw_gaps, gap_table, measure_gaps
+        from ..reports.norm_statistics import draw_statistics, layer_table, measure_norms
 
-        found = measure_norms(
-            path,
-            data=data,
-            view=view,
-            batches=batches,
-            batch_size=batch_size,
-            seed=seed,
-            device=device,
-        )
+        size: dict[str, int] = {"batches": batches, "batch_size": batch_size, "seed": seed}
+        gaps, dataset = measure_gaps(path, by=by, data=data, device=device, **size)
+        found = measure_norms(path, data=data, view=view, device=device, **size)
+        pictures = [draw_gaps(gaps, dataset.classes, dataset.palette)] if gaps else []
         title = f"{path.name}: what batch norms see"
-        save_picture(draw_statistics(found, title, layers), out)
-        for layer in found:
-            row = {"mean_shift": layer.mean_shift, "variance_shift": layer.variance_shift}
-            print(dumps({"layer": layer.name, "channels": layer.mean.shape[1], **row}))
+        save_picture(stack([*pictures, draw_statistics(found, title, layers)]), out)
+        if json:
+            for name, group in gaps.items():
+                print(dumps({"group": name, **group.to_json(dataset.classes)}))
+            for layer in found:
+                print(dumps(layer.to_json()))
+        else:
+            print(f"{gap_table(gaps, dataset.classes)}\n\n{layer_table(found)}\n\n{out}")
 
     tyro.cli(run, args=arguments, prog="warpseg diagnose norm")
     return 0
@@ -137,7 +142,7 @@ def norm(arguments: list[str]) -> int:
 DIAGNOSES = {
     "labels": (labels, "how wrong pseudo-labels are, by their confidence (DMT, Figure 1)"),
     "weights": (weights, "dynamic weights of pseudo-labels by round (DMT, Figure 6)"),
-    "norm": (norm, "what batch norms see of weak and strong views (SimpleBaseline, Figure 1)"),
+    "norm": (norm, "how far running and batch statistics disagree, by scene; what batch norms see"),
     "masks": (masks, "masks that are probably wrong, by networks that did not learn them"),
     "data": (data, "images that are there twice, classes, sizes, what a recipe's crops lose"),
 }

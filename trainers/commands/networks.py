@@ -29,6 +29,7 @@ def evaluate(arguments: list[str]) -> int:
         *,
         data: Path | None = None,
         subset: str = "val",
+        split: str | None = None,
         network: str | None = None,
         evaluation: EvaluationSettings = protocol,
         loader: LoaderSettings = READING,
@@ -40,7 +41,8 @@ def evaluate(arguments: list[str]) -> int:
         Args:
             path: a run's folder, a checkpoint or an export
             data: the data set; the one of the run when not given
-            subset: the images to score
+            subset: the images to score: a subset of the data set, or a side of a split (held_out)
+            split: the split whose side is scored; the one of the run when not given
             network: another network of the run, such as teacher; of MKD also ensemble
             evaluation: the protocol; as the recipe says where not given
             loader: how images are read
@@ -55,6 +57,7 @@ def evaluate(arguments: list[str]) -> int:
             path,
             data=data,
             subset=subset,
+            split=split,
             network=network,
             evaluation=evaluation,
             loader=loader,

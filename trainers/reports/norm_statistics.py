@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from ..engine.settings import from_plain
 from ..engine.streams import open_subset
 from ..methods.registry import settings_kind
 from ..runs.folder import open_trained
+from ..tables import decimal, format_table
 
 BINS = 16
 """Bins of a distribution over channels."""
@@ -59,6 +61,26 @@ class LayerStatistics:
     def variance_shift(self) -> float:
         """Distance between the decimal logarithms of the variances, averaged over the channels."""
         return float(np.abs(self.log_variance[1] - self.log_variance[0]).mean())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shifts as plain values."""
+        shifts = {"mean_shift": self.mean_shift, "variance_shift": self.variance_shift}
+        return {"layer": self.name, "channels": self.mean.shape[1], **shifts}
+
+
+def layer_table(layers: list[LayerStatistics]) -> str:
+    """Return the shifts from weak to strong views as lines for a terminal."""
+    rows = [
+        (
+            layer.name,
+            str(layer.mean.shape[1]),
+            decimal(layer.mean_shift, 3),
+            decimal(layer.variance_shift, 3),
+        )
+        for layer in layers
+    ]
+    head = ("batch norm", "channels", "shift of means, σ", "of variances, powers of ten")
+    return format_table(head, rows)
 
 
 def collect_statistics(

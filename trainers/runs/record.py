@@ -1,9 +1,9 @@
 """Read what a run left behind.
 
 A run's folder holds `settings.json` and `metrics.jsonl`. Training rows have a step, losses, lr,
-seconds (since the row before), images_per_second, data_wait and peak_memory (MiB); evaluation rows
-have a step and `miou` with `iou` by class, or `accuracy`; the last one also has `networks`, the
-same score of other networks of the run.
+seconds (since the row before), cpu_seconds (of this process, on all cores), images_per_second,
+data_wait and peak_memory (MiB); evaluation rows have a step and `miou` with `iou` by class, or
+`accuracy`; the last one also has `networks`, the same score of other networks of the run.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Run:
             "best_step": best[0],
             "evaluation": self.evaluations[-1].get("evaluation") if self.evaluations else None,
             "seconds": sum(row.get("seconds", 0) for row in self.training) or None,
+            "cpu_seconds": sum(row.get("cpu_seconds", 0) for row in self.training) or None,
             "images_per_second": mean_of(row.get("images_per_second") for row in self.training),
             "data_wait": mean_of(row.get("data_wait") for row in self.training),
             "peak_memory": max(

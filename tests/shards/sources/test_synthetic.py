@@ -100,3 +100,25 @@ def test_drawing_is_numbered() -> None:
     assert DRAWING == 2
     assert masks.sum(dtype=np.int64) == pytest.approx(35799, rel=2e-3)
     assert images.mean() == pytest.approx(96.482, abs=0.1)
+
+
+def test_scenes_at_dusk_are_dark_and_named(tmp_path: Path) -> None:
+    """The day scenes, and all masks, are those of a set without dusk."""
+    plain = load_synthetic(SyntheticSettings(train=8, val=1, scene_size=(48, 64)))
+    source = load_synthetic(SyntheticSettings(train=8, val=1, scene_size=(48, 64), dusk=0.25))
+    names = [entry.name for entry in source.subsets["train"]]
+    dusk = [name for name in names if name.startswith("train/dusk_")]
+    assert dusk == ["train/dusk_00003", "train/dusk_00007"]
+    assert all(name.startswith("train/day_") for name in set(names) - set(dusk))
+    pairs = zip(plain.subsets["train"], source.subsets["train"], strict=True)
+    for before, now in pairs:
+        (day, mask), (image, same) = plain.read(before), source.read(now)
+        assert np.array_equal(mask, same)
+        if now.name in dusk:
+            assert image.mean() < 0.4 * day.mean()
+            blue = [picture[..., 2].mean() / picture[..., 0].mean() for picture in (day, image)]
+            assert blue[1] > 1.4 * blue[0]
+        else:
+            assert np.array_equal(image, day)
+    convert(source, tmp_path, PackSettings(workers=1))
+    assert Dataset.open(tmp_path).manifest.source["dusk"] == 0.25

@@ -226,7 +226,7 @@ def test_the_logger_holds_what_a_whole_run_would(scenes, tmp_path, monkeypatch):
     assert max(int(row[0]) for row in logged(killed)) == 5
     forget()
     assert main(words(recipe, scenes, killed, "--logger", "csv", "--resume")) == 0
-    timed = ("seconds", "images_per_second", "data_wait", "peak_memory")
+    timed = ("seconds", "cpu_seconds", "images_per_second", "data_wait", "peak_memory")
     told = [[r for r in logged(out) if r[1] not in timed] for out in (killed, whole)]
     assert told[0] == told[1]
     assert ["8", "losses/supervised"] in [row[:2] for row in told[0]]

@@ -152,9 +152,12 @@ class Hand:
         network.train()
         return full(logits)
 
-    def teach(self, image):
+    def teach(self, image, clean=True):
+        statistics = self.settings.teacher_batch_norm
+        if statistics == "batch" and not clean:
+            statistics = "batch_frozen"
         with torch.no_grad():
-            return self.ask(self.teacher, image, self.settings.teacher_batch_norm)
+            return self.ask(self.teacher, image, statistics)
 
     def learn(self, image, clean):
         kept = "batch" if clean else self.settings.student_batch_norm
@@ -176,11 +179,11 @@ class Hand:
             case "1w-ct":
                 target, student = self.teach(views.weak), self.learn(strong, False)
             case "1w-cs":
-                student, target = self.teach(strong), self.learn(views.weak, True)
+                student, target = self.teach(strong, False), self.learn(views.weak, True)
             case "2w-c1":
                 target, student = self.learn(views.weak, True), self.learn(strong, False)
             case "1w-p2":
-                target, student = self.teach(views.second.strong), self.learn(strong, False)
+                target, student = self.teach(views.second.strong, False), self.learn(strong, False)
         consistency = self.consistency(target, student, views, mixed, partner)
         self.sgd.step(supervised + settings.alpha * consistency, poly(number))
         if settings.mean_teacher:
@@ -257,7 +260,9 @@ CASES = {
     "mt": MT,
     "per image": {"kl_mean": "per_image", "alpha": 0.3},
     "logits warped": {"blend": "logits"},
-    "released batch norm": {"teacher_batch_norm": "batch"},
+    "text's batch norm": {"teacher_batch_norm": "running"},
+    "text's batch norm, mt": {"teacher_batch_norm": "running", **MT},
+    "batch norm that is not kept": {"teacher_batch_norm": "batch_frozen"},
     "full resolution batch norm": {"student_batch_norm": "batch"},
     "1w-cs": {"variant": "1w-cs"},
     "mt 1w-cs": {"variant": "1w-cs", **MT},

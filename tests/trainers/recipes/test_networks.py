@@ -11,7 +11,7 @@ DINO = sorted(name for name in RECIPES if "dpt-dinov2" in name)
 
 def test_families_are_there():
     for data in ("camvid", "synthetic"):
-        for method in ("supervised", "consistency-mt", "vat", "gta", "mkd"):
+        for method in ("supervised", "consistency-mt", "vat", "gta", "mkd", "fixmatch", "unimatch"):
             assert f"{method}-{data}-swiftnet-lite0-tiny" in EMBEDDED
     assert "mkd-camvid-swiftnet-lite0" in EMBEDDED
     for data in ("voc", "cityscapes"):
@@ -35,6 +35,8 @@ def test_pretrained_parts_learn_slowly_or_not_at_all(name):
         assert settings.network.weights == f"dinov2_vit{size}14_pretrain.pth"
     else:
         assert settings.network.weights == "imagenet"
+        assert settings.network.options == ("head_norm=group",)
+        assert settings.network.freeze == ("backbone" if "-frozen-" in name else "norms")
 
 
 def test_a_missing_file_is_named():

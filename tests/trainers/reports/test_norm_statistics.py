@@ -10,8 +10,14 @@ from PIL import Image
 from tiny import TINY_NETWORKS, tiny_recipe
 from torch import nn
 from warpseg.__main__ import main
+from warpseg.pipelines.settings import NormalizationSettings
+from warpseg.trainers.engine.mode_gap import mode_labels
+from warpseg.trainers.engine.runtime import Runtime
+from warpseg.trainers.reports.mode_gaps import count_gaps, draw_gaps, gap_table
 from warpseg.trainers.reports.norm_statistics import collect_statistics, draw_statistics
 from warpseg.trainers.runs.train import train
+
+RUNTIME = Runtime(device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -73,9 +79,52 @@ def test_the_verb_draws_a_run(scenes, tmp_path, capsys):
     out = tmp_path / "norm.png"
     capsys.readouterr()
     words = ["diagnose", "norm", str(tmp_path / "run"), "--out", str(out)]
-    assert main([*words, "--batches", "1", "--batch-size", "2"]) == 0
+    words += ["--batches", "2", "--batch-size", "2", "--by", r"(\d)\D*$"]
+    assert main([*words, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert rows[0]["layer"] == "backbone.stem.1"
-    assert rows[0]["mean_shift"] > 0
+    groups = [row for row in rows if "group" in row]
+    assert sum(row["images"] for row in groups) == 4
+    assert all(sum(row[mode].values()) == pytest.approx(1) for row in groups for mode in MODES)
+    layers = [row for row in rows if "layer" in row]
+    assert layers[0]["layer"] == "backbone.stem.1"
+    assert layers[0]["mean_shift"] > 0
     with Image.open(out) as picture:
         assert picture.width > 1000
+    assert main(words) == 0
+    table = capsys.readouterr().out
+    assert "running: commonest" in table
+    assert "backbone.stem.1" in table
+    assert "{" not in table
+
+
+MODES = ("running", "batch")
+
+
+def test_gaps_are_counted_by_group(network):
+    image = torch.randn(2, 3, 32, 32) * 0.2 - 3
+    labels = mode_labels(network, image, RUNTIME)
+    gaps = count_gaps(
+        network,
+        [(image, ("a", "b")), (image.flip(0), ("b", "a"))],
+        {"a": "dusk", "b": "day"},
+        RUNTIME,
+        num_classes=4,
+        normalization=NormalizationSettings(),
+    )
+    assert list(gaps) == ["day", "dusk"]
+    differs = (labels[0] != labels[1]).float().mean((1, 2))
+    assert [gaps["dusk"].gap, gaps["day"].gap] == pytest.approx(differs.tolist())
+    counts = torch.bincount(labels[0][0].flatten(), minlength=4)
+    assert gaps["dusk"].running.tolist() == (2 * counts).tolist()
+    assert gaps["dusk"].images == 2
+    gaps["dusk"].differing = gaps["dusk"].pixels
+    assert "disagree on dusk: a teacher" in gap_table(gaps, "wxyz")
+    shown, _, _ = gaps["day"].example
+    assert shown.shape == (32, 32, 3)
+    assert draw_gaps(gaps, "wxyz", [(n, n, n) for n in range(4)]).height > 2 * 32
+
+
+def test_a_network_of_one_mode_has_no_gap():
+    alone = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match="its two modes are one"):
+        count_gaps(alone, [], {}, RUNTIME, num_classes=3, normalization=NormalizationSettings())

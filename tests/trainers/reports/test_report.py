@@ -27,6 +27,7 @@ def test_a_run_is_summed_up_in_one_row(tmp_path):
         "best_step": 20,
         "evaluation": "whole, flip",
         "seconds": 4.5,
+        "cpu_seconds": 7.5,
         "images_per_second": pytest.approx(20),
         "data_wait": pytest.approx(0.1),
         "peak_memory": 3072.0,

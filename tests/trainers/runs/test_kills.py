@@ -19,7 +19,7 @@ from warpseg.__main__ import main
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.recipes.registry import RECIPES
 
-VOLATILE = {"seconds", "images_per_second", "data_wait", "peak_memory"}
+VOLATILE = {"seconds", "cpu_seconds", "images_per_second", "data_wait", "peak_memory"}
 LOADER = ("--loader.loader", "portable", "--loader.threads", "1")
 VERBS = {
     "train": (*LOADER, "--split", "few", "--num-steps", "4", "--checkpoint-every", "2"),

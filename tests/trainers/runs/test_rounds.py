@@ -45,7 +45,15 @@ def run(scenes, out, name="tiny-dmt", **options):
 
 def timeless(value):
     """Return plain values without what a clock said, and without paths."""
-    dropped = ("seconds", "images_per_second", "data_wait", "peak_memory", "data", "recipe")
+    dropped = (
+        "seconds",
+        "cpu_seconds",
+        "images_per_second",
+        "data_wait",
+        "peak_memory",
+        "data",
+        "recipe",
+    )
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k not in dropped}
     return [timeless(item) for item in value] if isinstance(value, list) else value

