@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .. import UNLABELED
 from ..plain import shown
 from .archive import count_rows, read_index
 from .images import IMAGE_EXTENSIONS
@@ -156,6 +157,17 @@ class Dataset:
     def records(self) -> dict[str, ShardRecord]:
         """Manifest records of all shards by file name."""
         return {shard.tar: shard for s in self.manifest.subsets.values() for shard in s.shards}
+
+    @cached_property
+    def partial(self) -> frozenset[str]:
+        """Keys of the images whose masks leave pixels that nobody has labeled yet."""
+        word = f" {UNLABELED}:"
+        return frozenset(
+            key
+            for record in self.records.values()
+            for key, row in zip(record.keys(), record.class_counts, strict=False)
+            if word in f" {row}"
+        )
 
     @property
     def subsets(self) -> tuple[str, ...]:

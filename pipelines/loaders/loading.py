@@ -159,6 +159,9 @@ class Loader(ABC):
         for name, source in self.plan.maps.items():
             row_maps[name][:] = source.fill
             holder = source.sample_of(sample)
+            if holder is None:
+                row_maps[name][:] = source.without
+                continue
             self._masks.read_into(row_maps[name], holder, source.extension, window)
         if self.plan.classes:
             row_maps["class"][:] = self._masks.class_of(sample)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...shards import Sample
 from ...shards.images import first_line
+from ...shards.masks import MASK_EXTENSION
 from ...shards.pseudo import CONFIDENCE_EXTENSION, LABEL_EXTENSION
 from ..settings import GeometrySettings
 from ..views.geometry import Window, draw_window
@@ -30,17 +31,23 @@ class MapSource:
 
     extension: its member of a sample. fill: value where the crop shows no image. samples: samples
     by key that hold it in place of the image's own (pseudo-labels lie in tars of their own).
+    without: value that the map of an image which none of them holds has everywhere; None refuses
+    such an image.
     """
 
     extension: str
     fill: int = IGNORE
     samples: Mapping[str, Sample] | None = None
+    without: int | None = None
 
-    def sample_of(self, sample: Sample) -> Sample:
-        """Return the sample that holds the map of an image; ValueError where there is none."""
+    def sample_of(self, sample: Sample) -> Sample | None:
+        """Return the sample that holds the map of an image, None where it has one value; ValueError
+        where there is none."""
         if self.samples is None:
             return sample
         if sample.key not in self.samples:
+            if self.without is not None:
+                return None
             raise damaged(sample, ValueError(f"there is no {self.extension} for it"))
         return self.samples[sample.key]
 
@@ -122,6 +129,13 @@ def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
     if any(CONFIDENCE_EXTENSION in sample.parts for sample in pseudo.values()):
         maps["confidence"] = MapSource(extension=CONFIDENCE_EXTENSION, fill=0, samples=pseudo)
     return maps
+
+
+def partial_maps(partly: Mapping[str, Sample]) -> dict[str, MapSource]:
+    """Return the map of what the masks of some images say, by key; UNLABELED of all others."""
+    if not partly:
+        return {}
+    return {"known": MapSource(extension=MASK_EXTENSION, samples=partly, without=UNLABELED)}
 
 
 def damaged(sample: Sample, error: BaseException) -> ValueError:

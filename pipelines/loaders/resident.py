@@ -23,7 +23,7 @@ from ..views.geometry import draw_windows
 from .cache import MIB, check_host_room
 from .loading import Loader
 from .masks import read_map
-from .plan import Crops, Plan, Request
+from .plan import Crops, MapSource, Plan, Request
 from .sampling import GEOMETRY
 
 _CONFIDENCE = "confidence"
@@ -148,10 +148,7 @@ class ResidentLoader(Loader):
         image = sample.read_image()
         if image.shape[:2] != sample.size:
             raise ValueError(f"it is {image.shape[:2]} pixels, the manifest says {sample.size}")
-        maps = {
-            name: read_map(source.sample_of(sample), source.extension).ravel()
-            for name, source in self.plan.maps.items()
-        }
+        maps = {name: _map_of(sample, source).ravel() for name, source in self.plan.maps.items()}
         label = self._masks.class_of(sample) if self.plan.classes else 0
         return _Decoded(image.reshape(-1, 3), maps, label)
 
@@ -199,3 +196,11 @@ class ResidentLoader(Loader):
         self, sample: Sample, window: object, canvas: object, row: int, position: int
     ) -> None:
         raise AssertionError("the resident loader reads no single batch")
+
+
+def _map_of(sample: Sample, source: MapSource) -> np.ndarray:
+    """Decode a map of an image, or make the one that it has where it has none, uint8 (H, W)."""
+    holder = source.sample_of(sample)
+    if holder is None:
+        return np.full(sample.size, source.without, np.uint8)
+    return read_map(holder, source.extension)

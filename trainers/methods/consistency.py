@@ -38,7 +38,6 @@ from ...kernels import (
     ema_update,
     mix,
     pseudo_label,
-    window_mask,
 )
 from ...models.norm import batch_norm_policy
 from ...pipelines.batches import PairedBatch
@@ -150,8 +149,7 @@ class Consistency(Method):
     def _draw_classes(self, target: Tensor, views: PairedBatch) -> ClassMasks:
         size = (views.weak.shape[-2], views.weak.shape[-1])
         label = pseudo_label(target, size).label
-        shown = window_mask(views.window, size)
-        return class_masks(label.masked_fill(~shown, IGNORE), target.shape[1])
+        return class_masks(label.masked_fill(~views.shown(), IGNORE), target.shape[1])
 
     def _draw_boxes(self, image: Tensor) -> CutMixBoxes:
         size = (image.shape[-2], image.shape[-1])

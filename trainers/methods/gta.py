@@ -34,7 +34,6 @@ from ...kernels import (
     pseudo_label,
     quantile,
     reweight,
-    window_mask,
 )
 from ...models import SegmentationNetwork, batch_norm_policy
 from ..engine.optimization import ScheduleSettings
@@ -196,8 +195,9 @@ class Gta(Method):
         with batch_norm_policy(self.teacher, "running"):
             clean = pseudo_label(self.teacher(image), size)
         label = clean.label
-        if settings.geometry.padding_class is None:
-            label = label.masked_fill(~window_mask(unlabeled.window, size), IGNORE)
+        padding = settings.geometry.padding_class is not None
+        if not padding or unlabeled.known is not None:
+            label = label.masked_fill(~unlabeled.shown(padding=padding), IGNORE)
         mixing = draw_mixing(
             settings.mixing,
             label,

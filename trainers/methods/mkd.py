@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import IGNORE
-from ...kernels import ema_update, mix, pseudo_label, window_mask
+from ...kernels import ema_update, mix, pseudo_label
 from ...models import batch_norm_policy
 from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
@@ -164,7 +164,7 @@ class Mkd(Method):
         """Ask the teachers about the weak views, the students about the mixed strong ones."""
         strong = unlabeled.strong
         size = (strong.shape[-2], strong.shape[-1])
-        taught = window_mask(unlabeled.window, size) | self.settings.count_padding
+        taught = unlabeled.shown(padding=self.settings.count_padding)
         known = torch.where(taught, 0, IGNORE).to(torch.uint8)
         with self._teaching():
             guides = self._ask(self.teachers, unlabeled.weak)

@@ -21,7 +21,6 @@ from ....kernels import (
     hard_pixels,
     mix,
     pseudo_label,
-    window_mask,
 )
 from ....models import batch_norm_policy
 from ....pipelines.batches import PairedBatch
@@ -36,7 +35,8 @@ from .teaching import teaching
 class Target(NamedTuple):
     """What is taught of a view.
 
-    label: (N, H, W) uint8, IGNORE where nothing is taught. shown: (N, H, W) bool, no padding.
+    label: (N, H, W) uint8, IGNORE where nothing is taught. shown: (N, H, W) bool, neither padding
+    nor labeled by a mask.
     """
 
     label: Tensor
@@ -83,7 +83,7 @@ def weak_label(logits: Tensor, views: PairedBatch) -> WeakLabel:
     """Label weak views by logits (N, C, h, w) at stride s; no gradient."""
     size = (views.weak.shape[-2], views.weak.shape[-1])
     made = pseudo_label(logits.detach(), size)
-    return WeakLabel(made.label, made.confidence, window_mask(views.window, size))
+    return WeakLabel(made.label, made.confidence, views.shown())
 
 
 def label_views(network: nn.Module, views: PairedBatch) -> WeakLabel:
