@@ -6,7 +6,8 @@ import torch
 from warpseg import IGNORE, UNLABELED, pipelines
 from warpseg.kernels import warp
 from warpseg.pipelines import GeometrySettings, LoaderSettings, StrongSettings
-from warpseg.pipelines.streams.show import WHITE, view_sheet
+from warpseg.pipelines.paper import GAP, TITLE
+from warpseg.pipelines.streams.show import STRIPES, WHITE, view_sheet
 from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
@@ -118,7 +119,9 @@ def test_pictures_show_them_striped(halves):
     geometry = GeometrySettings(crop_size=SIZE, scale=(1, 1), flip=0.0)
     train = halves.subset("train")
     sheet = view_sheet(train, geometry=geometry, strong=StrongSettings(view="none"), samples=2)
-    pixels = np.asarray(sheet.convert("RGB"))
-    column = pixels[:, 64 + SIZE[1] : 64 + 2 * SIZE[1]]
-    white = (column == WHITE).all(-1)
-    assert white.any(), "stripes over what is not labeled yet"
+    left, height = GAP + SIZE[1] + GAP, TITLE + SIZE[0]
+    picture = np.asarray(sheet.convert("RGB"))[TITLE:height, left : left + SIZE[1]]
+    white = (picture == WHITE).all(-1)
+    unlabeled = mask_of(0) == UNLABELED
+    assert not white[~unlabeled].any()
+    assert white[unlabeled].mean() == pytest.approx(1 / STRIPES, abs=0.02)
