@@ -1,4 +1,4 @@
-"""Partly labeled images in the unlabeled stream: what their masks speak of is no unlabeled pixel."""
+"""Partly labeled images in the unlabeled stream: what masks speak of is no unlabeled pixel."""
 
 from dataclasses import replace
 
