@@ -17,6 +17,7 @@ from ...shards.masks import MASK_EXTENSION
 from ...shards.pseudo import CONFIDENCE_EXTENSION, LABEL_EXTENSION
 from ..settings import GeometrySettings
 from ..views.geometry import Window, draw_window
+from .focus import Focus, FocusDraw
 from .sampling import GEOMETRY, Sampler
 
 Pseudo = Mapping[str, Sample]
@@ -91,7 +92,8 @@ class Crops:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a stream's batches are made of; `change` acts on whole images, before their geometry."""
+    """What a stream's batches are made of; `change` acts on whole images, before their geometry;
+    `focus` centres some crops on a class of the map "mask"."""
 
     samples: Sequence[Sample]
     sampler: Sampler
@@ -101,10 +103,26 @@ class Plan:
     maps: Mapping[str, MapSource]
     classes: bool = False
     change: Change | None = None
+    focus: Focus | None = None
+
+    def indices(self, position: int) -> np.ndarray:
+        """Return the samples of the batch whose first stands at `position`, int64."""
+        indices = self.sampler.indices(position, self.batch_size)
+        for row, draw in self.focused(position).items():
+            indices[row] = draw.index
+        return indices
+
+    def focused(self, position: int) -> dict[int, FocusDraw]:
+        """Return, by row of the batch at `position`, what is drawn for class-centred crops."""
+        if self.focus is None:
+            return {}
+        draws = {row: self.focus.at(position + row) for row in range(self.batch_size)}
+        return {row: draw for row, draw in draws.items() if draw is not None}
 
     def request(self, position: int) -> Request:
-        """Return the batch whose first sample stands at `position` of the stream."""
-        indices = self.sampler.indices(position, self.batch_size)
+        """Return the batch whose first sample stands at `position` of the stream; windows before
+        they are centred on a class."""
+        indices = self.indices(position)
         draws = self.sampler.draws(position, self.batch_size)
         samples = tuple(self.samples[i] for i in indices)
         windows = tuple(map(self.window, samples, draws))
@@ -119,6 +137,9 @@ class Plan:
 
         These are the ones at the following positions; no sample is left out.
         """
+        draw = None if self.focus is None else self.focus.at(position)
+        if draw is not None:
+            yield draw.index
         for following in range(position, position + 2 * len(self.samples)):
             yield int(self.sampler.indices(following, 1)[0])
 

@@ -68,10 +68,14 @@ class ResidentLoader(Loader):
     def load(self, position: int) -> Crops:
         """Return the batch at `position`; image and maps are on the loader's device."""
         plan = self.plan
-        asked = plan.sampler.indices(position, plan.batch_size)
+        asked = plan.indices(position)
         index = asked if self._there.all() else self._fill(position, asked)
         draws = plan.sampler.draws(position, plan.batch_size)
         scaled, origin, flip = draw_windows(plan.geometry, self._sizes[index], draws[:, GEOMETRY])
+        for row, focus in plan.focused(position).items():
+            if index[row] == focus.index:
+                window = self._window(position + row, focus.index, draws[row])
+                origin[row] = window.origin
         rows = torch.from_numpy(index)
         crops = random_crop(
             self._images,
@@ -114,7 +118,7 @@ class ResidentLoader(Loader):
         """
         for ahead in range(self.settings.prefetch + 1):
             first = position + ahead * self._stride
-            for number in self.plan.sampler.indices(first, self.plan.batch_size).tolist():
+            for number in self.plan.indices(first).tolist():
                 self._start(number)
         new: dict[int, _Decoded] = {}
         index = [self._usable(position + row, new) for row in range(len(asked))]

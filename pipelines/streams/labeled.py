@@ -12,6 +12,7 @@ from ...shards import Subset
 from ...shards.masks import MASK_EXTENSION
 from ..batches import LabeledBatch
 from ..image_labels import ImageLabels
+from ..loaders.focus import FocusSettings
 from ..loaders.loading import Loader
 from ..loaders.plan import Crops, MapSource, Plan, Pseudo, pseudo_maps
 from ..settings import GeometrySettings, LoaderSettings, StrongSettings
@@ -103,6 +104,7 @@ def labeled(
     strong_share: float = 0.5,
     pseudo: Pseudo | None = None,
     keep_unlabeled: bool = False,
+    focus: FocusSettings | None = None,
     **options: Unpack[StreamOptions],
 ) -> LabeledStream:
     """Open the stream of weak views and masks; further options are those of `StreamOptions`.
@@ -110,7 +112,8 @@ def labeled(
     batch_size: samples per rank and step. strong: perturb the share `strong_share` of the samples,
     masks warped alike (nearest, IGNORE outside). pseudo: take pseudo-labels and their confidences
     in place of the masks. keep_unlabeled: leave UNLABELED where nobody has labeled yet, in place of
-    IGNORE; for pictures. Raises ValueError for a subset without masks or without samples.
+    IGNORE; for pictures. focus: centre a share of the crops on rare classes of true masks. Raises
+    ValueError for a subset without masks or without samples.
     """
     if pseudo is None and not subset.has_masks:
         raise ValueError(
@@ -133,6 +136,7 @@ def labeled(
         image_labels=image_labels,
         padding_class=geometry.padding_class if true_masks else None,
         partial=partial,
+        focus=focus if true_masks else None,
         geometry=geometry,
         batch_size=batch_size,
         strong=strong,

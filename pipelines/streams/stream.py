@@ -21,6 +21,7 @@ from ...kernels.views.tps import window_mask
 from ...shards import Sample, Subset
 from ..batches import LabeledBatch, PairedBatch
 from ..loaders.dali import DaliLoader, has_dali
+from ..loaders.focus import Focus, FocusSettings
 from ..loaders.loading import Loader
 from ..loaders.plan import Change, Crops, MapSource, Plan
 from ..loaders.portable import PortableLoader
@@ -105,6 +106,7 @@ class Stream(ABC, Generic[Batch]):
         stream: str,
         classes: bool,
         weak_photometric: bool,
+        focus: FocusSettings | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
@@ -140,8 +142,16 @@ class Stream(ABC, Generic[Batch]):
             fill=geometry.fill or _levels(self.normalization),
             maps=maps,
             classes=classes,
+            focus=self._focus(subset, focus, samples),
         )
         self.loader = self._open_loader(plan, loader)
+
+    def _focus(
+        self, subset: Subset, settings: FocusSettings | None, samples: Sequence[Sample]
+    ) -> Focus | None:
+        if settings is None or not settings.share:
+            return None
+        return Focus(settings, subset.dataset.class_counts(samples), self._sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
