@@ -113,7 +113,11 @@ def open_streams(
             subset, shared["pseudo"] = with_pseudo_labels(subset, spec.pseudo)
         if spec.kind == "labeled":
             streams[name] = pipelines.labeled(
-                subset, strong=spec.strong, strong_share=spec.strong_share, **shared
+                subset,
+                strong=spec.strong,
+                strong_share=spec.strong_share,
+                focus=settings.rare.focus,
+                **shared,
             )
         else:
             if spec.subset == "unlabeled" and spec.pseudo is None:

@@ -46,6 +46,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .registry import method
 from .settings.consistency import ConsistencySettings
+from .shared.class_thresholds import class_thresholds
 from .shared.losses import supervised_loss
 from .shared.teaching import teaching, view_divergence
 
@@ -65,8 +66,9 @@ class Consistency(Method):
         self.options: dict[str, Any] = {
             "blend": settings.blend,
             "divergence": settings.divergence,
-            "threshold": settings.threshold,
+            "threshold": None if settings.rare.thresholds else settings.threshold,
         }
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
         self.also_evaluated = ("teacher",) if settings.mean_teacher else ()
@@ -92,7 +94,9 @@ class Consistency(Method):
 
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Mean cross-entropy over the labeled pixels of all ranks."""
-        return {"loss": supervised_loss(self.student, batches["labeled"], self.runtime)}
+        return {
+            "loss": supervised_loss(self.student, batches["labeled"], self.settings, self.runtime)
+        }
 
     def consistency(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Alpha times the mean divergence over the valid pixels of all ranks (or of each image)."""
@@ -123,6 +127,7 @@ class Consistency(Method):
             views,
             self.runtime,
             boxes=boxes,
+            sure=self._sure(target, views),
             from_second=settings.variant == "1w-p2",
             reduction=settings.kl_mean,
             reverse=settings.variant in ("1w-cs", "2w-c1") and settings.direction == "code",
@@ -145,6 +150,15 @@ class Consistency(Method):
         # statistics must find them as they were.
         with batch_norm_policy(self.student, batch_norm):
             return self.student(image)
+
+    def _sure(self, target: Tensor, views: PairedBatch) -> Tensor | None:
+        """Return which pixels of the clean view are sure for their class, (N, H, W) bool; None
+        where one threshold is for all (`options`)."""
+        if self.thresholds is None:
+            return None
+        made = pseudo_label(target.detach(), (views.weak.shape[-2], views.weak.shape[-1]))
+        self.thresholds.update(made.label, made.confidence, views.shown())
+        return self.thresholds.relative(made.label, made.confidence) > self.settings.threshold
 
     def _draw_classes(self, target: Tensor, views: PairedBatch) -> ClassMasks:
         size = (views.weak.shape[-2], views.weak.shape[-1])

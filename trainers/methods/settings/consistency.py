@@ -90,6 +90,11 @@ class ConsistencySettings(RunSettings):
             return {"direction": "text", **plain}
         return plain
 
+    @property
+    def thresholded(self) -> bool:
+        """Whether confidences are held against a threshold, one by one."""
+        return self.threshold is not None and self.variant != "1w-p2" and self.kl_mean == "pooled"
+
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the unlabeled images."""
         return self.strong
