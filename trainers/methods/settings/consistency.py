@@ -92,8 +92,9 @@ class ConsistencySettings(RunSettings):
 
     @property
     def thresholded(self) -> bool:
-        """Whether confidences are held against a threshold, one by one."""
-        return self.threshold is not None and self.variant != "1w-p2" and self.kl_mean == "pooled"
+        """Whether confidences of clean views are held against a threshold, one by one."""
+        clean = self.variant == "1w-ct" or (self.variant != "1w-p2" and self.direction == "text")
+        return self.threshold is not None and clean and self.kl_mean == "pooled"
 
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the unlabeled images."""
