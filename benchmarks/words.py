@@ -193,7 +193,7 @@ class StudySettings:
     """partial: few whole masks or a part of many; rare: means against a rare class"""
     seeds: int = 2
     """trainings of each way"""
-    steps: int = 300
+    steps: int = 200
     """steps of each training"""
     work: Path | None = None
     """folder that keeps data and runs, so that a study that was stopped goes on"""

@@ -25,7 +25,7 @@ from ..words import Given, StudySettings
 
 SPLIT = "few"
 SMALL = (
-    "--network.name swiftnet-lite0 --network.weights imagenet --geometry.crop-size 96 96 "
+    "--network.name swiftnet-lite0 --network.weights imagenet --geometry.crop-size 64 64 "
     "--batch-size 4 --loader.threads 1 --checkpoint-every 1000"
 )
 """Words of every training."""
