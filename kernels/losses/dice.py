@@ -36,6 +36,8 @@ from ..pixel_loss import check_targets, pixel_terms
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
 
+CLASSES = (21, 81, 150, 171)
+"""Class counts of the recipes, at which both kernels are compiled."""
 _SUMS = 3
 """Sums of a class: overlap I, probability P, true pixels Y."""
 _SEGMENT = 8
@@ -175,10 +177,11 @@ def _class_slopes_kernel(
             g = prob * rate
             g -= prob * tl.sum(g, 0)[None, :]
             share = across * down
-            upper_left += tl.where(real, g * (1 - across - down + share)[None, :], 0.0)
-            upper_right += tl.where(real, g * (across - share)[None, :], 0.0)
-            lower_left += tl.where(real, g * (down - share)[None, :], 0.0)
-            lower_right += tl.where(real, g * share[None, :], 0.0)
+            # 0 beyond the classes, as exp(z) is.
+            upper_left += g * (1 - across - down + share)[None, :]
+            upper_right += g * (across - share)[None, :]
+            lower_left += g * (down - share)[None, :]
+            lower_right += g * share[None, :]
         if row % stride == stride - 1:
             out = gradient_ptr + image + (((k - 1) * NUM_CLASSES + cls) * w + col[None, :])
             done = real & (k + nil > first)[None, :]
@@ -313,7 +316,7 @@ def dice(
 def compile_cases() -> list[CompileCase]:
     """List both kernels at the recipes' class counts, for bfloat16 logits at stride 4."""
     cases = []
-    for classes in (19, 21, 150):
+    for classes in CLASSES:
         constants = _constants(classes)
         warps, lanes = constants.pop("num_warps"), constants["BLOCK_B"]
         names = ("H", "W", "h", "w", "stride", "ignore", "segment", "segments", "strips")
