@@ -42,9 +42,8 @@ def dice_formula(logits: Tensor, mask: Tensor) -> Tensor:
     classes = prob.shape[1]
     true = F.one_hot(torch.where(kept, mask.long().cpu(), 0), classes).movedim(-1, 1)
     true, prob = true * kept[:, None], prob * kept[:, None]
-    both = [(p * t).sum() / (p.sum() + t.sum()) for p, t in zip(prob.unbind(1), true.unbind(1))]
-    shown = true.sum((0, 2, 3)) > 0
-    return (1 - 2 * torch.stack(both))[shown].mean()
+    both, prob, true = (v.sum((0, 2, 3)) for v in (prob * true, prob, true))
+    return (1 - 2 * both / (prob + true))[true > 0].mean()
 
 
 def scl_formula(logits: Tensor, mask: Tensor) -> Tensor:
