@@ -98,6 +98,10 @@ class Loader(ABC):
         if self._cache is not None:
             self._cache.close()
 
+    def restart(self) -> None:
+        """Forget what was read ahead: what comes at a position has changed."""
+        self._forget()
+
     def _forget(self) -> None:
         for pending in self._pending.values():
             for task in pending.tasks:
@@ -142,13 +146,12 @@ class Loader(ABC):
     ) -> _Row:
         """Read one row of a batch, in a thread: its sample, or the next that is not corrupt."""
         position = request.position + number
-        for index in self.plan.candidates(position):
-            sample = self.plan.samples[index]
+        for sample in self.plan.standins(request, number):
             if self._is_corrupt(sample):
                 continue
             row_maps = {name: values[number] for name, values in maps.items()}
             try:
-                window = self._window(position, index, request.draws[number])
+                window = self._window(position, sample, request.draws[number])
                 self._read_maps(row_maps, sample, window)
                 payload = self._payload(sample, window, canvas, number, position)
                 return _Row(sample, window, payload)
@@ -156,12 +159,11 @@ class Loader(ABC):
                 self._skip(sample, error)
         raise self._nothing_left()
 
-    def _window(self, position: int, index: int, draws: np.ndarray) -> Window:
+    def _window(self, position: int, sample: Sample, draws: np.ndarray) -> Window:
         """Return the window of a sample at a position, centred on a class where that is drawn."""
-        sample = self.plan.samples[index]
         window = self.plan.window(sample, draws)
         focus = None if self.plan.focus is None else self.plan.focus.at(position)
-        if focus is None or focus.index != index:
+        if focus is None or self.plan.samples[focus.index] is not sample:
             return window
         extension = self.plan.maps["mask"].extension
         pixel = self._masks.place_of(sample, extension, focus.label, focus.pixel)
@@ -184,11 +186,11 @@ class Loader(ABC):
     def _skip(self, sample: Sample, error: BaseException) -> None:
         """Leave a corrupt sample out from now on, and say so; raise where it is to stop the run."""
         told = damaged(sample, error)
-        if self.settings.corrupt == "stop":
+        if self.settings.corrupt == "stop" and not sample.optional:
             raise told from error
         if not self._is_corrupt(sample):
             self._corrupt.add((sample.shard, sample.key))
-            _log.warning("%s; until then the next sample of the stream stands in for it", told)
+            _log.warning("%s; until then another sample of the stream stands in for it", told)
 
     def _nothing_left(self) -> ValueError:
         return ValueError(

@@ -74,7 +74,7 @@ class ResidentLoader(Loader):
         scaled, origin, flip = draw_windows(plan.geometry, self._sizes[index], draws[:, GEOMETRY])
         for row, focus in plan.focused(position).items():
             if index[row] == focus.index:
-                window = self._window(position + row, focus.index, draws[row])
+                window = self._window(position + row, plan.samples[focus.index], draws[row])
                 origin[row] = window.origin
         rows = torch.from_numpy(index)
         crops = random_crop(

@@ -62,11 +62,9 @@ class PairedStream(Stream[PairedBatch]):
             known=known,
         )
 
-    def close(self) -> None:
-        """Stop the loaders' threads."""
-        if self._changing is not None:
-            self._changing.close()
-        super().close()
+    @property
+    def _loaders(self) -> tuple[Loader, ...]:
+        return (self.loader,) if self._changing is None else (self.loader, self._changing)
 
     def _known(self, crops: Crops, window: Tensor) -> Tensor | None:
         """Return the pixels of the weak view that masks of partly labeled images speak of."""

@@ -90,9 +90,10 @@ def open_streams(
 ) -> dict[str, Any]:
     """Open the endless streams of a run, by name, for this rank.
 
-    Raises ValueError for CUDA graphs beside DALI on a GPU.
+    Raises ValueError for CUDA graphs beside DALI on a GPU, and for a pool that no stream reads.
     """
     _check_graphs(settings, runtime.device)
+    _check_pool(settings, specs)
     streams: dict[str, Any] = {}
     for name, spec in specs.items():
         shared: dict[str, Any] = {
@@ -108,7 +109,10 @@ def open_streams(
             "rank": runtime.rank,
             "world_size": runtime.world_size,
         }
-        subset = open_subset(dataset, spec.subset, split)
+        if _reads_pool(settings, spec):
+            shared["pool"] = settings.pool
+        alone = "pool" in shared and settings.pool.share == 1
+        subset = open_subset(dataset, "all" if alone else spec.subset, None if alone else split)
         if spec.pseudo is not None:
             subset, shared["pseudo"] = with_pseudo_labels(subset, spec.pseudo)
         if spec.kind == "labeled":
@@ -126,6 +130,18 @@ def open_streams(
                 subset, strong=spec.strong, second=spec.second_view, **shared
             )
     return streams
+
+
+def _reads_pool(settings: RunSettings, spec: StreamSpec) -> bool:
+    return bool(settings.pool.urls) and spec.kind == "paired" and spec.pseudo is None
+
+
+def _check_pool(settings: RunSettings, specs: Mapping[str, StreamSpec]) -> None:
+    if settings.pool.urls and not any(_reads_pool(settings, spec) for spec in specs.values()):
+        raise ValueError(
+            "--pool.urls: this method reads no unlabeled images but, if any, those that it has "
+            "pseudo-labels of: leave the pool out, or choose another recipe"
+        )
 
 
 def _check_graphs(settings: RunSettings, device: torch.device) -> None:

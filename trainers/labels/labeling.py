@@ -21,6 +21,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ from ...pipelines.settings import LoaderSettings
 from ...plain import read_json
 from ...shards import Sample, Subset
 from ...shards.archive import write_text
+from ...shards.maps import MapEncoding
 from ...shards.pseudo import (
     EncodedLabel,
     LabelShard,
@@ -179,7 +181,12 @@ class Labeling:
 
     def _write(self, thresholds: np.ndarray) -> None:
         """Write this rank's shards that are missing; labels are encoded in threads."""
-        encode = partial(keep_and_encode, thresholds=thresholds, partly=self.partly)
+        encode = partial(
+            keep_and_encode,
+            thresholds=thresholds,
+            encoding=self.settings.encoding,
+            partly=self.partly,
+        )
         with ThreadPoolExecutor(self.loader.num_threads, "warpseg-encode") as pool:
             for number in self.own:
                 if self._finished(number) is not None:
@@ -266,7 +273,10 @@ def plan_shards(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 def keep_and_encode(
-    made: Predicted, thresholds: np.ndarray, partly: Mapping[str, Sample]
+    made: Predicted,
+    thresholds: np.ndarray,
+    encoding: MapEncoding = "png",
+    partly: Mapping[str, Sample] = MappingProxyType({}),
 ) -> EncodedLabel:
     """Drop what is less confident than its class's threshold, (C,) float32, and what the masks of
     partly labeled images, by key, speak of; and encode."""
@@ -276,7 +286,7 @@ def keep_and_encode(
         unlabeled = unlabeled_of(partly[made.key])
         kept, predicted = (np.where(unlabeled, v, np.uint8(IGNORE)) for v in (kept, predicted))
     label = PseudoLabel(made.key, kept, quantize(made.confidence))
-    return encode_label(label, predicted, len(thresholds))
+    return encode_label(label, predicted, len(thresholds), encoding)
 
 
 def unlabeled_of(sample: Sample | None) -> Any:
