@@ -193,8 +193,10 @@ class StudySettings:
     """partial: few whole masks or a part of many; rare: means against a rare class"""
     seeds: int = 2
     """trainings of each way"""
-    steps: int = 200
+    steps: int = 300
     """steps of each training"""
+    only: str = ""
+    """a word of the names of the ways to train; all of them without it"""
     work: Path | None = None
     """folder that keeps data and runs, so that a study that was stopped goes on"""
     out: Path | None = None

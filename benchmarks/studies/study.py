@@ -13,7 +13,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,33 +63,35 @@ def study(given: Given) -> int:
     """Run `warpseg bench study`."""
     settings: StudySettings = given.settings
     chosen: Study = importlib.import_module(f".{settings.name}", __package__).STUDY
-    with tempfile.TemporaryDirectory() as folder:
-        rows = run_ways(chosen, settings, settings.work or Path(folder), _warpseg)
     content = {
         "text": chosen.text,
         "steps": settings.steps,
+        "common": SMALL,
         "data": {name: vars(scenes) for name, scenes in chosen.data.items()},
-        "ways": {name: vars(way) for name, way in chosen.ways.items()},
-        "runs": rows,
+        "ways": {name: vars(way) for name, way in chosen.ways.items() if settings.only in name},
     }
+    rows: list[Result] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for row in run_ways(chosen, settings, settings.work or Path(folder), _warpseg):
+            rows.append(row)
+            result = result_of("study", given.arguments, torch.device("cpu"), content)
+            write({**result, "runs": rows}, settings.out)
     print(table_of(rows, chosen).text())
-    write(result_of("study", given.arguments, torch.device("cpu"), content), settings.out)
     return 0
 
 
 def run_ways(
     chosen: Study, settings: StudySettings, work: Path, warpseg: Callable[[str], int]
-) -> list[Result]:
-    """Train all ways by all seeds and return a row of each; warpseg: runs a line of words."""
+) -> Iterator[Result]:
+    """Train all ways by all seeds and yield a row of each; warpseg: runs a line of words."""
     for name, scenes in chosen.data.items():
         data = work / name
         if not (data / "manifest.json").is_file():
             warpseg(f"convert synthetic {data} {scenes.words}")
         if scenes.labeled and not (data / "splits" / SPLIT).is_dir():
             warpseg(f"split {data} {SPLIT} --labeled {scenes.labeled}")
-    rows = []
-    for seed in range(settings.seeds):
-        for name, way in chosen.ways.items():
+    for name, way in chosen.ways.items():
+        for seed in range(settings.seeds) if settings.only in name else ():
             out = work / f"{name.replace(' ', '-')}-{seed}"
             split = f"--split {SPLIT}" if chosen.data[way.data].labeled else ""
             started = time.process_time()
@@ -100,15 +102,14 @@ def run_ways(
                 )
                 seconds = round(time.process_time() - started, 1)
                 (out / "done.json").write_text(json.dumps(_scores(out, chosen.shown, seconds)))
-            rows.append({"way": name, "seed": seed, **json.loads((out / "done.json").read_text())})
-    return rows
+            yield {"way": name, "seed": seed, **json.loads((out / "done.json").read_text())}
 
 
 def table_of(rows: list[Result], chosen: Study) -> Table:
     """Return the mean scores of each way, and each seed's."""
     headings = ["way", "mIoU", *([chosen.shown] if chosen.shown else []), "by seed", "CPU s"]
     lines = []
-    for name in chosen.ways:
+    for name in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == name]
         cells = [f"{statistics.mean(row['miou'] for row in own):.1%}"]
         if chosen.shown:

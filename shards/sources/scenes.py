@@ -26,7 +26,7 @@ RARE = {"marker": (247, 129, 191)}
 DRAWING = 2
 """Number of this way of drawing; a change of it makes another data set of the same seed."""
 Random = np.random.Generator
-SQUARE = 4
+SQUARE = 2
 """Side in pixels of the squares that are labeled where not all is."""
 _MARKER_RADIUS = (3.5, 6.0)
 """Least and greatest radius of a marker in a scene of 128 pixels."""
