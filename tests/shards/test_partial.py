@@ -131,6 +131,26 @@ def test_manifests_without_counts_are_read_as_they_were(tmp_path: Path) -> None:
     assert file.read_text() == text
 
 
+def test_old_manifests_are_counted_once_and_on_demand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = converted(tree(tmp_path), ignore=(200,))
+    file = dataset.root / "manifest.json"
+    counted = file.read_text()
+    values = json.loads(counted)
+    del values["subsets"]["train"]["shards"][0]["class_counts"]
+    file.write_text(json.dumps(values))
+    old = Dataset.open(dataset.root)
+    samples = old.subset("train").samples()
+    assert old.class_counts(samples) == [{0: 2, 1: 2, 255: 4}, {0: 1, 1: 1, 255: 2}]
+    assert dataset.class_counts(samples) == old.class_counts(samples)
+    assert main(["check", str(dataset.root), "--workers", "1", "--count"]) == 0
+    assert "classes of 2 masks counted" in capsys.readouterr().out
+    assert file.read_text() == counted
+    assert main(["check", str(dataset.root), "--workers", "1", "--count"]) == 0
+    assert "classes of 0 masks counted" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [(["0:3"], "of 1 of its 2 images"), (["0:3", "1:a"], "as '1:a'"), (["0:3", ""], "as ''")],
