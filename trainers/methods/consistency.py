@@ -158,6 +158,7 @@ class Consistency(Method):
             return None
         made = pseudo_label(target.detach(), (views.weak.shape[-2], views.weak.shape[-1]))
         self.thresholds.update(made.label, made.confidence, views.shown())
+        assert self.settings.threshold is not None
         return self.thresholds.relative(made.label, made.confidence) > self.settings.threshold
 
     def _draw_classes(self, target: Tensor, views: PairedBatch) -> ClassMasks:
