@@ -2,12 +2,15 @@
 
 import pytest
 from running import run
-from tiny import METHOD_RECIPES
+from tiny import METHOD_RECIPES, tiny_recipe
 from tiny_rounds import ROUND_RECIPES
+from warpseg import IGNORE, UNLABELED
 from warpseg.__main__ import main
 from warpseg.shards import Dataset, Sample
 from warpseg.shards.masks import MASK_EXTENSION
+from warpseg.shards.pseudo import open_pseudo_labels, read_pseudo_label
 from warpseg.trainers.runs.rounds.run import run_rounds
+from warpseg.trainers.runs.train import train
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +70,29 @@ def test_nor_where_labeled_images_are_labeled_in_part(name, parts, read, tmp_pat
     else:
         run(name, parts, tmp_path / "run", num_steps=2)
     assert check(parts, read, partial=True)
+
+
+@pytest.mark.parametrize("name", ["fixmatch", *ROUND_RECIPES])
+def test_partly_labeled_images_alone_are_both_streams(name, parts, read, tmp_path):
+    """Without a split, and without an image that has no mask, there is an unlabeled stream."""
+    if name in ROUND_RECIPES:
+        run_rounds(ROUND_RECIPES[name](), data=parts, split=None, out=tmp_path / "run")
+    else:
+        settings = tiny_recipe(METHOD_RECIPES[name], num_steps=2)
+        train(settings, data=parts, split=None, out=tmp_path / "run")
+    train_keys = {sample.key for sample in Dataset.open(parts).subset("train").samples()}
+    assert read["masks"] & train_keys
+
+
+def test_labels_leave_out_what_is_labeled(parts, tmp_path):
+    """Pseudo-labels of a partly labeled image hold nothing where its mask speaks."""
+    run_rounds(ROUND_RECIPES["tiny-simple-baseline"](), data=parts, split=None, out=tmp_path / "r")
+    dataset = Dataset.open(parts)
+    (folder,) = (path.parent for path in (tmp_path / "r").glob("labels*/manifest.json"))
+    labels = open_pseudo_labels(folder)
+    assert labels
+    for sample in dataset.subset("train").only(labels).samples():
+        known = sample.read_ids() != UNLABELED
+        label = read_pseudo_label(labels[sample.key]).label
+        assert (label[known] == IGNORE).all()
+        assert (label[~known] != IGNORE).any()
