@@ -6,7 +6,7 @@ SUPERVISED = "supervised-synthetic-swiftnet18-tiny"
 FIXMATCH = "--unlabeled-batch-size 4 --threshold 0.8"
 STUDY = Study(
     text="16 labeled scenes of 64, of which markers take 0.3 % of the pixels",
-    data={"rare": Scenes(words="--train 64 --val 60 --rare 0.003", labeled=16)},
+    data={"rare": Scenes(words="--train 64 --val 40 --rare 0.003", labeled=16)},
     ways={
         "supervised": Way(recipe=SUPERVISED, data="rare"),
         "supervised crops": Way(recipe=SUPERVISED, data="rare", words="--rare.crops 0.5"),
