@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 IGNORE = 255
 """Mask value of pixels that belong to no class; never counted in a loss, a threshold or a score."""
+UNLABELED = 254
+"""Stored mask value of pixels that nobody has labeled yet: to a loss of labels and to a score they
+are IGNORE, to a loss of unlabeled images they are pixels of one."""
 
 __version__ = "0.1.0"
 

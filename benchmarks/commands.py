@@ -1,5 +1,5 @@
 """The command `warpseg bench NAME`: its words are read here, without torch; what they ask for lies
-in measures/NAME.py."""
+in measures/NAME.py, or studies/NAME.py."""
 
 import importlib
 import sys
@@ -20,17 +20,19 @@ from .words import (
     ReportSettings,
     ScalingSettings,
     StepSettings,
+    StudySettings,
     SuggestBenchSettings,
 )
 
 
 class Benchmark(NamedTuple):
-    """The words of a benchmark, what it measures, and the recipes that come first: none, RECIPE, or
-    RECIPE ... for several."""
+    """The words of a benchmark, what it measures, the recipes that come first (none, RECIPE, or
+    RECIPE ... for several), and the folder of its module."""
 
     settings: type
     text: str
     recipes: str = ""
+    folder: str = "measures"
 
 
 BENCHMARKS = {
@@ -61,6 +63,9 @@ BENCHMARKS = {
         "recipes at equal cost, or for equal steps: scores by scene, hours, memory",
         "RECIPE ...",
     ),
+    "study": Benchmark(
+        StudySettings, "what means against a want of labels bring, by training", folder="studies"
+    ),
     "report": Benchmark(ReportSettings, "tables and plots of results, as Markdown"),
 }
 
@@ -75,13 +80,13 @@ def bench(arguments: list[str]) -> int:
         return 0 if asked else 2
     name, *rest = arguments
     given = _parse(name, rest)
-    module = importlib.import_module(f".measures.{name}", __package__)
+    module = importlib.import_module(f".{BENCHMARKS[name].folder}.{name}", __package__)
     return getattr(module, name)(given)
 
 
 def _parse(name: str, words: list[str]) -> Given:
     """Read the words behind a benchmark's name. Raise ValueError where its recipe is missing."""
-    kind, _, recipes = BENCHMARKS[name]
+    kind, _, recipes, _ = BENCHMARKS[name]
     if not recipes:
         settings = tyro.cli(kind, args=words, prog=f"warpseg bench {name}")
         return Given(settings, (), (), tuple(words))

@@ -262,6 +262,28 @@ def seconds_of(budget: str) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Train several ways of doing the same on drawn scenes, and compare what they score."""
+
+    name: tyro.conf.Positional[Literal["partial", "rare"]]
+    """partial: few whole masks or a part of many; rare: means against a rare class"""
+    seeds: int = 2
+    """trainings of each way"""
+    steps: int = 300
+    """steps of each training"""
+    only: str = ""
+    """a word of the names of the ways to train; all of them without it"""
+    work: Path | None = None
+    """folder that keeps data and runs, so that a study that was stopped goes on"""
+    out: Path | None = None
+    """write the results to this file as well (JSON)"""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.steps < 1:
+            raise ValueError(f"--seeds and --steps are 1 or more; got {self.seeds}, {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """Write the tables of results."""
 

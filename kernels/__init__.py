@@ -13,6 +13,7 @@ from .labels.pseudo_label import (
 from .labels.quantile import quantile, select, select_reference
 from .losses.consistency_kl import consistency_kl, consistency_kl_reference
 from .losses.cross_entropy import cross_entropy, cross_entropy_reference
+from .losses.dice import class_sums, class_sums_reference, dice
 from .losses.dynamic_ce import Cases, dynamic_ce, dynamic_ce_reference, dynamic_weights
 from .losses.feature_shift import (
     ClassStatistics,
@@ -20,6 +21,7 @@ from .losses.feature_shift import (
     feature_shift_reference,
     shift_table,
 )
+from .losses.focal import focal, focal_reference
 from .losses.reweight import reweight, reweight_reference
 from .losses.self_correction import self_correction, self_correction_reference
 from .nearest import at_centres
@@ -48,6 +50,8 @@ __all__ = [
     "StrongView",
     "at_centres",
     "class_masks",
+    "class_sums",
+    "class_sums_reference",
     "class_thresholds",
     "confusion",
     "confusion_reference",
@@ -58,6 +62,7 @@ __all__ = [
     "cutmix",
     "cutmix_boxes",
     "cutmix_reference",
+    "dice",
     "drop_unsure",
     "dynamic_ce",
     "dynamic_ce_reference",
@@ -66,6 +71,8 @@ __all__ = [
     "ema_update_reference",
     "feature_shift",
     "feature_shift_reference",
+    "focal",
+    "focal_reference",
     "hard_pixels",
     "inverse_splat",
     "inverse_splat_reference",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
+
+from ..kernels.views.tps import window_mask
 
 if TYPE_CHECKING:
     from ..kernels import TPS
@@ -59,6 +62,18 @@ class PairedBatch:
     """(N, H, W) float32 in [0, 1] of the pseudo-labels, 0 outside; None without them."""
     second: SecondView | None = None
     """Another strong view of the same crops, where one was asked for."""
+    known: Tensor | None = None
+    """(N, H, W) bool: pixels of the weak view that a mask labels or ignores, so that they are no
+    unlabeled ones (and not `valid` in strong views); None where no image is partly labeled."""
+
+    def shown(self, *, padding: bool = False) -> Tensor:
+        """Return the pixels of the weak view that are unlabeled ones, (N, H, W) bool: those that
+        show an image (or, with `padding`, all), without the known ones."""
+        size = (self.weak.shape[-2], self.weak.shape[-1])
+        shown = window_mask(self.window, size)
+        if padding:
+            shown = torch.ones_like(shown)
+        return shown if self.known is None else shown & ~self.known
 
 
 @dataclass(frozen=True, kw_only=True)

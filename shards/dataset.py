@@ -1,21 +1,24 @@
 """Open a converted data set: subsets, splits and single samples, without decoding anything."""
 
+import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .. import UNLABELED
 from ..plain import shown
 from .archive import count_rows, read_index
 from .images import IMAGE_EXTENSIONS
-from .manifest import Manifest, ShardRecord, load_manifest
+from .manifest import Manifest, ShardRecord, counts_of, counts_row, load_manifest
 from .masks import CLASS_EXTENSION, MASK_EXTENSION
 from .outside.text import checked, fields, hexadecimal, mapping, number, read_json, text
 from .sample import Sample
 from .staging import is_staged
 
+_log = logging.getLogger(__name__)
 SPLITS = "splits"
 SPLIT_FILE = "split.json"
 SPLIT_SIDES = ("labeled", "unlabeled", "all", "held_out")
@@ -161,6 +164,34 @@ class Dataset:
     def records(self) -> dict[str, ShardRecord]:
         """Manifest records of all shards by file name."""
         return {shard.tar: shard for s in self.manifest.subsets.values() for shard in s.shards}
+
+    @cached_property
+    def partial(self) -> frozenset[str]:
+        """Keys of the images whose masks leave pixels that nobody has labeled yet."""
+        word = f" {UNLABELED}:"
+        return frozenset(
+            key
+            for record in self.records.values()
+            for key, row in zip(record.keys(), record.class_counts, strict=False)
+            if word in f" {row}"
+        )
+
+    def class_counts(self, samples: Iterable[Sample]) -> list[dict[int, int]]:
+        """Return the pixels of each id that the masks of samples hold, as stored.
+
+        Where the manifest of an older conversion does not say it, the masks are decoded and
+        counted (`warpseg check --count` does it once).
+        """
+        found, decoded = [], 0
+        for sample in samples:
+            record = self.records[sample.shard.name]
+            position = int(sample.key) - record.first_key
+            row = record.class_counts[position] if record.class_counts else None
+            decoded += row is None
+            found.append(counts_of(counts_row(sample.read_ids()) if row is None else row))
+        if decoded:
+            _log.info("classes counted in %d masks, as %s does not say them", decoded, self.root)
+        return found
 
     @property
     def subsets(self) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..plain import shown
 from .archive import LARGEST, write_text
 from .masks import MAX_CLASSES
@@ -28,6 +30,7 @@ FILE = "manifest.json"
 TASKS = ("segmentation", "classification")
 _REMEDY = "convert the data set again, with --replace"
 _SUBSET = re.compile(r"[A-Za-z0-9_]{1,64}")
+_COUNTS = re.compile(r"(\d{1,3}:\d{1,11})( \d{1,3}:\d{1,11})*")
 _MOST_SAMPLES = 10**8
 """Keys have eight digits."""
 
@@ -40,7 +43,8 @@ class ShardRecord:
     eight digits, the next one's follows. `sizes` are (height, width) of each image in pixels, or
     one pair for all. `counts` are pixels (segmentation) or images (classification) of each class,
     ignored ones last; empty without annotation. `labels` are the class ids of a classification
-    shard.
+    shard. `class_counts` has a row of `ID:PIXELS` for each image with a mask, the ids as stored;
+    empty where an older conversion did not count them.
     """
 
     tar: str
@@ -49,6 +53,7 @@ class ShardRecord:
     sizes: tuple[tuple[int, int], ...]
     counts: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
+    class_counts: tuple[str, ...] = ()
     bytes: int
     sha256: str
 
@@ -104,6 +109,10 @@ class Manifest:
     def save(self, root: Path) -> None:
         """Write `manifest.json` in a data set's folder, whole or not at all."""
         values = {"version": VERSION, **asdict(self)}
+        for subset in values["subsets"].values():
+            for shard in subset["shards"]:
+                if not shard["class_counts"]:
+                    del shard["class_counts"]
         write_text(root / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
     def with_shards(self, shards: dict[str, list[ShardRecord]], complete: bool) -> "Manifest":
@@ -113,6 +122,18 @@ class Manifest:
             for name, record in self.subsets.items()
         }
         return replace(self, subsets=subsets, complete=complete)
+
+
+def counts_row(mask: np.ndarray) -> str:
+    """Return a mask's row of `ShardRecord.class_counts`; mask: ids as stored, uint8 (H, W)."""
+    pixels = np.bincount(mask.ravel(), minlength=256)
+    return " ".join(f"{id_}:{pixels[id_]}" for id_ in np.flatnonzero(pixels))
+
+
+def counts_of(row: str) -> dict[int, int]:
+    """Return the pixels of each id that a row of `ShardRecord.class_counts` lists."""
+    pairs = (word.split(":") for word in row.split())
+    return {int(id_): int(pixels) for id_, pixels in pairs}
 
 
 def load_manifest(root: Path, name: str = FILE) -> Manifest:
@@ -150,7 +171,11 @@ _SHARD = fields(
         "bytes": number(0, LARGEST),
         "sha256": hexadecimal,
     },
-    {"counts": list_of(number()), "labels": list_of(number(0, MAX_CLASSES - 1))},
+    {
+        "counts": list_of(number()),
+        "labels": list_of(number(0, MAX_CLASSES - 1)),
+        "class_counts": list_of(text),
+    },
 )
 _SUBSETS = mapping(
     fields({"annotated": flag, "shard_samples": number(1), "shards": list_of(_SHARD)})
@@ -206,4 +231,9 @@ def _fault_of_shard(shard: ShardRecord, subset: str, classes: int) -> str:
         return f"counts {len(shard.counts)} classes, not {classes} and the ignored"
     if len(shard.labels) not in (0, count) or any(label >= classes for label in shard.labels):
         return f"has {len(shard.labels)} labels for {count} images of {classes} classes"
+    if len(shard.class_counts) not in (0, count):
+        return f"counts the classes of {len(shard.class_counts)} of its {count} images"
+    strange = next((row for row in shard.class_counts if not _COUNTS.fullmatch(row)), None)
+    if strange is not None:
+        return f"counts the classes of an image as {shown(strange)}"
     return ""

@@ -1,4 +1,5 @@
-"""Mask files: their values become class ids, 0 to C - 1, or IGNORE; anything else is refused."""
+"""Mask files: their values become class ids, 0 to C - 1, IGNORE or UNLABELED; anything else is
+refused."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from .. import IGNORE
+from .. import IGNORE, UNLABELED
 from .images import open_image, to_rgb
 from .readings import (
     check_grey_colours,
@@ -23,16 +24,15 @@ MASK_EXTENSION = "seg.png"
 CLASS_EXTENSION = "cls"
 """Extension of the class member of a sample: the class id as text."""
 MAX_CLASSES = 254
-_UNKNOWN = 254
 
 
 class MaskValues:
     """What the values of a data set's mask files mean.
 
     `ids` maps raw values of grey and palette masks (palette masks count by their index, 16-bit ones
-    too; with `levels` by the level that is shown) to class ids or IGNORE; `colours` maps RGB
-    triples, and is what counts where no `ids` are given. With both, the ids count and colours that
-    contradict them are refused; with `either`, masks in colours are read by these.
+    too; with `levels` by the level that is shown) to class ids, IGNORE or UNLABELED; `colours` maps
+    RGB triples, and is what counts where no `ids` are given. With both, the ids count and colours
+    that contradict them are refused; with `either`, masks in colours are read by these.
     """
 
     def __init__(
@@ -52,6 +52,26 @@ class MaskValues:
         """Return, once, what is to be said of the masks that were read since."""
         remarks, self._remarks = self._remarks, []
         return remarks
+
+    def with_unlabeled(self, value: int | None) -> "MaskValues":
+        """Return these values with one, 0 to 65535, that means not labeled yet, whatever it meant
+        before; None for none.
+
+        Raises ValueError where the value is a class, or masks are read by their colours.
+        """
+        if value is None:
+            return self
+        if not self.ids:
+            raise ValueError(
+                "--unlabeled-value takes a grey value; write `not labeled R G B` into classes.txt "
+                "for a colour"
+            )
+        if self.ids.get(value, IGNORE) != IGNORE:
+            raise ValueError(
+                f"--unlabeled-value {value} is the value of class {self.ids[value]}: give another"
+            )
+        ids = {**self.ids, value: UNLABELED}
+        return MaskValues(ids, self.colours, levels=self.levels, either=self.either)
 
     def record(self) -> dict[str, int]:
         """Return the mapping that counts as plain values for the manifest."""
@@ -117,9 +137,10 @@ class MaskValues:
                 raise ValueError(f"{file} has values outside 0..65535: save class ids as 8-bit PNG")
         if self.levels and self.ids.get(1) == self.ids.get(255) == 1:
             _refuse_both(raw, file)
-        mask = _id_table(tuple(self.ids.items())).take(raw)
-        if (mask == _UNKNOWN).any():
-            values = np.unique(raw[mask == _UNKNOWN])
+        table, unknown = _id_table(tuple(self.ids.items()))
+        mask = table.take(raw)
+        if (mask == unknown).any():
+            values = np.unique(raw[mask == unknown])
             raise ValueError(_unknown(file, [str(v) for v in values], _ranges(self.ids)))
         return mask
 
@@ -127,9 +148,10 @@ class MaskValues:
         codes = (rgb.astype(np.uint32) * np.array([65536, 256, 1], np.uint32)).sum(
             2, dtype=np.uint32
         )
-        mask = _colour_table(tuple(self.colours.items()))[codes]
-        if (mask == _UNKNOWN).any():
-            rare = [f"#{v:06x}" for v in np.unique(codes[mask == _UNKNOWN])]
+        table, unknown = _colour_table(tuple(self.colours.items()))
+        mask = table[codes]
+        if (mask == unknown).any():
+            rare = [f"#{v:06x}" for v in np.unique(codes[mask == unknown])]
             known = ", ".join(_hex(colour) for colour in self.colours)
             raise ValueError(_unknown(file, rare, known))
         return mask
@@ -220,19 +242,34 @@ def _refuse_both(raw: np.ndarray, file: str) -> None:
 
 
 @lru_cache(maxsize=8)
-def _id_table(ids: tuple[tuple[int, int], ...]) -> np.ndarray:
-    table = np.full(65536, _UNKNOWN, np.uint8)
+def _id_table(ids: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, int]:
+    """Return the id of each raw value, and what stands there for those without a meaning."""
+    unknown = _free(id_ for _, id_ in ids)
+    table = np.full(65536, unknown, np.uint8)
     for value, id_ in ids:
         table[value] = id_
-    return table
+    return table, unknown
 
 
 @lru_cache(maxsize=2)
-def _colour_table(colours: tuple[tuple[tuple[int, int, int], int], ...]) -> np.ndarray:
-    table = np.full(1 << 24, _UNKNOWN, np.uint8)
+def _colour_table(
+    colours: tuple[tuple[tuple[int, int, int], int], ...],
+) -> tuple[np.ndarray, int]:
+    unknown = _free(id_ for _, id_ in colours)
+    table = np.full(1 << 24, unknown, np.uint8)
     for (red, green, blue), id_ in colours:
         table[red * 65536 + green * 256 + blue] = id_
-    return table
+    return table, unknown
+
+
+def _free(ids: Iterable[int]) -> int:
+    """Return a value that is no id, the greatest one."""
+    free = set(range(IGNORE)) - set(ids)
+    if not free:
+        raise ValueError(
+            f"{MAX_CLASSES} classes leave no value for pixels not labeled yet: give one class less"
+        )
+    return max(free)
 
 
 def _hex(colour: tuple[int, int, int]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from .. import IGNORE
+from .. import UNLABELED
 from .images import has_more_pages
 from .outside.encoded import grey_bits, is_lossy
 
@@ -76,7 +76,7 @@ def check_palette(
         return
     if colours:
         by_colour = {index: _nearest(table[index], colours) for index in used}
-        known = {i: k for i, k in by_colour.items() if k is not None and by_index[i] != IGNORE}
+        known = {i: k for i, k in by_colour.items() if k is not None and _is_class(by_index[i])}
         wrong = next((i for i, k in known.items() if k != by_index[i]), None)
         if wrong is not None:
             raise ValueError(
@@ -134,6 +134,11 @@ def _check_levels(levels: Mapping[int, int], ids: Mapping[int, int], file: str) 
             f"{file} is indexed, and its grey palette shows other values than its indices: save "
             "it as 8-bit grey class ids, or say --mask-values binary or --grey for shown levels"
         )
+
+
+def _is_class(id_: int | None) -> bool:
+    """Tell whether an index means a class, or nothing known: neither ignored nor unlabeled."""
+    return id_ is None or id_ < UNLABELED
 
 
 def _used(image: Image.Image) -> list[int]:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from .. import IGNORE
+from .. import IGNORE, UNLABELED
 from ..plain import shown
 from .archive import BLOCK, Parts
 from .images import IMAGE_EXTENSIONS, open_packed, read_rgb
@@ -68,7 +68,14 @@ class Sample:
         return open_packed(self.read(self.extension), f"{self.shard}:{self.key}")
 
     def read_mask(self) -> np.ndarray:
-        """Decode the mask, uint8 class ids (H, W); a class id alone is a mask of one pixel."""
+        """Decode the mask, uint8 class ids (H, W), IGNORE where nobody has labeled yet as well; a
+        class id alone is a mask of one pixel."""
+        mask = self.read_ids()
+        mask[mask == UNLABELED] = IGNORE
+        return mask
+
+    def read_ids(self) -> np.ndarray:
+        """Decode the mask as it is stored, with UNLABELED apart from IGNORE; as `read_mask`."""
         if CLASS_EXTENSION in self.parts:
             return np.array([[self.read_class()]], np.uint8)
         return read_mask(self.read(MASK_EXTENSION), f"{self.shard}:{self.key}")

@@ -32,7 +32,7 @@ WINGS = {
     "pipelines": "views loaders streams",
     "shards": "outside . pools labeling sources conversion commands",
     "models": "weights encoders heads papers build cost commands",
-    "benchmarks": "contenders measures",
+    "benchmarks": "contenders measures studies",
 }
 """The wings of each folder: one imports those before it, and what lies beside them in the folder
 (a module beside them that stands above them is named, too);

@@ -145,28 +145,24 @@ def _compile_share(names: list[tuple[str, int]]) -> list[CompileResult]:
 
 
 def measure(jobs: int | None = None) -> dict[str, Any]:
-    """Compile everything and return the report, with what other Tritons made of the same cases."""
+    """Compile what the report does not hold yet and return it anew, with what other Tritons made of
+    the same cases."""
     import triton
 
     cases = all_cases()
-    pairs = [(case.name, architecture) for case in cases for architecture in ARCHITECTURES]
-    results = compile_apart(pairs, jobs or os.cpu_count() or 1)
-    before = _earlier()
+    held = {case.name: _held(case) for case in cases}
+    missing = [name for name, compiled in held.items() if triton.__version__ not in compiled]
+    pairs = [(name, architecture) for name in missing for architecture in ARCHITECTURES]
+    for result in compile_apart(pairs, jobs or os.cpu_count() or 1):
+        made = held[result.name].setdefault(triton.__version__, {})
+        made[str(result.architecture)] = {
+            name: value
+            for name, value in asdict(result).items()
+            if name not in ("name", "architecture", "num_warps")
+        }
     rows = []
     for case in cases:
-        key = source_key(case)
-        compiled = (
-            {} if before.get(case.name, {}).get("key") != key else before[case.name]["compiled"]
-        )
-        compiled[triton.__version__] = {
-            str(result.architecture): {
-                name: value
-                for name, value in asdict(result).items()
-                if name not in ("name", "architecture", "num_warps")
-            }
-            for result in results
-            if result.name == case.name
-        }
+        key, compiled = source_key(case), held[case.name]
         rows.append(
             {
                 "name": case.name,
@@ -182,6 +178,13 @@ def measure(jobs: int | None = None) -> dict[str, Any]:
     for row in rows:
         row["compiled"] = {name: row["compiled"][name] for name in sorted(versions)}
     return {"triton": sorted(versions), "cases": rows}
+
+
+def _held(case: CompileCase) -> dict[str, Any]:
+    """Return what Tritons made of a case, by version, where the committed report is of these
+    sources."""
+    row = _earlier().get(case.name, {})
+    return row["compiled"] if row.get("key") == source_key(case) else {}
 
 
 def _earlier() -> dict[str, Any]:

@@ -21,6 +21,8 @@ def losses(draw: Draw) -> Iterator[Case]:
     """Yield the losses, forward and backward."""
     mask, confidence = draw.labels(), draw.confidences()
     yield _loss("cross_entropy", draw, ops.cross_entropy, mask, map_bytes=1)
+    yield _loss("focal", draw, ops.focal, mask, map_bytes=1)
+    yield _loss("dice", draw, ops.dice, mask, map_bytes=2)
     yield _loss(
         "dynamic_ce",
         draw,

@@ -8,20 +8,18 @@ Pixels are counted by integer atomics, spread over several copies of the matrix 
 of an image belong to few of its entries.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..cells import SIZES, first_largest, label_at, largest_logit, row_ends, tile, way
-from ..compile import CompileCase, Work
+from ..cells import first_largest
+from ..compile import CompileCase
 from ..dispatch import use_op
 from ..pixel_loss import check_targets
-from ..rows import to_rows
-from ..upsample import stride_of, upsample_logits
+from ..upsample import upsample_logits
+from .walk import launch_walk, walk_cases
 
 
 def confusion_reference(logits: Tensor, mask: Tensor, num_classes: int) -> Tensor:
@@ -34,81 +32,25 @@ def confusion_reference(logits: Tensor, mask: Tensor, num_classes: int) -> Tenso
     return torch.bincount(pair, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-@triton.jit(do_not_specialize=SIZES)
-def _confusion_kernel(
-    row_ptr,
-    mask_ptr,
-    table_ptr,
-    H,
-    W,
-    h,
-    w,
-    stride,
-    ignore,
-    strips,
-    copies,
-    NUM_CLASSES: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_B: tl.constexpr,
+@triton.jit
+def _visit(
+    z, largest, cls, true, inside, place, table_ptr, copy, ignore, NUM_CLASSES: tl.constexpr
 ):
-    """Count the pixels of one strip of one row of cells."""
-    pid = tl.program_id(0)
-    n = (pid // ((h + 1) * strips)).to(tl.int64)
-    k = pid // strips % (h + 1)
-    lane = tl.arange(0, BLOCK_B)
-    col = pid % strips * BLOCK_B + lane
-    cls = tl.arange(0, BLOCK_C)[:, None]
-    half = (stride + 1) // 2
-    table = table_ptr + (pid % copies) * NUM_CLASSES * NUM_CLASSES
-    for dy in range(stride):
-        # A block: the interpreter cannot mix scalars and blocks in a mask.
-        y = k * stride - half + dy + lane * 0
-        rows = row_ptr + n * NUM_CLASSES * h * w
-        down = way(dy, stride, k, h)
-        left, right = row_ends(rows, k, down, col, cls, h, w, NUM_CLASSES)
-        slope = right - left
-        for dx in range(stride):
-            x = col * stride - half + dx
-            inside = (x >= 0) & (x < W) & (y >= 0) & (y < H) & (col <= w)
-            true = label_at(mask_ptr + (n * H + y) * W + x, inside, ignore)
-            z = left + slope * way(dx, stride, col, w)[None, :]
-            largest = largest_logit(z, cls, NUM_CLASSES)
-            predicted = first_largest(z, largest, cls, NUM_CLASSES)
-            counted = inside & (true != ignore) & (true >= 0) & (true < NUM_CLASSES)
-            counted = counted & (predicted < NUM_CLASSES)
-            pair = true * NUM_CLASSES + predicted
-            tl.atomic_add(table + pair, lane * 0 + 1, mask=counted, sem="relaxed")
+    """Count the pixels."""
+    predicted = first_largest(z, largest, cls, NUM_CLASSES)
+    counted = inside & (true != ignore) & (true >= 0) & (true < NUM_CLASSES)
+    counted = counted & (predicted < NUM_CLASSES)
+    pair = true * NUM_CLASSES + predicted
+    table = table_ptr + copy * NUM_CLASSES * NUM_CLASSES
+    tl.atomic_add(table + pair, tl.where(counted, 1, 0), mask=counted, sem="relaxed")
 
 
 @torch.library.custom_op("warpseg::confusion", mutates_args=())
 def _confusion(logits: Tensor, mask: Tensor) -> Tensor:
-    batch, classes, h, w = logits.shape
-    block_c, lanes, warps = tile(classes)
-    strips = triton.cdiv(w + 1, lanes)
+    classes = logits.shape[1]
     copies = max(1, min(64, 2**18 // classes**2))
     table = torch.zeros((copies, classes, classes), dtype=torch.int32, device=logits.device)
-    constants: dict[str, Any] = {
-        "NUM_CLASSES": classes,
-        "BLOCK_C": block_c,
-        "BLOCK_B": lanes,
-        "num_warps": warps,
-    }
-    if mask.numel():
-        with torch.cuda.device_of(logits):
-            _confusion_kernel[(batch * (h + 1) * strips,)](
-                to_rows(logits),
-                mask.contiguous(),
-                table,
-                mask.shape[1],
-                mask.shape[2],
-                h,
-                w,
-                stride_of(logits, (mask.shape[1], mask.shape[2])),
-                IGNORE,
-                strips,
-                copies,
-                **constants,
-            )
+    launch_walk(_visit, logits, mask, table, copies)
     return table.sum(0)
 
 
@@ -142,22 +84,5 @@ def confusion(logits: Tensor, mask: Tensor, num_classes: int, out: Tensor | None
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the kernel at the recipes' class counts, for bfloat16 logits at stride 4."""
-    cases = []
-    for classes in (19, 21, 150):
-        block_c, lanes, warps = tile(classes)
-        pointers = {"row_ptr": "*bf16", "mask_ptr": "*u8", "table_ptr": "*i32"}
-        scalars = ("H", "W", "h", "w", "stride", "ignore", "strips", "copies")
-        cases.append(
-            CompileCase(
-                name=f"confusion/C{classes}",
-                kernel=_confusion_kernel,
-                signature=pointers | dict.fromkeys(scalars, "i32"),
-                constexprs={"NUM_CLASSES": classes, "BLOCK_C": block_c, "BLOCK_B": lanes},
-                num_warps=warps,
-                work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, lanes), (4, 4)),
-                bytes_per_pixel=1 + 2 * classes / 16,
-                floor_bytes_per_pixel=1 + 2 * classes / 16,
-            )
-        )
-    return cases
+    """List the kernel at the recipes' class counts."""
+    return walk_cases("confusion", _visit, "*i32", 0)

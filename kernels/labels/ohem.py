@@ -11,21 +11,18 @@ resolution never exists. Bytes per pixel: 1 read and 4 written for p, 20 for t, 
 3bC/s^2 for logits of b bytes (turned to class rows once). Floor: 5 + bC/s^2 and one read of p.
 """
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ... import IGNORE
-from ..cells import SIZES, exponentials, label_at, largest_logit, logit_of, row_ends, tile, way
-from ..compile import CompileCase, Work
+from ..cells import exponentials, logit_of
+from ..compile import CompileCase
 from ..dispatch import use_op
 from ..pixel_loss import check_targets, pixel_terms
-from ..rows import to_rows
-from ..upsample import stride_of
 from .quantile import select
+from .walk import launch_walk, walk_cases
 
 # Triton's functions are typed for its compiler, not for a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -38,81 +35,23 @@ def target_prob_reference(logits: Tensor, mask: Tensor) -> Tensor:
     return torch.where(terms.kept, terms.target_log_prob.exp(), 1)
 
 
-@triton.jit(do_not_specialize=SIZES)
-def _target_prob_kernel(
-    row_ptr,
-    mask_ptr,
-    prob_ptr,
-    H,
-    W,
-    h,
-    w,
-    stride,
-    ignore,
-    strips,
-    NUM_CLASSES: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_B: tl.constexpr,
+@triton.jit
+def _visit(
+    z, largest, cls, target, inside, place, prob_ptr, copy, ignore, NUM_CLASSES: tl.constexpr
 ):
-    """Write the target's probability at the pixels of one strip of one row of cells."""
-    pid = tl.program_id(0)
-    n = (pid // ((h + 1) * strips)).to(tl.int64)
-    k = pid // strips % (h + 1)
-    lane = tl.arange(0, BLOCK_B)
-    col = pid % strips * BLOCK_B + lane
-    cls = tl.arange(0, BLOCK_C)[:, None]
-    half = (stride + 1) // 2
-    rows = row_ptr + n * NUM_CLASSES * h * w
-    for dy in range(stride):
-        # A block: the interpreter cannot mix scalars and blocks in a mask.
-        y = k * stride - half + dy + lane * 0
-        down = way(dy, stride, k, h)
-        left, right = row_ends(rows, k, down, col, cls, h, w, NUM_CLASSES)
-        slope = right - left
-        for dx in range(stride):
-            x = col * stride - half + dx
-            inside = (x >= 0) & (x < W) & (y >= 0) & (y < H) & (col <= w)
-            place = (n * H + y) * W + x
-            target = label_at(mask_ptr + place, inside, ignore)
-            z = left + slope * way(dx, stride, col, w)[None, :]
-            largest = largest_logit(z, cls, NUM_CLASSES)
-            total = tl.sum(exponentials(z, largest, cls, NUM_CLASSES), 0)
-            own = logit_of(z, cls, target, NUM_CLASSES) - largest
-            prob = tl.exp2(own * 1.4426950408889634) / total
-            known = (target >= 0) & (target < NUM_CLASSES)
-            prob = tl.where(known, prob, float("nan"))
-            tl.store(prob_ptr + place, tl.where(target == ignore, 1.0, prob), mask=inside)
+    """Write the target's probability."""
+    total = tl.sum(exponentials(z, largest, cls, NUM_CLASSES), 0)
+    own = logit_of(z, cls, target, NUM_CLASSES) - largest
+    prob = tl.exp2(own * 1.4426950408889634) / total
+    known = (target >= 0) & (target < NUM_CLASSES)
+    prob = tl.where(known, prob, float("nan"))
+    tl.store(prob_ptr + place, tl.where(target == ignore, 1.0, prob), mask=inside)
 
 
 @torch.library.custom_op("warpseg::target_prob", mutates_args=())
 def _target_prob(logits: Tensor, mask: Tensor) -> Tensor:
     prob = _output(logits, mask)
-    batch, classes, h, w = logits.shape
-    if not prob.numel():
-        return prob
-    block_c, lanes, warps = tile(classes)
-    strips = triton.cdiv(w + 1, lanes)
-    constants: dict[str, Any] = {
-        "NUM_CLASSES": classes,
-        "BLOCK_C": block_c,
-        "BLOCK_B": lanes,
-        "num_warps": warps,
-    }
-    height, width = mask.shape[1:]
-    with torch.cuda.device_of(logits):
-        _target_prob_kernel[(batch * (h + 1) * strips,)](
-            to_rows(logits),
-            mask.contiguous(),
-            prob,
-            height,
-            width,
-            h,
-            w,
-            stride_of(logits, (height, width)),
-            IGNORE,
-            strips,
-            **constants,
-        )
+    launch_walk(_visit, logits, mask, prob)
     return prob
 
 
@@ -162,22 +101,5 @@ def hard_pixels(
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the kernel at the recipes' class counts, for bfloat16 logits at stride 4."""
-    cases = []
-    for classes in (19, 21, 150):
-        block_c, lanes, warps = tile(classes)
-        sizes = ("H", "W", "h", "w", "stride", "ignore", "strips")
-        pointers = {"row_ptr": "*bf16", "mask_ptr": "*u8", "prob_ptr": "*fp32"}
-        cases.append(
-            CompileCase(
-                name=f"target_prob/C{classes}",
-                kernel=_target_prob_kernel,
-                signature=pointers | dict.fromkeys(sizes, "i32"),
-                constexprs={"NUM_CLASSES": classes, "BLOCK_C": block_c, "BLOCK_B": lanes},
-                num_warps=warps,
-                work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, lanes), (4, 4)),
-                bytes_per_pixel=5 + 2 * classes / 16,
-                floor_bytes_per_pixel=5 + 2 * classes / 16,
-            )
-        )
-    return cases
+    """List the kernel at the recipes' class counts."""
+    return walk_cases("target_prob", _visit, "*fp32", 4)

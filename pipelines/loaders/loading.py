@@ -21,6 +21,7 @@ from ...shards.images import DAMAGED
 from ..settings import LoaderSettings
 from ..views.geometry import Window
 from .cache import HostCache
+from .focus import centred
 from .masks import MaskReader
 from .plan import Crops, Plan, Request, damaged
 
@@ -148,9 +149,9 @@ class Loader(ABC):
         for sample in self.plan.standins(request, number):
             if self._is_corrupt(sample):
                 continue
-            window = self.plan.window(sample, request.draws[number])
             row_maps = {name: values[number] for name, values in maps.items()}
             try:
+                window = self._window(position, sample, request.draws[number])
                 self._read_maps(row_maps, sample, window)
                 payload = self._payload(sample, window, canvas, number, position)
                 return _Row(sample, window, payload)
@@ -158,10 +159,23 @@ class Loader(ABC):
                 self._skip(sample, error)
         raise self._nothing_left()
 
+    def _window(self, position: int, sample: Sample, draws: np.ndarray) -> Window:
+        """Return the window of a sample at a position, centred on a class where that is drawn."""
+        window = self.plan.window(sample, draws)
+        focus = None if self.plan.focus is None else self.plan.focus.at(position)
+        if focus is None or self.plan.samples[focus.index] is not sample:
+            return window
+        extension = self.plan.maps["mask"].extension
+        pixel = self._masks.place_of(sample, extension, focus.label, focus.pixel)
+        return centred(window, pixel, focus.at, self.plan.geometry.padding)
+
     def _read_maps(self, row_maps: dict[str, np.ndarray], sample: Sample, window: Window) -> None:
         for name, source in self.plan.maps.items():
             row_maps[name][:] = source.fill
             holder = source.sample_of(sample)
+            if holder is None:
+                row_maps[name][:] = source.without
+                continue
             self._masks.read_into(row_maps[name], holder, source.extension, window)
         if self.plan.classes:
             row_maps["class"][:] = self._masks.class_of(sample)

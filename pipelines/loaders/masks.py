@@ -33,6 +33,18 @@ class Runs:
         starts = np.concatenate([[0], changes, [flat.size]]).astype(np.int32)
         return cls(flat[starts[:-1]], starts, mask.shape[1])
 
+    def place(self, value: int, draw: float) -> tuple[int, int] | None:
+        """Return row and column of one of the pixels of a value, by a number in [0, 1); None where
+        there is none."""
+        here = np.flatnonzero(self.values == value)
+        ends = (self.starts[here + 1] - self.starts[here]).cumsum()
+        if not len(ends):
+            return None
+        number = int(draw * ends[-1])
+        run = int(np.searchsorted(ends, number, side="right"))
+        row, column = divmod(int(self.starts[here[run] + 1]) - int(ends[run]) + number, self.width)
+        return row, column
+
     @property
     def nbytes(self) -> int:
         """Memory in bytes."""
@@ -67,6 +79,17 @@ class MaskReader:
         values = self._rows(sample, extension, first, rows[-1] + 1)
         crop[top:bottom, left:right] = values.take(rows - first, axis=0).take(columns, axis=1)
 
+    def place_of(
+        self, sample: Sample, extension: str, value: int, draw: float
+    ) -> tuple[int, int] | None:
+        """Return row and column of one of the pixels of a value, by a number in [0, 1); None where
+        there is none. Raises as `read_into`."""
+        key = (str(sample.shard), sample.key, extension)
+        runs = self._runs.get(key)
+        if runs is None:
+            runs = self._keep(key, read_map(sample, extension))
+        return runs.place(value, draw)
+
     def class_of(self, sample: Sample) -> int:
         """Return the class id of a classification sample."""
         return sample.read_class()
@@ -78,14 +101,19 @@ class MaskReader:
             return runs.rows(top, bottom)
         values = read_map(sample, extension)
         if self._room > 0:
-            runs = Runs.encode(values)
-            # What hardly compresses (a confidence) would only fill the memory.
-            if runs.nbytes < values.nbytes:
-                with self._lock:
-                    if key not in self._runs:
-                        self._runs[key] = runs
-                        self._room -= runs.nbytes
+            self._keep(key, values)
         return values[top:bottom]
+
+    def _keep(self, key: tuple[str, str, str], values: np.ndarray) -> Runs:
+        """Return the runs of a map, and keep them where there is room."""
+        runs = Runs.encode(values)
+        # What hardly compresses (a confidence) would only fill the memory.
+        if self._room > 0 and runs.nbytes < values.nbytes:
+            with self._lock:
+                if key not in self._runs:
+                    self._runs[key] = runs
+                    self._room -= runs.nbytes
+        return runs
 
 
 def read_map(sample: Sample, extension: str) -> np.ndarray:

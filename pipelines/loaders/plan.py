@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...shards import Sample
 from ...shards.images import first_line
 from ...shards.maps import member_of
+from ...shards.masks import MASK_EXTENSION
 from ...shards.pseudo import CONFIDENCE, LABEL
 from ..settings import GeometrySettings
 from ..views.geometry import Window, draw_window
+from .focus import Focus, FocusDraw
 from .sampling import GEOMETRY, Sampler
 
 Pseudo = Mapping[str, Sample]
@@ -31,19 +33,26 @@ class MapSource:
 
     extension: its member of a sample. fill: value where the crop shows no image. samples: samples
     by key that hold it in place of the image's own (pseudo-labels lie in tars of their own).
+    without: value that the map of an image which none of them holds has everywhere; None refuses
+    such an image.
     """
 
     extension: str
     fill: int = IGNORE
     samples: Mapping[str, Sample] | None = None
+    without: int | None = None
 
-    def sample_of(self, sample: Sample) -> Sample:
-        """Return the sample that holds the map of an image; ValueError where there is none."""
+    def sample_of(self, sample: Sample) -> Sample | None:
+        """Return the sample that holds the map of an image, None where it has one value; ValueError
+        where there is none."""
         if self.samples is None:
             return sample
-        if sample.key not in self.samples:
+        held = self.samples.get(sample.key)
+        if self.without is not None and (held is None or held.shard != sample.shard):
+            return None  # an image of a pool may have the key of one of the data set
+        if held is None:
             raise damaged(sample, ValueError(f"there is no {self.extension} for it"))
-        return self.samples[sample.key]
+        return held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +94,8 @@ class Crops:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a stream's batches are made of; `change` acts on whole images, before their geometry."""
+    """What a stream's batches are made of; `change` acts on whole images, before their geometry;
+    `focus` centres some crops on a class of the map "mask"."""
 
     samples: Sequence[Sample]
     sampler: Sampler
@@ -95,10 +105,26 @@ class Plan:
     maps: Mapping[str, MapSource]
     classes: bool = False
     change: Change | None = None
+    focus: Focus | None = None
+
+    def indices(self, position: int) -> np.ndarray:
+        """Return the samples of the batch whose first stands at `position`, int64."""
+        indices = self.sampler.indices(position, self.batch_size)
+        for row, draw in self.focused(position).items():
+            indices[row] = draw.index
+        return indices
+
+    def focused(self, position: int) -> dict[int, FocusDraw]:
+        """Return, by row of the batch at `position`, what is drawn for class-centred crops."""
+        if self.focus is None:
+            return {}
+        draws = {row: self.focus.at(position + row) for row in range(self.batch_size)}
+        return {row: draw for row, draw in draws.items() if draw is not None}
 
     def request(self, position: int) -> Request:
-        """Return the batch whose first sample stands at `position` of the stream."""
-        indices = self.sampler.indices(position, self.batch_size)
+        """Return the batch whose first sample stands at `position` of the stream; windows before
+        they are centred on a class."""
+        indices = self.indices(position)
         draws = self.sampler.draws(position, self.batch_size)
         samples = tuple(self.samples[i] for i in indices)
         windows = tuple(map(self.window, samples, draws))
@@ -117,6 +143,9 @@ class Plan:
 
         These are the ones at the following positions; no sample is left out.
         """
+        draw = None if self.focus is None else self.focus.at(position)
+        if draw is not None:
+            yield draw.index
         for following in range(position, position + 2 * len(self.samples)):
             yield int(self.sampler.indices(following, 1)[0])
 
@@ -134,6 +163,13 @@ def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
         for ours, extension in held.items()
         if extension is not None
     }
+
+
+def partial_maps(partly: Mapping[str, Sample]) -> dict[str, MapSource]:
+    """Return the map of what the masks of some images say, by key; UNLABELED of all others."""
+    if not partly:
+        return {}
+    return {"known": MapSource(extension=MASK_EXTENSION, samples=partly, without=UNLABELED)}
 
 
 def damaged(sample: Sample, error: BaseException) -> ValueError:

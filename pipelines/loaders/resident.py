@@ -23,7 +23,7 @@ from ..views.geometry import draw_windows
 from .cache import MIB, check_host_room
 from .loading import Loader
 from .masks import read_map
-from .plan import Crops, Plan, Request
+from .plan import Crops, MapSource, Plan, Request
 from .sampling import GEOMETRY
 
 _CONFIDENCE = "confidence"
@@ -68,10 +68,14 @@ class ResidentLoader(Loader):
     def load(self, position: int) -> Crops:
         """Return the batch at `position`; image and maps are on the loader's device."""
         plan = self.plan
-        asked = plan.sampler.indices(position, plan.batch_size)
+        asked = plan.indices(position)
         index = asked if self._there.all() else self._fill(position, asked)
         draws = plan.sampler.draws(position, plan.batch_size)
         scaled, origin, flip = draw_windows(plan.geometry, self._sizes[index], draws[:, GEOMETRY])
+        for row, focus in plan.focused(position).items():
+            if index[row] == focus.index:
+                window = self._window(position + row, plan.samples[focus.index], draws[row])
+                origin[row] = window.origin
         rows = torch.from_numpy(index)
         crops = random_crop(
             self._images,
@@ -114,7 +118,7 @@ class ResidentLoader(Loader):
         """
         for ahead in range(self.settings.prefetch + 1):
             first = position + ahead * self._stride
-            for number in self.plan.sampler.indices(first, self.plan.batch_size).tolist():
+            for number in self.plan.indices(first).tolist():
                 self._start(number)
         new: dict[int, _Decoded] = {}
         index = [self._usable(position + row, new) for row in range(len(asked))]
@@ -148,10 +152,7 @@ class ResidentLoader(Loader):
         image = sample.read_image()
         if image.shape[:2] != sample.size:
             raise ValueError(f"it is {image.shape[:2]} pixels, the manifest says {sample.size}")
-        maps = {
-            name: read_map(source.sample_of(sample), source.extension).ravel()
-            for name, source in self.plan.maps.items()
-        }
+        maps = {name: _map_of(sample, source).ravel() for name, source in self.plan.maps.items()}
         label = self._masks.class_of(sample) if self.plan.classes else 0
         return _Decoded(image.reshape(-1, 3), maps, label)
 
@@ -199,3 +200,11 @@ class ResidentLoader(Loader):
         self, sample: Sample, window: object, canvas: object, row: int, position: int
     ) -> None:
         raise AssertionError("the resident loader reads no single batch")
+
+
+def _map_of(sample: Sample, source: MapSource) -> np.ndarray:
+    """Decode a map of an image, or make the one that it has where it has none, uint8 (H, W)."""
+    holder = source.sample_of(sample)
+    if holder is None:
+        return np.full(sample.size, source.without, np.uint8)
+    return read_map(holder, source.extension)

@@ -6,12 +6,13 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...kernels import warp, window_mask
 from ...shards import Subset
 from ...shards.masks import MASK_EXTENSION
 from ..batches import LabeledBatch
 from ..image_labels import ImageLabels
+from ..loaders.focus import FocusSettings
 from ..loaders.loading import Loader
 from ..loaders.plan import Crops, MapSource, Plan, Pseudo, pseudo_maps
 from ..settings import GeometrySettings, LoaderSettings, StrongSettings
@@ -37,8 +38,10 @@ class LabeledStream(Stream[LabeledBatch]):
         strong_share: float,
         image_labels: ImageLabels | None = None,
         padding_class: int | None = None,
+        partial: bool = False,
         **options: Any,
     ) -> None:
+        self._partial = partial
         self._image_labels = image_labels
         self._padding_class = padding_class
         self._rows: list[int] = []
@@ -71,6 +74,8 @@ class LabeledStream(Stream[LabeledBatch]):
             label, confidence = self._image_labels.of(crops.keys)
             return self._to_device(label), self._to_device(confidence)
         mask = self._to_device(crops.maps["class" if "class" in crops.maps else "mask"])
+        if self._partial:
+            mask = mask.masked_fill(mask == UNLABELED, IGNORE)
         if self._padding_class is not None:
             shown = window_mask(self._to_device(crops.window), self.geometry.crop_size)
             mask = mask.masked_fill(~shown, self._padding_class)
@@ -98,13 +103,17 @@ def labeled(
     strong: StrongSettings | None = None,
     strong_share: float = 0.5,
     pseudo: Pseudo | None = None,
+    keep_unlabeled: bool = False,
+    focus: FocusSettings | None = None,
     **options: Unpack[StreamOptions],
 ) -> LabeledStream:
     """Open the stream of weak views and masks; further options are those of `StreamOptions`.
 
     batch_size: samples per rank and step. strong: perturb the share `strong_share` of the samples,
     masks warped alike (nearest, IGNORE outside). pseudo: take pseudo-labels and their confidences
-    in place of the masks. Raises ValueError for a subset without masks or without samples.
+    in place of the masks. keep_unlabeled: leave UNLABELED where nobody has labeled yet, in place of
+    IGNORE; for pictures. focus: centre a share of the crops on rare classes of true masks. Raises
+    ValueError for a subset without masks or without samples.
     """
     if pseudo is None and not subset.has_masks:
         raise ValueError(
@@ -119,12 +128,15 @@ def labeled(
     elif pseudo is not None:
         maps = pseudo_maps("mask", pseudo)
     true_masks = bool(maps) and pseudo is None
+    partial = true_masks and bool(subset.dataset.partial) and not keep_unlabeled
     return LabeledStream(
         subset,
         maps=maps,
         classes=not maps and image_labels is None,
         image_labels=image_labels,
         padding_class=geometry.padding_class if true_masks else None,
+        partial=partial,
+        focus=focus if true_masks else None,
         geometry=geometry,
         batch_size=batch_size,
         strong=strong,

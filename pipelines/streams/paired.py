@@ -1,15 +1,19 @@
 """The stream of weak and strong views of the same crops."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Unpack
 
+import torch
 from torch import Tensor
 
+from ... import UNLABELED
+from ...kernels import warp
 from ...kernels.views.tps import window_mask
-from ...shards import Subset
+from ...shards import Sample, Subset
 from ..batches import PairedBatch, SecondView
 from ..loaders.loading import Loader
-from ..loaders.plan import Crops, Pseudo, pseudo_maps
+from ..loaders.plan import Crops, Pseudo, partial_maps, pseudo_maps
 from ..registry import VIEWS
 from ..settings import GeometrySettings, StrongSettings
 from ..strong import Perturbed
@@ -17,7 +21,8 @@ from .stream import Stream, StreamOptions, completed
 
 
 class PairedStream(Stream[PairedBatch]):
-    """Weak and strong views of the same crops; the masks of the subset are never read."""
+    """Weak and strong views of the same crops; the masks of the subset are never read, but for
+    those of partly labeled images that are handed in."""
 
     strong: StrongSettings
 
@@ -34,35 +39,50 @@ class PairedStream(Stream[PairedBatch]):
     def _make(self, crops: Crops) -> PairedBatch:
         pixels, window = self._to_device(crops.image), self._to_device(crops.window)
         rows, second, source = range(self.batch_size), None, pixels
+        known = self._known(crops, window)
         if self._changing is not None:
             source = self._to_device(self._changing.load(crops.request.position).image)
         made = self._perturb(crops, source, window, rows, paired=True)
         weak = self._normalized(pixels) if made.weak is None else made.weak
         if self._second:
             more = self._perturb(crops, source, window, rows, number=1, paired=True)
-            second = SecondView(strong=more.strong, valid=self._valid(more, window), tps=more.tps)
+            valid = self._valid(more, window, known)
+            second = SecondView(strong=more.strong, valid=valid, tps=more.tps)
         label = crops.maps.get("label")
         return PairedBatch(
             weak=self._weak(weak, pixels, crops),
             strong=made.strong,
             window=window,
-            valid=self._valid(made, window),
+            valid=self._valid(made, window, known),
             tps=made.tps,
             keys=crops.keys,
             label=None if label is None else self._to_device(label),
             confidence=self._confidence(crops),
             second=second,
+            known=known,
         )
 
     @property
     def _loaders(self) -> tuple[Loader, ...]:
         return (self.loader,) if self._changing is None else (self.loader, self._changing)
 
-    def _valid(self, made: Perturbed, window: Tensor) -> Tensor:
+    def _known(self, crops: Crops, window: Tensor) -> Tensor | None:
+        """Return the pixels of the weak view that masks of partly labeled images speak of."""
+        if "known" not in crops.maps:
+            return None
+        mask = self._to_device(crops.maps["known"])
+        return (mask != UNLABELED) & window_mask(window, self.geometry.crop_size)
+
+    def _valid(self, made: Perturbed, window: Tensor, known: Tensor | None) -> Tensor:
         """Return the pixels of a strong view that count: by default those of the window."""
-        if made.valid is not None:
-            return made.valid
-        return window_mask(window, self.geometry.crop_size)
+        valid = made.valid
+        if valid is None:
+            valid = window_mask(window, self.geometry.crop_size)
+        if known is None:
+            return valid
+        if made.tps is not None:
+            known = warp(known.to(torch.uint8), made.tps, mode="nearest", fill=0) > 0
+        return valid & ~known
 
 
 def paired(
@@ -73,13 +93,15 @@ def paired(
     strong: StrongSettings | None = None,
     pseudo: Pseudo | None = None,
     second: bool = False,
+    partly: Mapping[str, Sample] | None = None,
     **options: Unpack[StreamOptions],
 ) -> PairedStream:
     """Open the stream of weak and strong views; further options are those of `StreamOptions`.
 
     Masks of the subset are never read. pseudo: pseudo-labels, cut by the same windows. second: add
-    a second strong view, perturbed independently of the first. Strong views are not made from a
-    distorted weak one, but from the crop.
+    a second strong view, perturbed independently of the first. partly: images of the subset, by
+    key, of which a part is labeled, with their masks: what these speak of is no unlabeled pixel.
+    Strong views are not made from a distorted weak one, but from the crop.
     Raises ValueError for a subset without samples, or a second view of a view that has none.
     """
     strong = strong or StrongSettings()
@@ -90,7 +112,7 @@ def paired(
         )
     return PairedStream(
         subset,
-        maps={} if pseudo is None else pseudo_maps("label", pseudo),
+        maps=partial_maps(partly or {}) if pseudo is None else pseudo_maps("label", pseudo),
         classes=False,
         geometry=geometry,
         batch_size=batch_size,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...shards import Subset
 from ..batches import PairedBatch
 from ..loaders.plan import Pseudo
@@ -28,7 +28,10 @@ Weigh = Callable[[PairedBatch], Tensor]
 """Says how much each pseudo-labeled pixel of a batch weighs, in [0, 1]: (N, H, W)."""
 
 INVALID = (230, 30, 140)
-UNLABELED = (176, 176, 176)
+WITHOUT_LABEL = (176, 176, 176)
+WHITE = (255, 255, 255)
+STRIPES = 6
+"""Pixels from one stripe over what is not labeled yet to the next."""
 MASK_SHARE = 0.55
 DARK, BRIGHT = 16, 239
 """Mean levels beyond which a view shows next to nothing, and is said to."""
@@ -50,7 +53,8 @@ def view_sheet(
     """Draw `samples` crops, one a row: weak view, its mask, strong view, strong view with the
     pixels that no loss counts in colour.
 
-    The mask column is there where the subset has masks of pixels. Colours beyond [0, 1], which the
+    The mask column is there where the subset has masks of pixels; what is not labeled yet has white
+    stripes in it. Colours beyond [0, 1], which the
     photometric change makes, are cut for the picture. Raises what `labeled` and `paired` raise.
     """
     look = normalization_of(normalization)
@@ -60,7 +64,7 @@ def view_sheet(
     weak, perturbed = _picture(pair.weak, look), _picture(pair.strong, look)
     columns = {"weak view": weak}
     if subset.has_masks and subset.dataset.task == "segmentation":
-        mask = _first(labeled(subset, **shared)).mask.cpu().numpy()
+        mask = _first(labeled(subset, keep_unlabeled=True, **shared)).mask.cpu().numpy()
         columns["mask"] = _overlay(weak, mask, subset.dataset.palette)
     columns["strong view"] = perturbed
     columns["valid part"] = np.where(pair.valid.cpu().numpy()[..., None], perturbed, INVALID)
@@ -184,7 +188,7 @@ def _first(stream: Any) -> Any:
 
 def _weighed(weights: Tensor, label: np.ndarray) -> np.ndarray:
     """Colour the weights of the pixels that have a label, (N, H, W); the others are grey."""
-    return np.where((label == IGNORE)[..., None], np.array(UNLABELED, np.uint8), _heat(weights))
+    return np.where((label == IGNORE)[..., None], np.array(WITHOUT_LABEL, np.uint8), _heat(weights))
 
 
 def _heat(values: Tensor) -> np.ndarray:
@@ -208,7 +212,13 @@ def _overlay(
     colours = np.zeros((256, 3), np.float32)
     colours[: len(palette)] = palette
     share = np.where(mask == IGNORE, 0, MASK_SHARE)[..., None]
-    return (pictures * (1 - share) + colours[mask] * share).round().astype(np.uint8)
+    made = (pictures * (1 - share) + colours[mask] * share).round().astype(np.uint8)
+    # Not labeled yet: the image with white stripes, as no class is drawn.
+    rows, columns = np.ogrid[: mask.shape[1], : mask.shape[2]]
+    striped = ((rows + columns) % STRIPES == 0)[..., None]
+    unlabeled = (mask == UNLABELED)[..., None]
+    plain = np.where(striped, WHITE, pictures)
+    return np.where(unlabeled, plain, made).astype(np.uint8)
 
 
 def _remark(picture: np.ndarray) -> str:

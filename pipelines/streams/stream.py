@@ -22,6 +22,7 @@ from ...shards import Sample, Subset
 from ...shards.pools.settings import PoolSettings
 from ..batches import LabeledBatch, PairedBatch
 from ..loaders.dali import DaliLoader, has_dali
+from ..loaders.focus import Focus, FocusSettings
 from ..loaders.loading import Loader
 from ..loaders.mixed import MixedPlan, PooledRows, open_pool
 from ..loaders.plan import Change, Crops, MapSource, Plan
@@ -112,6 +113,7 @@ class Stream(ABC, Generic[Batch]):
         classes: bool,
         weak_photometric: bool,
         pool: PoolSettings | None,
+        focus: FocusSettings | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
@@ -148,6 +150,7 @@ class Stream(ABC, Generic[Batch]):
             "fill": geometry.fill or _levels(self.normalization),
             "maps": maps,
             "classes": classes,
+            "focus": self._focus(subset, focus, samples),
         }
         self._pooled: PooledRows | None = None
         if pool is not None:
@@ -156,6 +159,13 @@ class Stream(ABC, Generic[Batch]):
             self._identity |= self._pooled.identity
         plan = Plan(**made) if self._pooled is None else MixedPlan(**made, pooled=self._pooled)
         self.loader = self._open_loader(plan, loader)
+
+    def _focus(
+        self, subset: Subset, settings: FocusSettings | None, samples: Sequence[Sample]
+    ) -> Focus | None:
+        if settings is None or not settings.share:
+            return None
+        return Focus(settings, subset.dataset.class_counts(samples), self._sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         return self

@@ -126,7 +126,7 @@ def check(arguments: list[str]) -> int:
     return tyro.cli(_check, args=arguments, prog="warpseg check")
 
 
-def _check(data: Data, /, *, workers: int = 0) -> int:
+def _check(data: Data, /, *, workers: int = 0, count: bool = False) -> int:
     """Decode everything, verify sums and splits, and count the classes.
 
     Exit status 1 for what is damaged and for what makes no sense in training (a class without a
@@ -135,6 +135,8 @@ def _check(data: Data, /, *, workers: int = 0) -> int:
     Args:
         data: Folder made by warpseg convert.
         workers: Processes; 0 is one for each core.
+        count: Also write the class counts of each image into the manifest, where an older version
+            that did not converted; class-centred crops need them, and count by themselves else.
     """
     from ..conversion.checking import check as check_dataset
     from ..conversion.checking import check_splits, class_table, same_images, senseless
@@ -147,6 +149,10 @@ def _check(data: Data, /, *, workers: int = 0) -> int:
     useless, warned = senseless(dataset), same_images(results)
     for problem in (*problems, *useless, *warned):
         print(f"warpseg check: {one_line(problem)}", file=sys.stderr)
+    if count and not problems:
+        from ..conversion.counting import count_classes_of_images
+
+        print(f"classes of {count_classes_of_images(dataset, workers)} masks counted")
     counts = ", ".join(f"{result.samples} {name}" for name, result in results.items())
     splits = f", {counted(len(dataset.splits), 'split')}" if dataset.splits else ""
     warnings = len(useless) + len(warned)

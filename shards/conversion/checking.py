@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...plain import one_line
 from ..archive import read_index
 from ..dataset import SPLIT_SIDES, Dataset, Subset
@@ -28,9 +28,9 @@ CHUNK = 64
 class Check:
     """What was found: problems in one sentence each, and how the classes are distributed.
 
-    `pixels` (C + 1,) counts pixels (or images, in classification) of each class, ignored ones last;
-    `images` (C,) counts the images that show a class; `names` are the images by the sum of their
-    bytes.
+    `pixels` (C + 2,) counts pixels (or images, in classification) of each class, ignored ones and
+    those not labeled yet last; `images` (C + 2,) counts the images that show them; `names` are the
+    images by the sum of their bytes.
     """
 
     pixels: np.ndarray
@@ -126,22 +126,24 @@ def same_images(results: dict[str, Check]) -> list[str]:
 def class_table(dataset: Dataset, results: dict[str, Check]) -> str:
     """Return a table: each class's share of an annotated subset, and the images that show it."""
     shown = {name: r for name, r in results.items() if dataset.manifest.subsets[name].annotated}
-    width = max(len(name) for name in (*dataset.classes, "ignored"))
+    numbers = dict(enumerate(dataset.classes)) | {IGNORE: "ignored"}
+    if any(result.pixels[-1] for result in shown.values()):
+        numbers[UNLABELED] = "not labeled"
+    width = max(map(len, numbers.values()))
     lines = [" " * (width + 4) + "".join(f"{name:>12} {'images':>7}" for name in shown)]
-    for row, name in enumerate((*dataset.classes, "ignored")):
+    for row, (number, name) in enumerate(numbers.items()):
         cells = ""
         for result in shown.values():
             share = result.pixels[row] / max(1, result.pixels.sum())
-            images = result.images[row] if row < dataset.num_classes else ""
+            images = "" if number == IGNORE else result.images[row]
             cells += f"{share:>11.2%}  {images:>7}"
-        number = row if row < dataset.num_classes else IGNORE
         lines.append(f"{number:>3} {one_line(name):<{width}}{cells}")
     return "\n".join(lines)
 
 
 def _empty(dataset: Dataset) -> Check:
     count = dataset.num_classes
-    return Check(np.zeros(count + 1, np.int64), np.zeros(count, np.int64))
+    return Check(np.zeros(count + 2, np.int64), np.zeros(count + 2, np.int64))
 
 
 def _tasks(dataset: Dataset, subset: Subset) -> Iterator[_Task]:
@@ -171,25 +173,26 @@ def _check_task(dataset: Dataset, task: _Task) -> Check:
             continue
         if counts is not None:
             result.pixels += counts
-            result.images += counts[:-1] > 0
+            result.images += counts > 0
     return result
 
 
 def _check_sample(sample: Sample, num_classes: int) -> np.ndarray | None:
-    """Decode a sample and count its classes, int64 (C + 1,), or None without annotation."""
+    """Decode a sample and count its classes, int64 (C + 2,) as in `Check`, or None without
+    annotation."""
     where = f"{sample.shard}:{sample.key}"
     height, width, _ = sample.read_image().shape
     if (height, width) != sample.size:
         raise ValueError(f"{where} has an image of {width} x {height}, not as the manifest says")
     if CLASS_EXTENSION not in sample.parts and MASK_EXTENSION not in sample.parts:
         return None
-    mask = sample.read_mask()
+    mask = sample.read_ids()
     if MASK_EXTENSION in sample.parts and mask.shape != sample.size:
         raise ValueError(f"{where} has a mask of another size than its image")
-    strange = np.unique(mask[(mask >= num_classes) & (mask != IGNORE)])
+    strange = np.unique(mask[(mask >= num_classes) & (mask < UNLABELED)])
     if len(strange):
         raise ValueError(f"{where} has a mask with the id {strange[0]}, beyond {num_classes - 1}")
-    return count_classes(mask, num_classes)
+    return np.append(count_classes(mask, num_classes), (mask == UNLABELED).sum())
 
 
 def _check_split(dataset: Dataset, split: str) -> list[str]:

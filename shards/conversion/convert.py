@@ -256,7 +256,7 @@ def _pack(shared: tuple[Source, PackSettings], entry: Entry) -> Packed:
 def _write_shard(
     root: Path, shard: PlannedShard, samples: Iterable[Packed], tick: Callable[[int], object]
 ) -> tuple[ShardRecord, LeftOut]:
-    rows, sizes, counts, remarks = [], [], [], LeftOut()
+    rows, sizes, counts, class_counts, remarks = [], [], [], [], LeftOut()
     path = root / shard.tar
     with replacing(path) as file:
         tar = TarWriter(file)
@@ -265,6 +265,7 @@ def _write_shard(
             rows.append((key, {ext: tar.add(f"{key}.{ext}", data) for ext, data in sample.members}))
             sizes.append(sample.size)
             counts.append(sample.counts)
+            class_counts.append(sample.row)
             for remark in sample.remarks:
                 remarks.add(remark, shard.entries[position].name)
             tick(1)
@@ -276,6 +277,7 @@ def _write_shard(
         sizes=tuple(sizes) if len(set(sizes)) > 1 else (sizes[0],),
         counts=() if counts[0] is None else tuple(int(n) for n in np.sum(counts, axis=0)),
         labels=tuple(entry.label for entry in shard.entries if entry.label is not None),
+        class_counts=tuple(class_counts) if all(class_counts) else (),
         bytes=tar.bytes,
         sha256=total,
     )

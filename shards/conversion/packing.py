@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..images import Encoding, Exif, pack_image
+from ..manifest import counts_row
 from ..masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes, encode_mask, resize_mask
 from ..source import Entry, Source
 from .parts import Part
@@ -51,12 +52,13 @@ class PackSettings:
 @dataclass(frozen=True)
 class Packed:
     """One sample ready to be written: members (extension, bytes), (height, width), class counts,
-    and what is to be said of its files."""
+    its row of them for the manifest, and what is to be said of its files."""
 
     members: list[tuple[str, bytes]]
     size: tuple[int, int]
     counts: np.ndarray | None
     remarks: tuple[str, ...] = ()
+    row: str = ""
 
 
 def pack_sample(source: Source, entry: Entry, settings: PackSettings) -> Packed:
@@ -75,12 +77,12 @@ def pack_sample(source: Source, entry: Entry, settings: PackSettings) -> Packed:
         mask_size=None if mask is None else (mask.shape[0], mask.shape[1]),
         remarks=remarks,
     )
-    members, counts = [(extension, data)], None
+    members, counts, row = [(extension, data)], None, ""
     if mask is not None:
         mask = mask if mask.shape == size else resize_mask(mask, size)
         members.append((MASK_EXTENSION, encode_mask(mask)))
-        counts = count_classes(mask, len(source.classes))
+        counts, row = count_classes(mask, len(source.classes)), counts_row(mask)
     if entry.label is not None:
         members.append((CLASS_EXTENSION, str(entry.label).encode()))
         counts = np.bincount([entry.label], minlength=len(source.classes) + 1)
-    return Packed(members, size, counts, tuple(remarks))
+    return Packed(members, size, counts, tuple(remarks), row)

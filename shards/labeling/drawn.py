@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...plain import shown, steers
 from ..images import open_image, upright
 from ..masks import id_values
@@ -18,6 +18,7 @@ from .regions import Drawing, labels_of
 
 BACKGROUND = ("background", "_background_", "__background__")
 IGNORED = ("ignore", "__ignore__", "void", "unlabeled", "unlabelled")
+_NO_CLASS = {IGNORE: "ignore", UNLABELED: "unlabeled"}
 NOBODY = "\x00"
 """The label of regions that belong to no class: no tool can write it."""
 Subsets = dict[str, dict[str, Drawing | None]]
@@ -45,9 +46,10 @@ class DrawnSettings(HeldOut):
     Regions of other classes are left out."""
     ignore: tuple[str, ...] = ()
     """Classes whose pixels belong to no class, beside ignore, void and unlabeled."""
-    rest: Literal["auto", "background", "ignore"] = "auto"
-    """Pixels that nobody drew: background is a class, the first; ignore; auto is background, unless
-    the data set draws stuff as well as things."""
+    rest: Literal["auto", "background", "ignore", "unlabeled"] = "auto"
+    """Pixels that nobody drew: background is a class, the first; ignore; unlabeled, so trained on
+    as those of images without a drawing are (scribbles); auto is background, unless the data set
+    draws stuff as well as things."""
     overlap: Literal["auto", "order", "smallest"] = "auto"
     """What lies on top where regions overlap: what the tool shows on top (order), or the smallest;
     auto is order for tools that have one."""
@@ -131,7 +133,7 @@ def drawn_source(
         settings={
             "names": list(settings.names),
             "ignore": list(settings.ignore),
-            "rest": "ignore" if rest == IGNORE else "background",
+            "rest": _NO_CLASS.get(rest, "background"),
             "overlap": "smallest" if smallest else "order",
             "empty": settings.empty,
         },
@@ -185,13 +187,15 @@ def _classes(
     ignored = [n for n in told if n in settings.ignore or n.lower() in IGNORED]
     wanted = [n for n in settings.names or told if n not in ignored]
     back = next((name for name in wanted if name.lower() in BACKGROUND), None)
-    ignoring = settings.rest == "ignore" or (settings.rest == "auto" and whole)
+    ignoring = settings.rest in _NO_CLASS.values() or (settings.rest == "auto" and whole)
     if not ignoring and back is None:
         back = BACKGROUND[0]
         wanted = [back, *wanted]
     elif back is not None and not settings.names:
         wanted = [back, *(name for name in wanted if name != back)]
     ids = {name: i for i, name in enumerate(wanted)} | dict.fromkeys([*ignored, NOBODY], IGNORE)
+    if settings.rest == "unlabeled":
+        return tuple(wanted), ids, UNLABELED
     return tuple(wanted), ids, IGNORE if ignoring or back is None else ids[back]
 
 

@@ -27,6 +27,8 @@ class MaskFileSettings(HeldOut):
     labels.txt, id2label.json)."""
     zero: Literal["class", "ignore"] = "class"
     """What 0 is in masks: the first class, or no class, so that 1 is the first (as in ADE20K)."""
+    unlabeled_value: int | None = None
+    """The value of pixels that nobody has labeled yet; 255, too, which means ignored otherwise."""
 
 
 def classes_of(root: Path, settings: MaskFileSettings) -> tuple[tuple[str, ...], MaskValues]:
@@ -52,7 +54,8 @@ def classes_of(root: Path, settings: MaskFileSettings) -> tuple[tuple[str, ...],
         raise ValueError(f"{file or '--names'} names {twice!r} twice: give each its own name")
     shift = settings.zero == "ignore"
     ids = {i + shift: i for i in range(len(names))}
-    return names, MaskValues({IGNORE: IGNORE, **({0: IGNORE} if shift else {}), **ids})
+    values = MaskValues({IGNORE: IGNORE, **({0: IGNORE} if shift else {}), **ids})
+    return names, values.with_unlabeled(settings.unlabeled_value)
 
 
 def paired(

@@ -14,6 +14,7 @@ from ..outside.files import LeftOut, walk
 from ..registry import SOURCES, loader_arguments
 from ..source import Source
 from .ade20k import INFORMATION
+from .coco_stuff import MAPS, SUBSETS
 from .tools.cvat import find_cvat
 from .tools.huggingface import find_huggingface
 from .tools.label_studio import find_label_studio
@@ -42,6 +43,10 @@ def _is_ade20k(root: Path) -> bool:
     return (root / INFORMATION).is_file() and (root / "annotations" / "training").is_dir()
 
 
+def _is_coco_stuff(root: Path) -> bool:
+    return any((root / name / SUBSETS["train"]).is_dir() for name in MAPS[:2])
+
+
 LAYOUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "labelmap": (find_labelmap, "labelmap.txt, JPEGImages/, SegmentationClass/"),
     "voc": (_is_voc, "VOCdevkit/VOC2012 with ImageSets/Segmentation/"),
@@ -51,6 +56,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "roboflow": (find_roboflow, "train/a.jpg, train/a_mask.png, train/_classes.csv"),
     "ultralytics": (find_ultralytics, "a YAML file with names and train, images/, labels/"),
     "ade20k": (_is_ade20k, "images/training, annotations/training, objectInfo150.txt"),
+    "coco-stuff": (_is_coco_stuff, "train2017/, stuffthingmaps/train2017/"),
     "mmseg": (find_mmseg, "img_dir/train and ann_dir/train, or images/training and annotations/"),
     "folder": (
         lambda root: (root / "masks").is_dir() and (root / "images").is_dir(),

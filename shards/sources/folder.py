@@ -4,22 +4,22 @@ ROOT/images/a.jpg      ROOT/masks/a.png       the training images (folders withi
 ROOT/val/images/...    ROOT/val/masks/...     images to score on
 ROOT/unlabeled/b.jpg                          images without masks
 ROOT/classes.txt                              one class a line: `name`, `name R G B`,
-                                              `name #rrggbb`; numbered or not (`0: name`)
+                                              `name #rrggbb`; numbered or not (`0: name`); colours
+                                              of no class: `ignore R G B`, `not labeled R G B`
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...plain import shown, steers
 from ..labeling.drawn import HeldOut, held_out
 from ..masks import (
     MaskValues,
     binary_values,
-    colour_values,
     grey_values,
     id_values,
 )
@@ -31,9 +31,13 @@ from ..source import Entry, Palette, Source, list_images, pair_with_masks, unrea
 from .class_lines import class_lines, name_and_colour
 
 ValueKind = Literal["ids", "palette", "binary"]
+_NO_CLASS = {"ignore": IGNORE, str(IGNORE): IGNORE, "-1": IGNORE, "unlabeled": UNLABELED}
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _FOLDERS = ("images", "masks", "val", "unlabeled")
 BINARY_CLASSES = ("background", "foreground")
+OTHERS = {"ignore": IGNORE, "not labeled": UNLABELED}
+"""Lines of classes.txt that give colours which are no class's."""
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +50,13 @@ class MaskSettings(HeldOut):
     grey: tuple[int, ...] = ()
     """Grey value of each class in the order of classes.txt, where masks do not hold the ids."""
     id_map: Path | None = None
-    """Text file with lines `value id`, or `value ignore`, for masks with values of their own."""
+    """Text file with lines `value id`, `value ignore` or `value unlabeled` (not labeled yet), for
+    masks with values of their own."""
     ignore: tuple[int, ...] = ()
     """Further values that belong to no class."""
+    unlabeled_value: int | None = None
+    """The value of pixels that nobody has labeled yet, which are trained on as those of images
+    without masks are; 255, too, which means ignored otherwise."""
     mask_suffix: str = ""
     """What a mask's name has after its image's, such as _mask."""
 
@@ -57,8 +65,9 @@ class MaskSettings(HeldOut):
         given = [self.mask_values != "ids", bool(self.grey), self.id_map is not None]
         if sum(given) > 1:
             raise ValueError("give one of --mask-values, --grey and --id-map, not several")
-        if any(not 0 <= value <= 65535 for value in (*self.grey, *self.ignore)):
-            raise ValueError("--grey and --ignore take values from 0 to 65535")
+        values = (*self.grey, *self.ignore, self.unlabeled_value or 0)
+        if any(not 0 <= value <= 65535 for value in values):
+            raise ValueError("--grey, --ignore and --unlabeled-value take values from 0 to 65535")
         if self.mask_values == "palette" and self.ignore:
             raise ValueError(
                 "--ignore takes grey values; write `ignore R G B` into classes.txt for a colour"
@@ -70,7 +79,7 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
     """List one's own images: images/, masks/, classes.txt, perhaps val/ and unlabeled/."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder, or does not exist")
-    classes, colours, ignored = _read_classes(root, settings)
+    classes, colours, others = _read_classes(root, settings)
     left_out = unread(root, _FOLDERS)
     subsets = {"train": _pairs(root, "", settings, left_out)}
     if (root / "val").is_dir():
@@ -87,7 +96,9 @@ def load_folder(root: Path, settings: MaskSettings) -> Source:
         classes=classes,
         palette=colours or palette_of(classes),
         subsets=subsets,
-        values=_values(root, settings, classes, colours, ignored),
+        values=_values(root, settings, classes, colours, others).with_unlabeled(
+            settings.unlabeled_value
+        ),
         left_out=left_out,
     )
 
@@ -104,7 +115,7 @@ def _values(
     settings: MaskSettings,
     classes: Sequence[str],
     colours: Palette,
-    ignored: Sequence[tuple[int, int, int]],
+    others: Mapping[Colour, int],
 ) -> MaskValues:
     count = len(classes)
     if settings.mask_values == "palette":
@@ -113,7 +124,7 @@ def _values(
                 f"{root / 'classes.txt'} has no colours, which --mask-values palette needs: write "
                 "`name R G B` on each line"
             )
-        return colour_values(colours, ignored)
+        return MaskValues(colours={**others, **{c: i for i, c in enumerate(colours)}})
     if settings.mask_values == "binary":
         if count != 2:
             raise ValueError(f"--mask-values binary is for 2 classes; classes.txt names {count}")
@@ -133,22 +144,23 @@ def _values(
 
 def _read_classes(
     root: Path, settings: MaskSettings
-) -> tuple[tuple[str, ...], Palette, list[tuple[int, int, int]]]:
-    """Return class names, their colours (all or none), and the colours that are ignored."""
+) -> tuple[tuple[str, ...], Palette, dict[Colour, int]]:
+    """Return class names, their colours (all or none), and the colours that are no class's: those
+    that are ignored and those of pixels not labeled yet."""
     path = root / "classes.txt"
     if not path.is_file():
         if settings.mask_values == "binary":
-            return BINARY_CLASSES, (), []
+            return BINARY_CLASSES, (), {}
         raise FileNotFoundError(
             f"{path} is missing: name the classes there, one a line in the order of their ids"
         )
     names: list[str] = []
-    colours: list[tuple[int, int, int]] = []
-    ignored: list[tuple[int, int, int]] = []
+    colours: list[Colour] = []
+    others: list[tuple[Colour, int]] = []
     for line in class_lines(read_text(path), path):
         name, colour = name_and_colour(line, path)
-        if name.lower() == "ignore" and colour is not None:
-            ignored.append(colour)
+        if name.lower() in OTHERS and colour is not None:
+            others.append((colour, OTHERS[name.lower()]))
             continue
         if steers(name):
             raise ValueError(f"{path} has control characters in the class {name!r}: remove them")
@@ -159,11 +171,10 @@ def _read_classes(
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{path} names {twice!r} twice: give every class its own name")
-    if colours and (
-        len(colours) != len(names) or len({*colours, *ignored}) != len(colours + ignored)
-    ):
+    told = [*colours, *(colour for colour, _ in others)]
+    if colours and (len(colours) != len(names) or len(set(told)) != len(told)):
         raise ValueError(f"{path} must give every class a colour of its own, or none a colour")
-    return tuple(names), tuple(colours), ignored
+    return tuple(names), tuple(colours), dict(others)
 
 
 def _with_background(
@@ -184,21 +195,23 @@ def _with_background(
 
 
 def _read_id_map(path: Path, num_classes: int) -> dict[int, int]:
-    """Read lines `value id` or `value ignore` (separated by space, comma, colon or tab)."""
+    """Read lines `value id`, `value ignore` or `value unlabeled` (separated by space, comma, colon
+    or tab)."""
     values: dict[int, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         words = line.split("#")[0].replace(",", " ").replace(":", " ").split()
         if not words:
             continue
-        ignored = len(words) == 2 and words[1].lower() in ("ignore", str(IGNORE), "-1")
+        other = _NO_CLASS.get(words[1].lower()) if len(words) == 2 else None
         if len(words) != 2 or not all(
-            _NUMBER.fullmatch(word) for word in words[: 1 if ignored else 2]
+            _NUMBER.fullmatch(word) for word in words[: 2 if other is None else 1]
         ):
             raise ValueError(
-                f"{path} line {number} is {shown(line)}: write `value id` or `value ignore`"
+                f"{path} line {number} is {shown(line)}: write `value id`, `value ignore` or "
+                "`value unlabeled`"
             )
-        value, id_ = int(words[0]), IGNORE if ignored else int(words[1])
-        if value > 65535 or (id_ != IGNORE and id_ >= num_classes):
+        value, id_ = int(words[0]), int(words[1]) if other is None else other
+        if value > 65535 or (other is None and id_ >= num_classes):
             raise ValueError(
                 f"{path} line {number} gives the value {value} the id {id_}: values go to 65535, "
                 f"ids to {num_classes - 1} (classes.txt)"

@@ -10,6 +10,8 @@ import colorsys
 import numpy as np
 from PIL import Image
 
+from ... import UNLABELED
+
 CLASSES = {
     "background": (40, 40, 40),
     "striped": (228, 26, 28),
@@ -19,14 +21,25 @@ CLASSES = {
     "ball": (255, 127, 0),
     "box": (255, 255, 51),
 }
+RARE = {"marker": (247, 129, 191)}
+"""The class that is drawn on request."""
 DRAWING = 2
 """Number of this way of drawing; a change of it makes another data set of the same seed."""
 Random = np.random.Generator
+SQUARE = 2
+"""Side in pixels of the squares that are labeled where not all is."""
+_MARKER_RADIUS = (3.5, 6.0)
+"""Least and greatest radius of a marker in a scene of 128 pixels."""
 _STRIPED, _SPOTTED, _CHECKERED, _RINGED, _BALL, _BOX = range(1, 7)
 
 
-def draw_scene(rng: Random, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one scene of (height, width): RGB uint8 (H, W, 3) and class ids uint8 (H, W)."""
+def draw_scene(
+    rng: Random, size: tuple[int, int], *, rare: float = 0.0, markers: Random | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one scene of (height, width): RGB uint8 (H, W, 3) and class ids uint8 (H, W).
+
+    rare: share of the pixels, about, that `markers` draws the class RARE into.
+    """
     y, x = np.mgrid[0.0 : size[0], 0.0 : size[1]].astype(np.float32) + 0.5
     unit = min(size) / 128
     canvas = _background(rng, x, y, unit)
@@ -37,7 +50,43 @@ def draw_scene(rng: Random, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
         window = _window(centre, 1.6 * radius, size)
         offset = x[window] - centre[0], y[window] - centre[1]
         _draw_object(rng, canvas[window], mask[window], offset, radius)
+    if rare and markers is not None:
+        _draw_markers(markers, canvas, mask, x, y, rare)
     return _photograph(rng, canvas, x, y), mask
+
+
+def keep_squares(rng: Random, mask: np.ndarray, share: float) -> None:
+    """Leave about a share of a mask's pixels labeled, in squares at random places of a grid; the
+    others become UNLABELED, in place."""
+    rows, columns = (-(-length // SQUARE) for length in mask.shape)
+    count = max(1, round(share * rows * columns))
+    kept = np.zeros(rows * columns, bool)
+    kept[rng.permutation(rows * columns)[:count]] = True
+    squares = kept.reshape(rows, columns).repeat(SQUARE, 0).repeat(SQUARE, 1)
+    mask[~squares[: mask.shape[0], : mask.shape[1]]] = UNLABELED
+
+
+def _draw_markers(
+    rng: Random, canvas: np.ndarray, mask: np.ndarray, x: np.ndarray, y: np.ndarray, share: float
+) -> None:
+    """Draw so many markers, small discs of two hues in four quarters, that they cover about a share
+    of the scene."""
+    height, width = mask.shape
+    least, most = (radius * min(mask.shape) / 128 for radius in _MARKER_RADIUS)
+    area = np.pi * (least * least + least * most + most * most) / 3
+    for _ in range(rng.poisson(share * mask.size / area)):
+        radius = rng.uniform(least, most)
+        centre = rng.uniform((radius, radius), (width - radius, height - radius))
+        part = _window(centre, 1.5 * radius, mask.shape)
+        dx, dy = x[part] - centre[0], y[part] - centre[1]
+        angle = rng.uniform(0, 2 * np.pi)
+        u, v = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+        distance = np.hypot(dx, dy) - radius
+        dark, bright = _hsv(rng.random(), 0.7, 0.25), _hsv(rng.random(), 0.5, 0.95)
+        blend = np.clip(0.5 + 2 * u * v / radius, 0, 1)[..., None]
+        fill = (1 - blend) * dark + blend * bright
+        canvas[part] += np.clip(0.5 - distance, 0, 1)[..., None] * (fill - canvas[part])
+        mask[part][distance < 0] = len(CLASSES)
 
 
 def _draw_object(

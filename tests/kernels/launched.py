@@ -23,9 +23,11 @@ from warpseg.kernels import (
     cross_entropy,
     cutmix,
     cutmix_boxes,
+    dice,
     dispatch,
     dynamic_ce,
     feature_shift,
+    focal,
     inverse_splat,
     pseudo_label,
     quantile,
@@ -98,9 +100,12 @@ def logits(classes: int, grad: bool = False) -> Tensor:
 def launch_losses() -> None:
     mask = torch.zeros(2, *SIZE, dtype=torch.uint8)
     confidence = torch.ones(2, *SIZE)
-    for classes in (19, 21, 150):
+    for classes in (19, 21, 81, 150, 171):
         weight = torch.ones(classes)
         cross_entropy(logits(classes, True), mask).backward()
+        focal(logits(classes), mask)
+        focal(logits(classes), mask, weight=weight)
+        dice(logits(classes, True), mask).backward()
         cross_entropy(logits(classes), mask, weight=weight)
         confusion(logits(classes), mask, classes)
         target_prob(logits(classes), mask)
@@ -123,7 +128,7 @@ def launch_losses() -> None:
 
 def launch_labels() -> None:
     boxes = cutmix_boxes(2, SIZE)
-    for classes in (19, 21):
+    for classes in (19, 21, 81, 150, 171):
         pseudo_label(logits(classes), SIZE)
         pseudo_label(logits(classes), SIZE, boxes=boxes)
     values = torch.ones(2, *SIZE)

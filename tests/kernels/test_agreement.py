@@ -12,7 +12,9 @@ from warpseg.kernels import (
     confusion,
     consistency_kl,
     cross_entropy,
+    dice,
     dynamic_ce,
+    focal,
     pseudo_label,
     reweight,
     sample_tps,
@@ -40,6 +42,8 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": cross_entropy,
     "reweight": lambda z, y: reweight(z, y, _confidence(), threshold=0.5),
     "self_correction": self_correction,
+    "focal": focal,
+    "dice": dice,
     **{
         form: lambda z, y, form=form: dynamic_ce(z, y, _confidence(), form=form, threshold=0.1)[0]
         for form in ("dynamic", "flip", "online")
@@ -87,7 +91,8 @@ def _masked_out(dtype: torch.dtype) -> Tensor:
 def test_a_class_masked_out_has_no_part(dtype: torch.dtype) -> None:
     """Losses equal those of the other classes alone; its own gradient is 0."""
     logits = _masked_out(dtype)
-    for loss in (partial(cross_entropy, mask=_mask()), partial(self_correction, label=_mask())):
+    by_mask = [partial(loss, mask=_mask()) for loss in (cross_entropy, focal, dice)]
+    for loss in (*by_mask, partial(self_correction, label=_mask())):
         for path in PATHS:
             with running(path):
                 value, gradient = gradient_of(loss, logits)

@@ -23,6 +23,7 @@ from .loggers import LOGGERS
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
 from .protocol import EvaluationSettings
+from .rare import RareSettings
 from .speed import Precision, SpeedSettings
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class RunSettings:
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     speed: SpeedSettings = field(default_factory=SpeedSettings)
+    rare: RareSettings = field(default_factory=RareSettings)
     batch_size: int = 8
     """labeled images of a step on each rank"""
     num_steps: int = 10_000
@@ -83,9 +85,20 @@ class RunSettings:
         if (self.evaluate_every or 0) < 0 or self.seed < 0:
             name = "seed" if self.seed < 0 else "evaluate-every"
             raise ValueError(f"--{name} must be 0 or more")
+        if self.rare.thresholds and not self.thresholded:
+            raise ValueError(
+                "--rare.thresholds is for methods that hold confidences against a threshold, and "
+                "this one, as it is set, does not: give it one, or use a FixMatch, UniMatch, GTA, "
+                "MKD or consistency recipe (rounds have --labeling.threshold class)"
+            )
         check_numbers(self)
         for name in self.logger:
             LOGGERS.find(name)
+
+    @property
+    def thresholded(self) -> bool:
+        """Whether the method holds confidences of labels against a threshold in its steps."""
+        return False
 
     @property
     def loggers(self) -> tuple[str, ...]:

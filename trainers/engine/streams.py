@@ -45,7 +45,12 @@ class StreamSpec:
 
 
 def open_subset(dataset: Dataset, name: str, split: str | None) -> Subset:
-    """Return a side of a split; without a split, all masks are labeled ones."""
+    """Return a side of a split; without a split, all masks are labeled ones.
+
+    Images of which a part is labeled are unlabeled ones as well (see `with_partial`).
+    """
+    if name == "unlabeled" and dataset.partial:
+        return with_partial(dataset, split)
     if split is not None:
         return dataset.subset(name, split)
     if name == "all":
@@ -53,6 +58,27 @@ def open_subset(dataset: Dataset, name: str, split: str | None) -> Subset:
         parts += [dataset.subset("unlabeled")] if "unlabeled" in dataset.subsets else []
         return replace(parts[0], name=name, shards=sum((part.shards for part in parts), ()))
     return dataset.subset({"labeled": "train"}.get(name, name))
+
+
+def with_partial(dataset: Dataset, split: str | None) -> Subset:
+    """Return the unlabeled images and, without their masks, the labeled ones whose masks leave
+    pixels that nobody has labeled yet."""
+    partly = partly_labeled(dataset, split)
+    there = split is not None or "unlabeled" in dataset.subsets
+    if not partly and there:
+        return dataset.subset("unlabeled", split)
+    others = dataset.subset("unlabeled", split).samples() if there else []
+    keys = frozenset([*partly, *(sample.key for sample in others)])
+    return replace(open_subset(dataset, "all", None), name="unlabeled", split=split, keys=keys)
+
+
+def partly_labeled(dataset: Dataset, split: str | None) -> dict[str, Sample]:
+    """Return the labeled images of a data set or a split of which a part is not labeled yet, with
+    their masks, by key."""
+    if not dataset.partial:
+        return {}
+    samples = open_subset(dataset, "labeled", split).samples()
+    return {sample.key: sample for sample in samples if sample.key in dataset.partial}
 
 
 def open_streams(
@@ -91,9 +117,15 @@ def open_streams(
             subset, shared["pseudo"] = with_pseudo_labels(subset, spec.pseudo)
         if spec.kind == "labeled":
             streams[name] = pipelines.labeled(
-                subset, strong=spec.strong, strong_share=spec.strong_share, **shared
+                subset,
+                strong=spec.strong,
+                strong_share=spec.strong_share,
+                focus=settings.rare.focus,
+                **shared,
             )
         else:
+            if spec.subset == "unlabeled" and spec.pseudo is None:
+                shared["partly"] = partly_labeled(dataset, split)
             streams[name] = pipelines.paired(
                 subset, strong=spec.strong, second=spec.second_view, **shared
             )
@@ -125,9 +157,7 @@ def _check_graphs(settings: RunSettings, device: torch.device) -> None:
 def open_labeled(dataset: Dataset, folder: Path) -> Subset:
     """Return the subset of a data set, or the side of a split, that a folder labels."""
     request = load_label_manifest(folder)["request"]
-    if request["split"] is not None or request["subset"] in dataset.subsets:
-        return dataset.subset(request["subset"], request["split"])
-    return open_subset(dataset, request["subset"], None)
+    return open_subset(dataset, request["subset"], request["split"])
 
 
 def with_masks(dataset: Dataset, subset: Subset, *, partly: bool = False) -> Subset | None:

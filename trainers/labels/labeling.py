@@ -15,19 +15,20 @@ import logging
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from ... import IGNORE
+from ... import IGNORE, UNLABELED
 from ...pipelines.settings import LoaderSettings
 from ...plain import counted, read_json
 from ...shards import Sample, Subset
@@ -46,6 +47,7 @@ from ...shards.pseudo import (
 from ..engine.processes.locking import alone
 from ..engine.processes.stopping import Stop, Stopped, never
 from ..engine.runtime import Runtime
+from ..engine.streams import partly_labeled
 from ..scoring.inference import evaluating
 from ..scoring.trained import TrainedNetwork
 from .predicted import Predicted, predict_subset, read_scratch, write_scratch
@@ -114,6 +116,9 @@ class Labeling:
         self.shards = plan_shards(subset.samples())
         self.own = range(runtime.rank, len(self.shards), runtime.world_size)
         self.request = describe_labels(trained, subset, settings, runtime)
+        self.partly: Mapping[str, Sample] = {}
+        if subset.name == "unlabeled":
+            self.partly = partly_labeled(subset.dataset, subset.split)
 
     def run(self) -> dict[str, Any]:
         """Make what is missing and return the manifest."""
@@ -176,7 +181,12 @@ class Labeling:
 
     def _write(self, thresholds: np.ndarray) -> None:
         """Write this rank's shards that are missing; labels are encoded in threads."""
-        encode = partial(keep_and_encode, thresholds=thresholds, encoding=self.settings.encoding)
+        encode = partial(
+            keep_and_encode,
+            thresholds=thresholds,
+            encoding=self.settings.encoding,
+            partly=self.partly,
+        )
         with ThreadPoolExecutor(self.loader.num_threads, "warpseg-encode") as pool:
             for number in self.own:
                 if self._finished(number) is not None:
@@ -224,7 +234,9 @@ class Labeling:
         every = self.settings.sample_every
         for number in self.own:
             for made in self._exact(number):
-                yield made.label.ravel()[::every], made.confidence.ravel()[::every]
+                counted = unlabeled_of(self.partly.get(made.key))
+                label, confidence = made.label[counted], made.confidence[counted]
+                yield label.ravel()[::every], confidence.ravel()[::every]
 
     def _total(self, counts: np.ndarray) -> np.ndarray:
         """Add up the counts of all ranks."""
@@ -261,12 +273,26 @@ def plan_shards(samples: Sequence[Sample]) -> list[list[Sample]]:
 
 
 def keep_and_encode(
-    made: Predicted, thresholds: np.ndarray, encoding: MapEncoding = "png"
+    made: Predicted,
+    thresholds: np.ndarray,
+    encoding: MapEncoding = "png",
+    partly: Mapping[str, Sample] = MappingProxyType({}),
 ) -> EncodedLabel:
-    """Drop what is less confident than its class's threshold, (C,) float32, and encode."""
+    """Drop what is less confident than its class's threshold, (C,) float32, and what the masks of
+    partly labeled images, by key, speak of; and encode."""
     kept = np.where(made.confidence >= thresholds[made.label], made.label, np.uint8(IGNORE))
+    predicted = made.label
+    if made.key in partly:
+        unlabeled = unlabeled_of(partly[made.key])
+        kept, predicted = (np.where(unlabeled, v, np.uint8(IGNORE)) for v in (kept, predicted))
     label = PseudoLabel(made.key, kept, quantize(made.confidence))
-    return encode_label(label, made.label, len(thresholds), encoding)
+    return encode_label(label, predicted, len(thresholds), encoding)
+
+
+def unlabeled_of(sample: Sample | None) -> Any:
+    """Return which pixels of an image are unlabeled ones: bool (H, W), or all of them, `...`, where
+    there is no mask."""
+    return ... if sample is None else sample.read_ids() == UNLABELED
 
 
 def ordered(

@@ -40,7 +40,6 @@ from ...kernels import (
     ema_update,
     mix,
     pseudo_label,
-    window_mask,
 )
 from ...models.norm import batch_norm_policy
 from ...pipelines.batches import PairedBatch
@@ -49,6 +48,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .registry import method
 from .settings.consistency import ConsistencySettings
+from .shared.class_thresholds import class_thresholds
 from .shared.losses import supervised_loss
 from .shared.teaching import teaching, view_divergence
 
@@ -68,8 +68,9 @@ class Consistency(Method):
         self.options: dict[str, Any] = {
             "blend": settings.blend,
             "divergence": settings.divergence,
-            "threshold": settings.threshold,
+            "threshold": None if settings.rare.thresholds else settings.threshold,
         }
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
         self.also_evaluated = ("teacher",) if settings.mean_teacher else ()
@@ -95,7 +96,9 @@ class Consistency(Method):
 
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Mean cross-entropy over the labeled pixels of all ranks."""
-        return {"loss": supervised_loss(self.student, batches["labeled"], self.runtime)}
+        return {
+            "loss": supervised_loss(self.student, batches["labeled"], self.settings, self.runtime)
+        }
 
     def consistency(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Alpha times the mean divergence over the valid pixels of all ranks (or of each image)."""
@@ -126,6 +129,7 @@ class Consistency(Method):
             views,
             self.runtime,
             boxes=boxes,
+            sure=self._sure(target, views),
             from_second=settings.variant == "1w-p2",
             reduction=settings.kl_mean,
             reverse=settings.variant in ("1w-cs", "2w-c1") and settings.direction == "code",
@@ -152,11 +156,20 @@ class Consistency(Method):
         with batch_norm_policy(self.student, batch_norm):
             return self.student(image)
 
+    def _sure(self, target: Tensor, views: PairedBatch) -> Tensor | None:
+        """Return which pixels of the clean view are sure for their class, (N, H, W) bool; None
+        where one threshold is for all (`options`)."""
+        if self.thresholds is None:
+            return None
+        made = pseudo_label(target.detach(), (views.weak.shape[-2], views.weak.shape[-1]))
+        self.thresholds.update(made.label, made.confidence, views.shown())
+        assert self.settings.threshold is not None
+        return self.thresholds.relative(made.label, made.confidence) > self.settings.threshold
+
     def _draw_classes(self, target: Tensor, views: PairedBatch) -> ClassMasks:
         size = (views.weak.shape[-2], views.weak.shape[-1])
         label = pseudo_label(target, size).label
-        shown = window_mask(views.window, size)
-        return class_masks(label.masked_fill(~shown, IGNORE), target.shape[1])
+        return class_masks(label.masked_fill(~views.shown(), IGNORE), target.shape[1])
 
     def _draw_boxes(self, image: Tensor) -> CutMixBoxes:
         size = (image.shape[-2], image.shape[-1])

@@ -30,7 +30,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .registry import method
 from .settings.dmt import DmtSettings
-from .shared.losses import mean_cross_entropy
+from .shared.losses import dice_term, label_loss
 
 
 @method("dmt", DmtSettings)
@@ -58,13 +58,16 @@ class Dmt(Method):
         if self.settings.normalizer == "separate":
             own, given = logits.split((len(taught.mask), len(labeled.mask)))
             loss, cases = self._dynamic(own, taught.mask, taught.confidence, None)
-            loss = loss + mean_cross_entropy(given, labeled.mask, self.runtime)
+            loss = loss + label_loss(given, labeled.mask, self.settings, self.runtime)
         else:
             label = torch.cat((taught.mask, labeled.mask))
             confidence = torch.ones_like(label, dtype=taught.confidence.dtype)
             confidence[: len(taught.mask)] = taught.confidence
             sure = torch.arange(len(label), device=label.device) >= len(taught.mask)
             loss, cases = self._dynamic(logits, label, confidence, sure)
+            if self.settings.rare.dice:
+                given = logits[len(taught.mask) :]
+                loss = loss + dice_term(given, labeled.mask, self.settings, self.runtime)
         shares = {name: n / count.clamp(min=1) for name, n in cases._asdict().items()}
         return {"loss": loss, **shares, "kept": count / taught.mask.numel()}
 

@@ -29,6 +29,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
 from .registry import method
 from .settings.fixmatch import FixMatchSettings
+from .shared.class_thresholds import class_thresholds
 from .shared.weak_to_strong import (
     Target,
     ema_share,
@@ -59,6 +60,7 @@ class FixMatch(Method):
             self.evaluated, self.also_evaluated = "teacher", ("student",)
             last["after"] = self.update_teacher
         self.optimized = {"student": ("student",)}
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         self.streams = stream_specs(settings, second=False)
         joint = settings.labeler != "student" and bool(find(unwrap(self.student), _BatchNorm))
         self.stages = (
@@ -74,7 +76,7 @@ class FixMatch(Method):
         count, own = len(labeled.image), self.settings.labeler == "student"
         logits = self.student(torch.cat((labeled.image, views.weak)) if own else labeled.image)
         if own:
-            batches["weak"] = weak_label(logits[count:], views)
+            batches["weak"] = weak_label(logits[count:], views, self.thresholds)
         loss = labeled_loss(logits[:count], labeled.mask, self.settings, self.runtime)
         return {"loss": loss / 2}
 
@@ -103,7 +105,7 @@ class FixMatch(Method):
     def _mixed(self, batches: Batches) -> tuple[Tensor, Target]:
         """Return the mixed strong view and what is taught of it."""
         views = batches["unlabeled"]
-        weak = batches["weak"] if "weak" in batches else label_views(self.labeler, views)
+        weak = batches.get("weak") or label_views(self.labeler, views, self.thresholds)
         mixing = mixing_of(self.settings, weak, self.num_classes)
         image = mixed_images([views.strong], [mixing])
         return image, weak.target(self.settings.threshold).mixed(mixing)

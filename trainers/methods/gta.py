@@ -34,7 +34,6 @@ from ...kernels import (
     pseudo_label,
     quantile,
     reweight,
-    window_mask,
 )
 from ...models import SegmentationNetwork, batch_norm_policy
 from ..engine.optimization import ScheduleSettings
@@ -43,7 +42,8 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .registry import method
 from .settings.gta import GtaSettings, Lessons
-from .shared.losses import mean_cross_entropy
+from .shared.class_thresholds import class_thresholds
+from .shared.losses import label_loss, mean_cross_entropy, supervised_loss
 from .shared.mixing import draw_mixing
 
 _ONE_CLASS = 0.99
@@ -89,6 +89,7 @@ class Gta(Method):
                 ),
                 student_stage,
             )
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         if settings.assistant_schedule == "constant":
             self.schedules = {"assistant": ScheduleSettings(name="constant")}
         self.streams = {
@@ -156,7 +157,7 @@ class Gta(Method):
 
     def _supervised(self, network: nn.Module, batches: Batches) -> dict[str, Tensor]:
         labeled = batches["labeled"]
-        return {"loss": mean_cross_entropy(network(labeled.image), labeled.mask, self.runtime)}
+        return {"loss": supervised_loss(network, labeled, self.settings, self.runtime)}
 
     def _lessons(self, network: nn.Module, on: Lessons, batches: Batches) -> dict[str, Tensor]:
         """Return the losses of one pass over labeled and mixed unlabeled images together."""
@@ -166,7 +167,7 @@ class Gta(Method):
         count = len(labeled.image)
         terms: dict[str, Tensor] = {}
         if on in ("labeled", "both"):
-            terms["labeled"] = mean_cross_entropy(logits[:count], labeled.mask, self.runtime)
+            terms["labeled"] = label_loss(logits[:count], labeled.mask, self.settings, self.runtime)
         shares: dict[str, Tensor] = {}
         if on in ("pseudo", "both"):
             terms["pseudo"], kept = self._pseudo_loss(logits[count:], label, confidence)
@@ -196,8 +197,11 @@ class Gta(Method):
         with batch_norm_policy(self.teacher, "running"):
             clean = pseudo_label(self.teacher(image), size)
         label = clean.label
-        if settings.geometry.padding_class is None:
-            label = label.masked_fill(~window_mask(unlabeled.window, size), IGNORE)
+        padding = settings.geometry.padding_class is not None
+        if not padding or unlabeled.known is not None:
+            label = label.masked_fill(~unlabeled.shown(padding=padding), IGNORE)
+        if self.thresholds is not None:
+            self.thresholds.update(label, clean.confidence, label != IGNORE)
         mixing = draw_mixing(
             settings.mixing,
             label,
@@ -220,17 +224,22 @@ class Gta(Method):
         settings = self.settings
         known = label != IGNORE
         # The least confident pixel is at the quantile, not above it, even where none is dropped.
-        threshold = quantile(confidence, settings.drop, mask=known) if settings.drop else 0.0
-        kept = known & (confidence > threshold)
+        sure = confidence
+        if self.thresholds is not None:
+            sure = self.thresholds.relative(label, confidence)
+        threshold = quantile(sure, settings.drop, mask=known) if settings.drop else 0.0
+        kept = known & (sure > threshold)
         if not settings.reweighting:
             plain = mean_cross_entropy(logits, label.masked_fill(~kept, IGNORE), self.runtime)
             return plain, kept
         normalizer: str | Tensor = settings.normalizer
-        if self.runtime.world_size > 1:
+        if self.runtime.world_size > 1 or self.thresholds is not None:
             total = ((confidence + settings.smoothing) * kept).sum()
             if settings.normalizer == "all":
                 total = total + settings.smoothing * (known & ~kept).sum()
             normalizer = self.runtime.average(total)
+        if self.thresholds is not None:
+            label, threshold = label.masked_fill(~kept, IGNORE), 0.0
         loss = reweight(
             logits,
             label,

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import IGNORE
-from ...kernels import ema_update, mix, pseudo_label, window_mask
+from ...kernels import ema_update, mix, pseudo_label
 from ...models import batch_norm_policy
 from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
@@ -38,8 +38,9 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .registry import method
 from .settings.mkd import MkdSettings
+from .shared.class_thresholds import class_thresholds
 from .shared.feature_augmentation import Effect, FeatureAugmentation, own_labels, shift_concern
-from .shared.losses import at_stride, mean_cross_entropy
+from .shared.losses import at_stride, label_loss, mean_cross_entropy
 from .shared.mixing import draw_mixing
 
 View = tuple[Tensor, Tensor]
@@ -103,6 +104,7 @@ class Mkd(Method):
             )
             for number, network in enumerate(members, start=1)
         }
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         self.optimized = {"students": ("student1", "student2")}
         self.evaluated = "student1"
         teachers = [f"teacher{number}" for number, _ in enumerate(self.teachers, start=1)]
@@ -136,7 +138,7 @@ class Mkd(Method):
         views = self._ask(self.students, labeled.image)
         for augmentation, (_, feature) in zip(self.augmentations, views, strict=False):
             augmentation.statistics.update(feature.detach(), labeled.mask)
-        return {"loss": self._loss([logits for logits, _ in views], [labeled.mask] * 2)}
+        return {"loss": self._label_loss([logits for logits, _ in views], labeled.mask)}
 
     def mutual(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Return what the networks teach on unlabeled images: alpha L_st + beta L_ss."""
@@ -150,7 +152,7 @@ class Mkd(Method):
         students = self._ask(self.students, labeled.image)
         lesson = Lesson(students=students, teachers=guides, known=labeled.mask, labeled=True)
         terms = self._teach([lesson, self._unlabeled_lesson(batches["unlabeled"])], step)
-        supervised = self._loss([logits for logits, _ in students], [labeled.mask] * 2)
+        supervised = self._label_loss([logits for logits, _ in students], labeled.mask)
         return {**terms, "supervised": supervised, "loss": supervised + terms["loss"]}
 
     def update_teachers(self, step: int) -> None:
@@ -164,7 +166,7 @@ class Mkd(Method):
         """Ask the teachers about the weak views, the students about the mixed strong ones."""
         strong = unlabeled.strong
         size = (strong.shape[-2], strong.shape[-1])
-        taught = window_mask(unlabeled.window, size) | self.settings.count_padding
+        taught = unlabeled.shown(padding=self.settings.count_padding)
         known = torch.where(taught, 0, IGNORE).to(torch.uint8)
         with self._teaching():
             guides = self._ask(self.teachers, unlabeled.weak)
@@ -234,17 +236,28 @@ class Mkd(Method):
             label = own_labels(said, lesson.known)
             if number >= 2 and self.settings.threshold is not None:
                 plain = at_stride(view[0], size, self.settings.loss_stride).float()
-                label = label.masked_fill(
-                    plain.softmax(1).amax(1) < self.settings.threshold, IGNORE
-                )
+                sure = self._sure(label, plain.softmax(1).amax(1))
+                label = label.masked_fill(sure < self.settings.threshold, IGNORE)
             all_logits.append(logits)
             labels.append(label)
         return all_logits, labels
+
+    def _sure(self, label: Tensor, confidence: Tensor) -> Tensor:
+        """Return what is held against the threshold: confidences, perhaps relative to the class."""
+        if self.thresholds is None:
+            return confidence
+        self.thresholds.update(label, confidence, label != IGNORE)
+        return self.thresholds.relative(label, confidence)
 
     def _loss(self, logits: list[Tensor], labels: list[Tensor]) -> Tensor:
         """Sum over the students the mean cross-entropy over the kept pixels of all ranks."""
         pairs = zip(logits, labels, strict=True)
         return torch.stack([mean_cross_entropy(z, y, self.runtime) for z, y in pairs]).sum()
+
+    def _label_loss(self, logits: list[Tensor], mask: Tensor) -> Tensor:
+        """Sum over the students their losses of the labeled pixels of all ranks."""
+        losses = [label_loss(z, mask, self.settings, self.runtime) for z in logits]
+        return torch.stack(losses).sum()
 
     @contextmanager
     def _teaching(self) -> Iterator[None]:

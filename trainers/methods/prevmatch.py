@@ -25,6 +25,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
 from .registry import method
 from .settings.prevmatch import PrevMatchSettings
+from .shared.class_thresholds import class_thresholds
 from .shared.dropped import with_dropped
 from .shared.weak_to_strong import (
     Target,
@@ -54,6 +55,7 @@ class PrevMatch(Method):
         self.networks: dict[str, nn.Module] = {"student": self.student}
         self.networks |= {f"snapshot{n}": net for n, net in enumerate(self.snapshots, start=1)}
         self.optimized = {"student": ("student",)}
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         self.streams = stream_specs(settings, second=True)
         self.stages = (
             Stage(name="weak", loss=self.weak),
@@ -65,10 +67,11 @@ class PrevMatch(Method):
         settings, labeled, views = self.settings, batches["labeled"], batches["unlabeled"]
         logits = self.student(torch.cat((labeled.image, views.weak)), change=self.drop)
         (clean, dropped), count = logits.chunk(2), len(labeled.image)
-        weak, trust = weak_label(clean[count:], views), self.trust(step)
+        weak, trust = weak_label(clean[count:], views, self.thresholds), self.trust(step)
         targets = [(1.0, weak.target(settings.threshold))]
         if trust > 0:
-            previous = weak_label(self.ask_snapshots(views.weak, step), views)
+            said = self.ask_snapshots(views.weak, step)
+            previous = weak_label(said, views, self.thresholds, learn=False)
             targets.append((trust, previous.target(settings.previous_threshold)))
         batches["weak"], batches["targets"] = weak, targets
         supervised = labeled_loss(clean[:count], labeled.mask, settings, self.runtime)

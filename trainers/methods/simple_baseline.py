@@ -34,7 +34,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches, StreamSpec
 from .registry import method
 from .settings.simple_baseline import SimpleBaselineSettings
-from .shared.losses import mean_cross_entropy
+from .shared.losses import label_loss
 
 STREAMS = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "pseudo": ("pseudo",)}
 STRONG = {"both": ("labeled", "pseudo"), "labeled": ("labeled",), "unlabeled": ("pseudo",)}
@@ -94,9 +94,8 @@ class SimpleBaseline(Method):
         parts = dict(zip(taken, logits.split(self.sizes), strict=True))
         terms = {}
         if "labeled" in parts:
-            terms["labeled"] = mean_cross_entropy(
-                parts["labeled"], taken["labeled"].mask, self.runtime
-            )
+            mask = taken["labeled"].mask
+            terms["labeled"] = label_loss(parts["labeled"], mask, self.settings, self.runtime)
         if "pseudo" in parts:
             terms["pseudo"] = self._correct(parts["pseudo"], taken["pseudo"].mask)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}

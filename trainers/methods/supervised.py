@@ -20,7 +20,7 @@ class Supervised(Method):
     """Cross-entropy on labeled pixels."""
 
     def __init__(self, settings: SupervisedSettings, runtime: Runtime, num_classes: int) -> None:
-        self.runtime = runtime
+        self.settings, self.runtime = settings, runtime
         self.student = runtime.train_network(settings.network, num_classes)
         self.networks = {"student": self.student}
         self.optimized = {"student": ("student",)}
@@ -38,4 +38,6 @@ class Supervised(Method):
 
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Mean cross-entropy over the labeled pixels of all ranks."""
-        return {"loss": supervised_loss(self.student, batches["labeled"], self.runtime)}
+        return {
+            "loss": supervised_loss(self.student, batches["labeled"], self.settings, self.runtime)
+        }

@@ -26,6 +26,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
 from .registry import method
 from .settings.unimatch import UniMatchSettings
+from .shared.class_thresholds import class_thresholds
 from .shared.dropped import with_dropped
 from .shared.weak_to_strong import (
     ema_share,
@@ -57,6 +58,7 @@ class UniMatch(Method):
             self.networks["teacher"] = runtime.frozen_copy(self.student)
             self.also_evaluated = ("teacher",)
             last["after"] = self.update_teacher
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         self.streams = stream_specs(settings, second=True)
         self.stages = (
             Stage(name="weak", loss=self.weak),
@@ -69,9 +71,10 @@ class UniMatch(Method):
         logits = self.student(torch.cat((labeled.image, views.weak)), change=self.drop)
         (clean, dropped), count = logits.chunk(2), len(labeled.image)
         if settings.labeler == "student":
-            weak = weak_label(clean[count:], views)
+            weak = weak_label(clean[count:], views, self.thresholds)
         else:
-            weak = label_views(self.networks.get("teacher", self.student), views)
+            labeler = self.networks.get("teacher", self.student)
+            weak = label_views(labeler, views, self.thresholds)
         target = weak.target(settings.threshold)
         supervised = labeled_loss(clean[:count], labeled.mask, settings, self.runtime)
         perturbed = taught_loss(dropped[count:], target, self.runtime)

@@ -21,6 +21,7 @@ from ..engine.stages import Method, Stage
 from ..engine.streams import Batches
 from .registry import method
 from .settings.unimatch_v2 import UniMatchV2Settings
+from .shared.class_thresholds import class_thresholds
 from .shared.dropped import complementary, independent
 from .shared.weak_to_strong import (
     ema_share,
@@ -48,6 +49,7 @@ class UniMatchV2(Method):
         self.teacher = runtime.frozen_copy(self.student)
         self.networks: dict[str, nn.Module] = {"student": self.student, "teacher": self.teacher}
         self.optimized = {"student": ("student",)}
+        self.thresholds = class_thresholds(settings, runtime, num_classes, self.networks)
         self.streams = stream_specs(settings, second=True)
         self.stages = (
             Stage(name="labeled", loss=self.labeled),
@@ -65,7 +67,8 @@ class UniMatchV2(Method):
     def strong(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """(L_1 + L_2) / 4."""
         settings, views = self.settings, batches["unlabeled"]
-        weak, images = label_views(self.teacher, views), strong_views(views)
+        weak = label_views(self.teacher, views, self.thresholds)
+        images = strong_views(views)
         mixings = [mixing_of(settings, weak, self.num_classes) for _ in images]
         with strong_pass(settings, self.student):
             logits = self.student(mixed_images(images, mixings), change=self.change).chunk(2)

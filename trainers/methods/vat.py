@@ -62,7 +62,9 @@ class Vat(Method):
 
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Mean cross-entropy over the labeled pixels of all ranks (L_s)."""
-        return {"loss": supervised_loss(self.student, batches["labeled"], self.runtime)}
+        return {
+            "loss": supervised_loss(self.student, batches["labeled"], self.settings, self.runtime)
+        }
 
     def entropy(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Beta times the mean entropy on unlabeled images; leaves the prediction p behind."""

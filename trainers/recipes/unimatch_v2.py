@@ -23,8 +23,8 @@ IMAGES = {"voc": 10_582, "cityscapes": 2_975, "ade20k": 20_210, "coco": 118_287}
 LABELS = {
     "voc": (92, 183, 366, 732, 1464),
     "cityscapes": (186, 372, 744, 1488),
-    "ade20k": (316,),
-    "coco": (232,),
+    "ade20k": (316, 631, 1263, 2526, 5052),
+    "coco": (232, 463, 925, 1849, 3697),
 }
 """Labeled images of the published lists; the first has no number in its name."""
 EPOCHS = {"voc": 60, "cityscapes": 180, "ade20k": 60, "coco": 20}

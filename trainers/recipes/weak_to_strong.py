@@ -1,8 +1,10 @@
 """Recipes of UniMatch (V1), FixMatch in its form and PrevMatch, as their released codes have them.
 
 Batch sizes are per rank: the codes train on 4 GPUs, PrevMatch on 1 (VOC) and 2 (Cityscapes). A
-number in a name is that of labeled images, by which epochs are counted; without one it is 92 (VOC)
-or 186 (Cityscapes). Scores are those of the last step, where the papers state the best epoch's.
+number in a name is that of labeled images, by which epochs are counted; without one it is 92 (VOC),
+186 (Cityscapes) or 232 (COCO of 81 classes, 1/512). On COCO the networks have Xception-65, and
+PrevMatch, whose own numbers there are not known, those of UniMatch. Scores are those of the last
+step, where the papers state the best epoch's.
 
 V1's networks have a deep stem, for which torchvision has no weights: name a file with
 `--network.weights` (`resnet101.pth` of the released code, or U2PL's).
@@ -26,8 +28,9 @@ from .registry import add_recipes
 
 Recipe = Callable[[], RunSettings]
 
-VOC_IMAGES, CITYSCAPES_IMAGES = 10_582, 2_975
+VOC_IMAGES, CITYSCAPES_IMAGES, COCO_IMAGES = 10_582, 2_975, 118_287
 VOC_LABELS, CITYSCAPES_LABELS = (92, 183, 366, 732, 1464), (186, 372, 744, 1488)
+COCO_LABELS = (232, 463, 925, 1849, 3697)
 """Labeled images of the published lists."""
 
 
@@ -88,6 +91,35 @@ def _cityscapes(labels: int, depth: int) -> dict[str, Any]:
     }
 
 
+def _coco(labels: int) -> dict[str, Any]:
+    """Return what the methods share on COCO: 8 images of each kind a step, as everywhere."""
+    network = NetworkSettings(
+        name="deeplabv3plus-xception65", weights="imagenet", sync_batch_norm=True
+    )
+    return {
+        **_v1(50),
+        "network": network,
+        "geometry": _crop(513),
+        "optimizer": _sgd(0.004, 0.04),
+        "evaluation": EvaluationSettings(mean_over="all"),
+        "threshold": 0.95,
+        "num_steps": 30 * _epoch(COCO_IMAGES - labels, 4, 2),
+    }
+
+
+def _published_coco(labels: int) -> dict[str, Recipe]:
+    """Return the recipes on COCO by what stands before it in their names. PrevMatch keeps 5
+    snapshots, the first of epoch 5."""
+    values = _coco(labels)
+    epoch = _epoch(COCO_IMAGES - labels, 4, 2)
+    previous = {"epoch_steps": epoch, "snapshot_epochs": 5, "max_snapshots": 5}
+    return {
+        "fixmatch-v1": partial(FixMatchSettings, labeler="student", **values),
+        "unimatch": partial(UniMatchSettings, **values),
+        "prevmatch": partial(PrevMatchSettings, **values, **previous, previous_threshold=0.9),
+    }
+
+
 def _published(data: str, labels: int, depth: int) -> dict[str, Recipe]:
     """Return the recipes of V1's code and of PrevMatch on a data set, by what stands before it in
     their names. PrevMatch sees as many images a step on fewer ranks."""
@@ -140,3 +172,8 @@ for _data, _lists in (("voc", VOC_LABELS), ("cityscapes", CITYSCAPES_LABELS)):
             _made = _published(_data, _labels, _depth)
             _suffix = f"{_data}{_number}-deeplabv3plus-rn{_depth}"
             add_recipes({f"{name}-{_suffix}": recipe for name, recipe in _made.items()})
+for _labels in COCO_LABELS:
+    _number = "" if _labels == COCO_LABELS[0] else f"-{_labels}"
+    _made = _published_coco(_labels)
+    _suffix = f"coco{_number}-deeplabv3plus-xception65"
+    add_recipes({f"{name}-{_suffix}": recipe for name, recipe in _made.items()})

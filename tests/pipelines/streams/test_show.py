@@ -8,7 +8,7 @@ from warpseg.pipelines import (
     view_sheet,
 )
 from warpseg.pipelines.paper import GAP, TITLE
-from warpseg.pipelines.streams.show import HEAT, INVALID, UNLABELED, _captions, _remark
+from warpseg.pipelines.streams.show import HEAT, INVALID, WITHOUT_LABEL, _captions, _remark
 from warpseg.shards.pseudo import (
     PseudoLabel,
     encode_label,
@@ -82,7 +82,7 @@ def test_labels_are_drawn_beside_what_is_true(coordinates, tmp_path):
     assert picture.shape == (TITLE + 3 * (40 + TITLE), GAP + 5 * (60 + GAP), 3)
     for row in range(3):
         image, mask, label, confidence, weight = (cell(picture, row, n) for n in range(5))
-        dropped = (weight == UNLABELED).all(-1)
+        dropped = (weight == WITHOUT_LABEL).all(-1)
         assert 0 < dropped.sum() < dropped.size
         assert (label[dropped] == image[dropped]).all()
         assert (label[~dropped] == mask[~dropped]).all()

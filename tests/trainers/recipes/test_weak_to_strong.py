@@ -18,6 +18,11 @@ V1 = [name for name in RECIPES if "match" in name and name.endswith(("-rn50", "-
         ("unimatch-v2-cityscapes-dpt-dinov2-b14", 62_820, 8),
         ("unimatch-v2-ade20k-dpt-dinov2-s14", 149_220, 8),
         ("unimatch-v2-coco-dpt-dinov2-l14", 147_560, 16),
+        ("unimatch-v2-coco-3697-dpt-dinov2-s14", 143_240, 16),
+        ("fixmatch-ade20k-5052-dpt-dinov2-s14", 113_700, 8),
+        ("unimatch-coco-deeplabv3plus-xception65", 442_710, 8),
+        ("fixmatch-v1-coco-463-deeplabv3plus-xception65", 441_840, 8),
+        ("prevmatch-coco-deeplabv3plus-xception65", 442_710, 8),
         ("prevmatch-voc-deeplabv3plus-rn50", 104_880, 8),
         ("prevmatch-cityscapes-deeplabv3plus-rn101", 83_520, 8),
     ],
@@ -50,6 +55,19 @@ def test_data_sets_have_their_protocols(name):
         assert epochs == (240 if city else 80)
         assert settings.previous_threshold == (0 if city else 0.9)
         assert settings.num_steps // (settings.epoch_steps * settings.snapshot_epochs) >= 8
+
+
+@pytest.mark.parametrize("method", ["fixmatch-v1", "unimatch", "prevmatch"])
+def test_coco_has_the_numbers_of_its_configuration(method):
+    settings = find_recipe(f"{method}-coco-deeplabv3plus-xception65")
+    rates = (settings.optimizer.backbone_lr, settings.optimizer.lr)
+    assert rates == (0.004, 0.04)
+    assert settings.geometry.crop_size == (513, 513)
+    assert settings.threshold == 0.95
+    assert settings.evaluation.mean_over == "all"
+    if method == "prevmatch":
+        assert settings.num_steps == 30 * settings.epoch_steps
+        assert settings.max_snapshots == settings.snapshot_epochs == 5
 
 
 @pytest.mark.parametrize("data", ["voc", "cityscapes", "ade20k", "coco"])

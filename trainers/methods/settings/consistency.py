@@ -93,6 +93,12 @@ class ConsistencySettings(RunSettings):
             return {"direction": "text", **plain}
         return plain
 
+    @property
+    def thresholded(self) -> bool:
+        """Whether confidences of clean views are held against a threshold, one by one."""
+        clean = self.variant == "1w-ct" or (self.variant != "1w-p2" and self.direction == "text")
+        return self.threshold is not None and clean and self.kl_mean == "pooled"
+
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the unlabeled images."""
         return self.strong

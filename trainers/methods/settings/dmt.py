@@ -47,5 +47,10 @@ class DmtSettings(RunSettings):
                 "--no-augment-unlabeled is for --form online: other forms have pseudo-labels of "
                 f"whole images; got --form {self.form}"
             )
+        if self.rare.focal and self.normalizer == "joint":
+            raise ValueError(
+                "--rare.focal is for a loss of labeled pixels of their own: say --normalizer "
+                "separate"
+            )
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"--threshold must lie in [0, 1]; got {self.threshold}")

@@ -94,3 +94,8 @@ class GtaSettings(RunSettings):
                 "student: choose another --assistant-on than nothing, and leave classifier out of "
                 "--transfer"
             )
+
+    @property
+    def thresholded(self) -> bool:
+        """Whether confidences are held against a threshold."""
+        return self.drop > 0

@@ -85,6 +85,11 @@ class MkdSettings(RunSettings):
         if self.loss_stride < 1:
             raise ValueError(f"--loss-stride must be at least 1; got {self.loss_stride}")
 
+    @property
+    def thresholded(self) -> bool:
+        """Whether confidences are held against a threshold."""
+        return self.threshold is not None
+
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the students' unlabeled input."""
         return self.strong

@@ -57,6 +57,11 @@ class WeakToStrongSettings(RunSettings):
                 "colour, mkd, ph or none"
             )
 
+    @property
+    def thresholded(self) -> bool:
+        """Whether confidences are held against a threshold."""
+        return True
+
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the strong views."""
         return self.strong

@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .... import IGNORE
-from ....kernels import cross_entropy, upsample
+from ....kernels import cross_entropy, dice, focal, upsample
 from ....pipelines.batches import LabeledBatch
 from ...engine.runtime import Runtime
+from ...engine.settings import RunSettings
 
 
 def mean_cross_entropy(logits: Tensor, mask: Tensor, runtime: Runtime) -> Tensor:
@@ -19,9 +20,31 @@ def mean_cross_entropy(logits: Tensor, mask: Tensor, runtime: Runtime) -> Tensor
     return cross_entropy(logits, mask, denominator=count)
 
 
-def supervised_loss(network: nn.Module, labeled: LabeledBatch, runtime: Runtime) -> Tensor:
-    """Return the mean cross-entropy of a network over the labeled pixels of all ranks."""
-    return mean_cross_entropy(network(labeled.image), labeled.mask, runtime)
+def label_loss(logits: Tensor, mask: Tensor, settings: RunSettings, runtime: Runtime) -> Tensor:
+    """Return the mean cross-entropy over the labeled pixels of all ranks, or what the settings have
+    for rare classes in its place; a 0-d float32 tensor.
+
+    logits (N, C, h, w); mask (N, H, W) integer, IGNORE where not labeled.
+    """
+    rare = settings.rare
+    if rare.focal:
+        count = runtime.average((mask != IGNORE).sum())
+        loss = focal(logits, mask, gamma=rare.focal, denominator=count)
+    else:
+        loss = mean_cross_entropy(logits, mask, runtime)
+    return loss + dice_term(logits, mask, settings, runtime) if rare.dice else loss
+
+
+def dice_term(logits: Tensor, mask: Tensor, settings: RunSettings, runtime: Runtime) -> Tensor:
+    """Return the dice loss of the labeled pixels of all ranks by its weight, 0-d."""
+    return settings.rare.dice * dice(logits, mask, average=runtime.average)
+
+
+def supervised_loss(
+    network: nn.Module, labeled: LabeledBatch, settings: RunSettings, runtime: Runtime
+) -> Tensor:
+    """Return the loss of a network over the labeled pixels of all ranks (`label_loss`)."""
+    return label_loss(network(labeled.image), labeled.mask, settings, runtime)
 
 
 def mean_entropy(logits: Tensor, valid: Tensor | None, runtime: Runtime) -> Tensor:

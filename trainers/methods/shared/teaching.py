@@ -58,6 +58,7 @@ def view_divergence(
     runtime: Runtime,
     *,
     boxes: Mixing | None = None,
+    sure: Tensor | None = None,
     from_second: bool = False,
     reduction: str = "pooled",
     reverse: bool = False,
@@ -68,7 +69,8 @@ def view_divergence(
 
     perturbed, target: logits (N, C, h, w) of the strong view and of the weak view, or of the second
     strong view if `from_second`. boxes: the CutMix of the strong view; the target is mixed alike,
-    at full resolution. reduction and options are those of `consistency_kl`; reverse makes it
+    at full resolution. sure: pixels of the weak view, (N, H, W) bool, that are compared; the others
+    count as equal. reduction and options are those of `consistency_kl`; reverse makes it
     D(perturbed, target), hard the first of the two one-hot. Gradients flow to both sides; detach
     the one that must get none. Of whole images nothing is warped or masked.
 
@@ -97,6 +99,10 @@ def view_divergence(
     denominator = None
     if reduction == "pooled":
         denominator = runtime.average(torch.stack([valid.sum() for *_, valid in parts]).sum())
+    if sure is not None:
+        sure = sure if tps is None else warp(sure.to(torch.uint8), tps, mode="nearest", fill=0) > 0
+        rows = [sure] if boxes is None else [sure, sure[boxes.partner]]
+        parts = [(z, spline, v & s) for (z, spline, v), s in zip(parts, rows, strict=True)]
     losses = [
         compare(
             perturbed,

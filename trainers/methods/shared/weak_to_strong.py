@@ -21,14 +21,14 @@ from ....kernels import (
     hard_pixels,
     mix,
     pseudo_label,
-    window_mask,
 )
 from ....models import batch_norm_policy
 from ....pipelines.batches import PairedBatch
 from ...engine.runtime import Runtime, unwrap
 from ...engine.streams import StreamSpec
 from ..settings.weak_to_strong import WeakToStrongSettings
-from .losses import mean_cross_entropy
+from .class_thresholds import ClassThresholds
+from .losses import label_loss
 from .mixing import draw_mixing
 from .teaching import teaching
 
@@ -36,7 +36,8 @@ from .teaching import teaching
 class Target(NamedTuple):
     """What is taught of a view.
 
-    label: (N, H, W) uint8, IGNORE where nothing is taught. shown: (N, H, W) bool, no padding.
+    label: (N, H, W) uint8, IGNORE where nothing is taught. shown: (N, H, W) bool, neither padding
+    nor labeled by a mask.
     """
 
     label: Tensor
@@ -79,18 +80,34 @@ def stream_specs(settings: WeakToStrongSettings, *, second: bool) -> dict[str, S
     }
 
 
-def weak_label(logits: Tensor, views: PairedBatch) -> WeakLabel:
-    """Label weak views by logits (N, C, h, w) at stride s; no gradient."""
+def weak_label(
+    logits: Tensor,
+    views: PairedBatch,
+    thresholds: ClassThresholds | None = None,
+    *,
+    learn: bool = True,
+) -> WeakLabel:
+    """Label weak views by logits (N, C, h, w) at stride s; no gradient.
+
+    thresholds: class-wise ones, which `learn` from these labels; confidences are relative then.
+    """
     size = (views.weak.shape[-2], views.weak.shape[-1])
     made = pseudo_label(logits.detach(), size)
-    return WeakLabel(made.label, made.confidence, window_mask(views.window, size))
+    confidence, shown = made.confidence, views.shown()
+    if thresholds is not None:
+        if learn:
+            thresholds.update(made.label, confidence, shown)
+        confidence = thresholds.relative(made.label, confidence)
+    return WeakLabel(made.label, confidence, shown)
 
 
-def label_views(network: nn.Module, views: PairedBatch) -> WeakLabel:
+def label_views(
+    network: nn.Module, views: PairedBatch, thresholds: ClassThresholds | None = None
+) -> WeakLabel:
     """Have a network label weak views in evaluation mode; no gradient, no distributed wrapper."""
     network = unwrap(network)
     with teaching(network, "running"):
-        return weak_label(network(views.weak), views)
+        return weak_label(network(views.weak), views, thresholds)
 
 
 def mixing_of(settings: WeakToStrongSettings, weak: WeakLabel, num_classes: int) -> Mixing | None:
@@ -125,13 +142,13 @@ def taught_loss(logits: Tensor, target: Target, runtime: Runtime) -> Tensor:
 def labeled_loss(
     logits: Tensor, mask: Tensor, settings: WeakToStrongSettings, runtime: Runtime
 ) -> Tensor:
-    """Return the mean cross-entropy over labeled pixels of all ranks, or over the hard ones; which
-    those are is each rank's own affair, as in the published codes."""
+    """Return the loss over labeled pixels of all ranks, or over the hard ones; which those are is
+    each rank's own affair, as in the published codes."""
     if settings.labeled_loss == "hard":
         mask = hard_pixels(
             logits, mask, threshold=settings.hard_threshold, least=settings.hard_least
         )
-    return mean_cross_entropy(logits, mask, runtime)
+    return label_loss(logits, mask, settings, runtime)
 
 
 def strong_pass(
