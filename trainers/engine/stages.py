@@ -22,6 +22,7 @@ from ...models.tensor_files import not_finite
 from .mode_gap import log_gap
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
+from .steps.launches import Launches
 from .streams import Batches, StreamSpec
 
 
@@ -113,6 +114,7 @@ class Engine:
             name: [group["lr"] for group in built.param_groups]
             for name, built in self.optimizers.items()
         }
+        self.launches = Launches(method.networks.values(), self.optimizers.values(), runtime)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         # What marks the phases of a step; a benchmark puts its clock here.
@@ -130,6 +132,7 @@ class Engine:
         self.runtime.seed(self.seed, self.step)
         for group in self.groups:
             ran = False
+            self.launches.begin()
             for number, batches in enumerate(micro_batches):
                 last_batch = number == len(micro_batches) - 1
                 for stage in group:
@@ -143,11 +146,12 @@ class Engine:
     def _backward(self, stage: Stage, batches: Batches, sync: bool) -> bool:
         """Run a stage forward and backward; tell whether it took part in this step."""
         with nullcontext() if sync else self.runtime.without_sync():
-            with self.phase(f"{stage.name}: forward"), self.runtime.autocast():
+            forward = self.phase(f"{stage.name}: forward")
+            with forward, self.launches.passes(), self.runtime.autocast():
                 terms = stage.loss(batches, self.step)
             if terms is None:
                 return False
-            with self.phase(f"{stage.name}: backward"):
+            with self.phase(f"{stage.name}: backward"), self.launches.gradients():
                 self.scaler.scale(terms["loss"] / self.accumulate).backward()
         for name, value in terms.items():
             key = stage.name if name == "loss" else f"{stage.name}/{name}"
@@ -160,6 +164,7 @@ class Engine:
         assert stage.optimizer is not None
         optimizer = self.optimizers[stage.optimizer]
         with self.phase(f"{stage.name}: optimizer"):
+            self.launches.end()
             rates = self.lr(stage.optimizer)
             for group, lr in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = lr
