@@ -1,1 +1,1 @@
-"""How a step is launched: what it does to many tensors at once, and the whole of it as one graph."""
+"""How a step is launched: many tensors at once, and the whole of it as one graph."""

@@ -35,15 +35,14 @@ class Gradients:
 
 
 def _widen(found: dict[nn.Parameter, Tensor]) -> None:
-    """Give parameters their gradients from half precision, added to those they got directly."""
-    if not found:
-        return
-    wide = {parameter: torch.empty_like(parameter) for parameter in found}
-    torch._foreach_copy_(list(wide.values()), list(found.values()))
-    both = {parameter: grad for parameter, grad in wide.items() if parameter.grad is not None}
-    for parameter, grad in wide.items():
-        if parameter.grad is None:
-            parameter.grad = grad
+    """Give parameters their gradients, in single precision, added to those they got directly."""
+    half = {p: grad for p, grad in found.items() if grad.dtype != p.dtype}
+    wide = {p: torch.empty_like(p) for p in half}
+    if half:
+        torch._foreach_copy_(list(wide.values()), list(half.values()))
+    both = {p: p.grad for p in found if p.grad is not None}
+    for parameter, grad in {**found, **wide}.items():
+        parameter.grad = grad
     _add(list(both), list(both.values()))
 
 
