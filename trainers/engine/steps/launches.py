@@ -57,3 +57,9 @@ class Launches:
         """End the stages of an optimizer step."""
         if self.tallies is not None:
             self.tallies.flush()
+
+    def reset(self) -> None:
+        """Forget what a step that was broken off, or only recorded, has left on the host."""
+        self.begin()
+        if self.tallies is not None:
+            self.tallies.tallies = []
