@@ -1,13 +1,19 @@
 """A stand-in for CUDA graphs on the CPU: operations are written down once and replayed.
 
-As in a graph, nothing runs while a step is recorded (what it changed is put back), and a replay reads
-tensors where they lie: numbers of the host, and tensors that no recorded operation made, stay what
-they were. What the host draws, and the generator's numbers, are drawn anew.
+As in a graph, nothing runs while a step is recorded (what it changed is put back), and a replay
+reads tensors where they lie: numbers of the host, and tensors that no recorded operation made, stay
+what they were. What the host draws, and the generator's numbers, are drawn anew.
 """
 
+from contextlib import contextmanager
+
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
+from torch.utils._pytree import tree_flatten
 from warpseg.trainers.engine.steps.buffers import fill, kept
 from warpseg.trainers.engine.steps.draws import recording
 
@@ -56,14 +62,34 @@ class Tape(TorchDispatchMode):
         return buffers
 
     def record(self, work):
+        with recording(self), self.capture():
+            work()
+
+    @contextmanager
+    def capture(self):
+        """Write down what runs inside; then put everything back."""
         state = torch.get_rng_state()
         try:
-            with recording(self), self:
-                work()
+            with self:
+                yield
         finally:
             torch.set_rng_state(state)
             for storage, before in self.before.values():
                 storage.copy_(before)
+
+    def whole(self, function):
+        """Wrap a function of tensors that looks at values, where a GPU's kernel stands: while a
+        step is recorded it counts as one operation."""
+
+        def wrapped(*args, **kwargs):
+            if not _get_current_dispatch_mode_stack():
+                return function(*args, **kwargs)
+            with _disable_current_modes():
+                out = function(*args, **kwargs)
+            self.entries.append((function, args, kwargs, out))
+            return out
+
+        return wrapped
 
     @torch.no_grad()
     def replay(self):

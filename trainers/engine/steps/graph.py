@@ -139,9 +139,7 @@ def graph_of(runtime: Runtime, optimizers: Iterable[torch.optim.Optimizer]) -> S
     if runtime.world_size > 1:
         return StepGraph(runtime.device, "several ranks exchange gradients as they come")
     if not all(group.get("fused") for o in optimizers for group in o.param_groups):
-        return StepGraph(
-            runtime.device, "the optimizer reads its rate on the host, unless it is fused"
-        )
+        return StepGraph(runtime.device, "only fused optimizers read their rates on the device")
     return StepGraph(runtime.device)
 
 
