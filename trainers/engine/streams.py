@@ -5,11 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from ... import pipelines
 from ...pipelines.settings import GeometrySettings, StrongSettings
-from ...pipelines.streams.stream import loader_name
 from ...shards import Dataset, Sample, Subset
 from ...shards.pseudo import load_label_manifest, open_pseudo_labels
 from .runtime import Runtime
@@ -62,11 +59,7 @@ def open_streams(
     settings: RunSettings,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Open the endless streams of a run, by name, for this rank.
-
-    Raises ValueError for CUDA graphs beside DALI on a GPU.
-    """
-    _check_graphs(settings, runtime.device)
+    """Open the endless streams of a run, by name, for this rank."""
     streams: dict[str, Any] = {}
     for name, spec in specs.items():
         shared: dict[str, Any] = {
@@ -94,16 +87,6 @@ def open_streams(
                 subset, strong=spec.strong, second=spec.second_view, **shared
             )
     return streams
-
-
-def _check_graphs(settings: RunSettings, device: torch.device) -> None:
-    graphs = settings.speed.cuda_graphs and device.type == "cuda"
-    if graphs and settings.loader.cache != "device" and loader_name(settings.loader) == "dali":
-        raise ValueError(
-            "--speed.cuda-graphs: DALI synchronises the device when it takes memory back, which "
-            "CUDA forbids while a graph is captured; add --loader.cache device or --loader.loader "
-            "portable"
-        )
 
 
 def open_labeled(dataset: Dataset, folder: Path) -> Subset:
