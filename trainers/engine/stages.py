@@ -242,10 +242,10 @@ class Engine:
             if terms is None:
                 return False
             with self.phase(f"{stage.name}: backward"), self.launches.gradients():
-                self.scaler.scale(terms["loss"] / self.accumulate).backward()
-        for name, value in terms.items():
-            key = stage.name if name == "loss" else f"{stage.name}/{name}"
-            self.terms.add(key, value)
+                loss = terms["loss"] if self.accumulate == 1 else terms["loss"] / self.accumulate
+                self.scaler.scale(loss).backward()
+        names = {"loss": stage.name}
+        self.terms.add({names.get(n, f"{stage.name}/{n}"): value for n, value in terms.items()})
         return True
 
     def _optimize(self, stage: Stage) -> None:

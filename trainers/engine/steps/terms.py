@@ -21,15 +21,17 @@ class Terms:
         self.counts: dict[str, int] = {}
         self.closed = False
 
-    def add(self, term: str, value: Tensor) -> None:
-        """Add a value: 0-d, or (C,), one for each class."""
-        value = value.detach().float()
-        if term not in self.sums:
-            if self.closed:
-                raise RuntimeError(f"the term {term} comes first in a step that is recorded")
-            self.sums[term] = torch.zeros_like(value)
-        self.sums[term].add_(value)
-        self.counts[term] = self.counts.get(term, 0) + 1
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add values by the names of their terms: 0-d, or (C,), one for each class."""
+        wide = {term: value.detach().float() for term, value in values.items()}
+        for term, value in wide.items():
+            if term not in self.sums:
+                if self.closed:
+                    raise RuntimeError(f"the term {term} comes first in a step that is recorded")
+                self.sums[term] = torch.zeros_like(value)
+            self.counts[term] = self.counts.get(term, 0) + 1
+        torch._foreach_add_([self.sums[term] for term in wide], list(wide.values()))
 
     def count(self, told: Mapping[str, int]) -> None:
         """Count values that a replayed step has added."""
