@@ -211,9 +211,8 @@ def table(rows: list[Row], facts: dict[str, Any]) -> str:
         cells = [row.op, row.size, eager, other, op, _gain(row), memory, _rate(row), verdict]
         lines.append(f"| {' | '.join(cells)} |")
     faults = [(row.op, name, fault) for row in rows for name, fault in row.faults.items()]
-    lines += (
-        ["", *(f"{op}: {name} failed: {fault}" for op, name, fault in faults)] if faults else []
-    )
+    if faults:
+        lines += ["", *(f"{op}: {name} failed: {fault}" for op, name, fault in faults)]
     return "\n".join(lines) + "\n"
 
 

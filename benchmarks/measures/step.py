@@ -7,8 +7,8 @@ A constant batch is the ceiling: the step without a loader. With DATA, the recip
 it, and DataLoader and Pillow feed the plain implementation (plain_step.py). All take turns in
 windows of some steps; medians over the rounds count. Before anything is timed, the plain step must
 give the same losses. FILE is written anew after each window, and what fails is a row that says so.
-All lie on the device together, so a contender's memory is what a step adds to
-what is allocated, and its own networks, optimizer state and constant batches.
+All lie on the device together, so a contender's memory is what a step adds to what is allocated,
+and its own networks, optimizer state and constant batches.
 
     nsys profile warpseg bench step RECIPE --nvtx       # the same phases as NVTX ranges
 """
@@ -119,7 +119,7 @@ def measure(
     ranges = torch.autograd.profiler.emit_nvtx() if settings.nvtx else nullcontext()
     with ranges:
         for contender in contenders:
-            contender.row.attempt(lambda: [contender.step() for _ in range(WARM_UP)])
+            contender.row.attempt(partial(_warm_up, contender))
         for _ in range(settings.rounds):
             for contender in contenders:
                 with manual_garbage_collection():
@@ -167,12 +167,17 @@ def _count(measured: Measured, workload: Workload, engine: Engine, rounds: int) 
         return
     try:
         measured.phases = measure_phases(workload, engine, rounds)
-        with FlopCounterMode(display=False) as counter, engine.eagerly():
-            with measured.settings.speed.eagerly():
-                engine.run_step(workload.micro_batches())
+        counter = FlopCounterMode(display=False)
+        with counter, engine.eagerly(), measured.settings.speed.eagerly():
+            engine.run_step(workload.micro_batches())
         measured.flops = counter.get_total_flops()
     except Exception as error:
         measured.unmeasured["phases"] = fault_of(error)
+
+
+def _warm_up(contender: Contender) -> None:
+    for _ in range(WARM_UP):
+        contender.step()
 
 
 def _window(contender: Contender, steps: int, device: torch.device) -> None:

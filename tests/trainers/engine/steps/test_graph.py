@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
+from warpseg.benchmarks.workload import open_workload
 from warpseg.kernels import pixel_loss
 from warpseg.kernels.labels import quantile
 from warpseg.trainers.engine.optimization import OptimizerSettings
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.speed import SpeedSettings
 from warpseg.trainers.engine.steps import graph, recorder
-from warpseg.trainers.engine.steps.buffers import kept
+from warpseg.trainers.engine.steps.buffers import form_of, kept
 from warpseg.trainers.engine.steps.graph import ALIKE
+from warpseg.trainers.engine.streams import next_batches
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from steps import TAUGHT, first_batches
+from steps import CLASSES, TAUGHT, build, close, first_batches
 from tape import HostRead, Tape
-from tiny import METHOD_RECIPES
+from tiny import METHOD_RECIPES, tiny_recipe
 
 STEPS = ALIKE + 3
 ALIKE_SOON = {
@@ -261,6 +263,16 @@ def test_the_recorder_of_a_gpu_draws_before_it_replays(scenes, monkeypatch):
     assert modes == ["thread_local"]
 
 
+def test_batches_of_a_loader_and_constant_ones_are_alike(scenes):
+    """`bench step` lets both take turns by one graph."""
+    settings = tiny_recipe(METHOD_RECIPES["mt-1w-p2"])
+    engine, streams = build(settings, scenes)
+    loaded = next_batches(streams)
+    close(streams)
+    work = open_workload("x", settings, engine.runtime, CLASSES)
+    assert form_of(work.micro_batches()[0]) == form_of(loaded)
+
+
 def graph_for(scenes, *, optimizer=None, **changes):
     engine, _ = first_batches("supervised", scenes, count=0)
     runtime = Runtime(device=torch.device("cpu"), **changes)
@@ -296,10 +308,6 @@ def test_optimizers_are_capturable_on_a_gpu_while_a_step_is_recorded():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("name", METHOD_RECIPES)
 def test_recorded_steps_learn_the_same_on_a_gpu(name, scenes):
-    from steps import build, close
-    from tiny import tiny_recipe
-    from warpseg.trainers.engine.streams import next_batches
-
     states = []
     for recorded in (False, True):
         settings = tiny_recipe(METHOD_RECIPES[name], **ALIKE_SOON.get(name, {}))
