@@ -11,10 +11,10 @@ Form = tuple[Any, ...]
 
 
 def form_of(value: Any) -> Form:
-    """Return what must be the same for two batches to be alike: all but the values of tensors, and
-    the keys of samples. Raises TypeError for what no batch holds."""
+    """Return what must be the same for two batches to be alike: all but the values of tensors, how
+    they lie in memory, and the keys of samples. Raises TypeError for what no batch holds."""
     if isinstance(value, Tensor):
-        return (tuple(value.shape), value.stride(), value.dtype, value.device)
+        return (tuple(value.shape), value.dtype, value.device)
     if is_dataclass(value) and not isinstance(value, type):
         held = ((f.name, getattr(value, f.name)) for f in fields(value) if f.name != "keys")
         return (type(value), *((name, form_of(part)) for name, part in held))
