@@ -44,10 +44,15 @@ def open_image(
 
 
 def read_rgb(data: bytes, extension: str, file: str = "image") -> np.ndarray:
-    """Decode the image member of a sample to RGB, uint8 (H, W, 3)."""
+    """Decode the image member of a sample to RGB, uint8 (H, W, 3); it may be read-only."""
     if extension == "npy":
         return _read_array(data, file)
-    return np.array(to_rgb(open_image(data, file, _PACKED), file))
+    return np.asarray(open_packed(data, file))
+
+
+def open_packed(data: bytes, file: str = "image") -> Image.Image:
+    """Decode the image member of a sample, no array, to Pillow's image in RGB."""
+    return to_rgb(open_image(data, file, _PACKED), file)
 
 
 def to_rgb(image: Image.Image, file: str) -> Image.Image:

@@ -1,7 +1,7 @@
 """Pseudo-labels on disk: what a network says about images, as shards of labels and confidences.
 
 LABELS/manifest.json         which network made them, how, and what became of each class
-LABELS/labels-000000.tar     KEY.label.png and KEY.confidence.png of each image
+LABELS/labels-000000.tar     KEY.label.png and KEY.confidence.png of each image (or .npy.zst)
 LABELS/labels-000000.idx     where they lie in the tar
 
 KEY is the image's key in its data set. A label is uint8 (H, W), IGNORE where it was dropped; a
@@ -9,7 +9,6 @@ confidence is uint8, c = value / 255, so off by 1/510 at most. Of a classificati
 are one pixel.
 """
 
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,11 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from .archive import LARGEST, TarWriter, index_text, read_index, replacing, write_text
 from .manifest import FILE
-from .masks import read_mask
+from .maps import MapEncoding, decode_map, encode_map, ending_of, member_of
 from .outside.text import (
     Wrong,
     checked,
@@ -38,12 +36,10 @@ from .outside.text import (
 from .sample import Sample
 
 VERSION = 1
-LABEL_EXTENSION = "label.png"
-CONFIDENCE_EXTENSION = "confidence.png"
+LABEL, CONFIDENCE = "label", "confidence"
+"""Names of the members, before the ending of their encoding (see `maps`)."""
 LEVELS = 255
 """Steps of a stored confidence."""
-_COMPRESSION = 1
-"""zlib's level: a higher one saves a tenth of the bytes and takes several times as long."""
 
 
 class PseudoLabel(NamedTuple):
@@ -90,28 +86,24 @@ def quantize(confidence: np.ndarray) -> np.ndarray:
     return np.rint(confidence * np.float32(LEVELS)).astype(np.uint8)
 
 
-def encode_map(values: np.ndarray) -> bytes:
-    """Encode uint8 (H, W) as an 8-bit grey PNG, quickly."""
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG", compress_level=_COMPRESSION)
-    return buffer.getvalue()
-
-
 def read_pseudo_label(sample: Sample) -> PseudoLabel:
-    """Decode the label and the confidence of one image."""
-    label, confidence = (
-        read_mask(sample.read(extension), f"{sample.shard}:{sample.key}.{extension}")
-        for extension in (LABEL_EXTENSION, CONFIDENCE_EXTENSION)
-    )
-    return PseudoLabel(sample.key, label, confidence)
+    """Decode the label and the confidence of one image; KeyError where it lacks one."""
+    found = []
+    for name in (LABEL, CONFIDENCE):
+        extension = member_of(sample.parts, name)
+        if extension is None:
+            raise KeyError(f"{name} of {sample.key}")
+        file = f"{sample.shard}:{sample.key}.{extension}"
+        found.append(decode_map(sample.read(extension), extension, file))
+    return PseudoLabel(sample.key, *found)
 
 
 class EncodedLabel(NamedTuple):
     """A pseudo-label ready to be written, and its share of the shard's statistics."""
 
     key: str
-    label: bytes
-    confidence: bytes
+    members: Mapping[str, bytes]
+    """label and confidence, by extension"""
     size: tuple[int, int]
     counts: np.ndarray
     """(3, C) int64: predicted, kept, levels, as in `LabelShard`."""
@@ -122,7 +114,9 @@ class EncodedLabel(NamedTuple):
         return not self.counts[1].any()
 
 
-def encode_label(made: PseudoLabel, predicted: np.ndarray, num_classes: int) -> EncodedLabel:
+def encode_label(
+    made: PseudoLabel, predicted: np.ndarray, num_classes: int, encoding: MapEncoding = "png"
+) -> EncodedLabel:
     """Encode a label and count its classes; `predicted` is the label before anything was dropped,
     uint8 (H, W)."""
     before, kept = (
@@ -132,8 +126,10 @@ def encode_label(made: PseudoLabel, predicted: np.ndarray, num_classes: int) -> 
     levels = np.bincount(predicted.ravel(), weights=made.confidence.ravel(), minlength=256)
     return EncodedLabel(
         key=made.key,
-        label=encode_map(made.label),
-        confidence=encode_map(made.confidence),
+        members={
+            f"{name}.{ending_of(encoding)}": encode_map(values, encoding)
+            for name, values in ((LABEL, made.label), (CONFIDENCE, made.confidence))
+        },
         size=(made.label.shape[0], made.label.shape[1]),
         counts=np.stack([before, kept, levels[:num_classes].astype(np.int64)]),
     )
@@ -152,8 +148,7 @@ def write_label_shard(root: Path, number: int, labels: Iterable[EncodedLabel]) -
             counts.append(made.counts)
             if made.empty:
                 continue
-            members = {LABEL_EXTENSION: made.label, CONFIDENCE_EXTENSION: made.confidence}
-            parts = {ext: tar.add(f"{made.key}.{ext}", data) for ext, data in members.items()}
+            parts = {e: tar.add(f"{made.key}.{e}", data) for e, data in made.members.items()}
             rows.append((made.key, parts))
             sizes.append(made.size)
         total = tar.finish()
@@ -246,7 +241,7 @@ def open_pseudo_labels(root: Path | str) -> dict[str, Sample]:
                 f"{index} lists {len(rows)} labels, not {record['images']}: make the labels again"
             )
         for position, (key, parts) in enumerate(rows):
-            if LABEL_EXTENSION not in parts:
+            if member_of(parts, LABEL) is None:
                 raise ValueError(f"{index} lists no label of {key}: make the labels again")
             height, width = sizes[position if len(sizes) > 1 else 0]
             samples[key] = Sample(key, tar, parts, key, (height, width))

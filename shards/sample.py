@@ -4,13 +4,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+from PIL import Image
 
 from .. import IGNORE
 from ..plain import shown
 from .archive import BLOCK, Parts
-from .images import IMAGE_EXTENSIONS, read_rgb
+from .images import IMAGE_EXTENSIONS, open_packed, read_rgb
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 
 
@@ -27,6 +29,8 @@ class Sample:
     parts: Mapping[str, tuple[int, int]]
     name: str
     size: tuple[int, int]
+    optional: ClassVar[bool] = False
+    """Whether training goes on without it where it cannot be decoded, whatever it was told."""
 
     @property
     def extension(self) -> str:
@@ -53,8 +57,14 @@ class Sample:
         return block[BLOCK:]
 
     def read_image(self) -> np.ndarray:
-        """Decode the image, uint8 RGB (H, W, 3)."""
+        """Decode the image, uint8 RGB (H, W, 3); it may be read-only."""
         return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
+
+    def read_picture(self) -> Image.Image:
+        """Decode the image to Pillow's own, in RGB: without the copy that an array costs."""
+        if self.extension == "npy":
+            return Image.fromarray(self.read_image())
+        return open_packed(self.read(self.extension), f"{self.shard}:{self.key}")
 
     def read_mask(self) -> np.ndarray:
         """Decode the mask, uint8 class ids (H, W); a class id alone is a mask of one pixel."""

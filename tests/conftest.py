@@ -1,11 +1,13 @@
 """Shared fixtures."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))  # for `stores`
 # One thread each, also in subprocesses: sums keep their order, and workers share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)

@@ -32,7 +32,7 @@ WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
     "pipelines": "views loaders streams",
-    "shards": "outside . labeling sources conversion commands",
+    "shards": "outside . pools labeling sources conversion commands",
     "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures",
 }
@@ -44,6 +44,8 @@ ONLY = {
         "numpy",
         "PIL",
         "webdataset",
+        "braceexpand",
+        "zstandard",
         "tqdm",
         "tyro",
         "scipy",

@@ -6,9 +6,11 @@ views are made on a GPU; the others deliver pairs by the recipes of peers.py.
 
 import os
 import statistics
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +18,7 @@ from ...pipelines import GeometrySettings, LoaderSettings, StrongSettings
 from ...pipelines.loaders.dali import has_dali
 from ...pipelines.streams.paired import PairedStream, paired
 from ...shards import Sample, Subset
+from ...shards.pools.settings import PoolSettings
 from .peers import albumentations_recipe, peer_loader, pil_recipe, torchvision_recipe
 
 PEERS = {
@@ -24,7 +27,7 @@ PEERS = {
     "albumentations": albumentations_recipe,
 }
 BASELINE = "PIL (UniMatch)"
-PAIRS, CROPS = "weak, strong, mask", "uint8 crop, mask"
+PAIRS, CROPS, UNLABELED = "weak, strong, mask", "uint8 crop, mask", "weak, strong"
 
 
 @dataclass
@@ -72,6 +75,8 @@ def contenders(
         makers.append(partial(_ours, subset, crop, batch_size, dali, CROPS))
     for loader in ours:
         makers.append(partial(_ours, subset, crop, batch_size, loader, PAIRS))
+    for served in (False, True):
+        makers.append(partial(_pooled, subset, crop, batch_size, ours[0], served))
     for name in peers:
         if name == "albumentations" and not _importable("albumentations", "cv2"):
             print(f"left out: {name} (pip install albumentations opencv-python-headless)")
@@ -104,6 +109,36 @@ def _ours(
     # The first pass over the data fills the cache of masks.
     warm = stream.epoch_size // batch_size + 1
     return Contender(Row(name, delivers), batches, list, stream.close, warm)
+
+
+def _pooled(
+    subset: Subset, crop: int, batch_size: int, loader: LoaderSettings, served: bool
+) -> Contender:
+    """Open our stream on the same tars as a pool, from the disk or over HTTP on the loopback."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=subset.dataset.root))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place = f"http://127.0.0.1:{server.server_port}" if served else subset.dataset.root
+    stream = paired(
+        subset,
+        geometry=GeometrySettings(crop_size=(crop, crop)),
+        strong=StrongSettings(view="colour"),
+        loader=loader,
+        batch_size=batch_size,
+        pool=PoolSettings(urls=tuple(f"{place}/{shard.tar.name}" for shard in subset.shards)),
+    )
+
+    def close() -> None:
+        stream.close()
+        server.shutdown()
+        server.server_close()
+
+    where = "over HTTP" if served else "from disk"
+    return Contender(Row(f"warpseg {loader.loader}, pool {where}", UNLABELED), stream, list, close)
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,11 @@ class DaliLoader(Loader):
         self._next = position + self._stride
         return replace(crops, image=taken(images.as_tensor(), self._device))
 
+    def restart(self) -> None:
+        """Forget what was read ahead, in the graph as well."""
+        self._pipeline = None
+        super().restart()
+
     def close(self) -> None:
         """Stop reading ahead and release the graph."""
         self._pipeline = None
@@ -110,7 +115,7 @@ class DaliLoader(Loader):
             return {}
         options: dict[str, Any] = {"hw_decoder_load": self.settings.hw_decoder_load}
         options["jpeg_fancy_upsampling"] = True
-        if self.settings.preallocate:
+        if self.settings.preallocate and self.plan.samples:
             heights, widths = zip(*(sample.size for sample in self.plan.samples), strict=True)
             options |= {"preallocate_height_hint": max(heights)}
             options |= {"preallocate_width_hint": max(widths)}

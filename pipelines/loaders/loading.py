@@ -106,6 +106,10 @@ class Loader(ABC):
         if self._cache is not None:
             self._cache.close()
 
+    def restart(self) -> None:
+        """Forget what was read ahead: what comes at a position has changed."""
+        self._forget()
+
     def _forget(self) -> None:
         for pending in self._pending.values():
             for task in pending.tasks:
@@ -148,8 +152,7 @@ class Loader(ABC):
     ) -> _Row:
         """Read one row of a batch, in a thread: its sample, or the next that is not corrupt."""
         position = request.position + number
-        for index in self.plan.candidates(position):
-            sample = self.plan.samples[index]
+        for sample in self.plan.standins(request, number):
             if self._is_corrupt(sample):
                 continue
             window = self.plan.window(sample, request.draws[number])
@@ -176,11 +179,11 @@ class Loader(ABC):
     def _skip(self, sample: Sample, error: BaseException) -> None:
         """Leave a corrupt sample out from now on, and say so; raise where it is to stop the run."""
         told = damaged(sample, error)
-        if self.settings.corrupt == "stop":
+        if self.settings.corrupt == "stop" and not sample.optional:
             raise told from error
         if not self._is_corrupt(sample):
             self._corrupt.add((sample.shard, sample.key))
-            _log.warning("%s; until then the next sample of the stream stands in for it", told)
+            _log.warning("%s; until then another sample of the stream stands in for it", told)
 
     def _nothing_left(self) -> ValueError:
         return ValueError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...shards import Sample
-from ...shards.masks import read_mask
+from ...shards.maps import decode_map
 from ..views.geometry import Window
 
 _BYTES_PER_RUN = 5
@@ -89,11 +89,12 @@ class MaskReader:
 
 
 def read_map(sample: Sample, extension: str) -> np.ndarray:
-    """Decode a grey PNG member to uint8 (H, W).
+    """Decode a map member, grey PNG or zstd, to uint8 (H, W).
 
     Raises ValueError where its size differs from the image's.
     """
-    values = read_mask(sample.read(extension), f"{sample.shard}:{sample.key}.{extension}")
+    file = f"{sample.shard}:{sample.key}.{extension}"
+    values = decode_map(sample.read(extension), extension, file)
     if values.shape != sample.size:
         raise ValueError(f"it is {values.shape} pixels, the image {sample.size}")
     return values

@@ -13,13 +13,14 @@ from torch import Tensor
 from ... import IGNORE
 from ...shards import Sample
 from ...shards.images import first_line
-from ...shards.pseudo import CONFIDENCE_EXTENSION, LABEL_EXTENSION
+from ...shards.maps import member_of
+from ...shards.pseudo import CONFIDENCE, LABEL
 from ..settings import GeometrySettings
 from ..views.geometry import Window, draw_window
 from .sampling import GEOMETRY, Sampler
 
 Pseudo = Mapping[str, Sample]
-"""Pseudo-labels: key of an image -> sample that holds `label.png`, perhaps `confidence.png`."""
+"""Pseudo-labels: key of an image -> sample that holds its label, perhaps its confidence."""
 Change = Callable[[np.ndarray, int], np.ndarray]
 """Turns the image (H, W, 3) uint8 at a position, whole and of its own size, into another one."""
 
@@ -107,6 +108,10 @@ class Plan:
         """Return the window of a sample under the (DRAWS,) draws of its position."""
         return draw_window(self.geometry, sample.size, draws[GEOMETRY])
 
+    def standins(self, request: Request, number: int) -> Iterator[Sample]:
+        """Yield the sample of a row of a request, then those that may stand in for it."""
+        return (self.samples[index] for index in self.candidates(request.position + number))
+
     def candidates(self, position: int) -> Iterator[int]:
         """Yield the index of the sample at a position, then of those that may stand in for it.
 
@@ -118,15 +123,24 @@ class Plan:
 
 def pseudo_maps(name: str, pseudo: Pseudo) -> dict[str, MapSource]:
     """Return the maps of pseudo-labels: the label under `name`, confidences where there are any."""
-    maps = {name: MapSource(extension=LABEL_EXTENSION, samples=pseudo)}
-    if any(CONFIDENCE_EXTENSION in sample.parts for sample in pseudo.values()):
-        maps["confidence"] = MapSource(extension=CONFIDENCE_EXTENSION, fill=0, samples=pseudo)
-    return maps
+    held = {
+        ours: member_of(sample.parts, theirs)
+        for sample in pseudo.values()
+        for ours, theirs in ((name, LABEL), ("confidence", CONFIDENCE))
+        if member_of(sample.parts, theirs)
+    }
+    return {
+        ours: MapSource(extension=extension, fill=IGNORE if ours == name else 0, samples=pseudo)
+        for ours, extension in held.items()
+        if extension is not None
+    }
 
 
 def damaged(sample: Sample, error: BaseException) -> ValueError:
     """Return the error that names the sample which cannot be decoded, and why."""
     error = error.__cause__ or error
+    if sample.optional:
+        return ValueError(f"{sample.name} cannot be decoded ({first_line(error)})")
     return ValueError(
         f"sample {sample.key} ({sample.name}) of {sample.shard} cannot be decoded "
         f"({first_line(error)}): run warpseg check {sample.shard.parent} and convert the data set "

@@ -28,10 +28,16 @@ class PortableLoader(Loader):
     def _canvas(self, request: Request) -> Tensor:
         return self._room(len(request.samples), *self.plan.geometry.crop_size, 3)
 
+    def _picture(self, sample: Sample, position: int) -> Image.Image:
+        """Return a whole image as Pillow's, without a detour where nothing else wants it."""
+        if self._cache is None and self.plan.change is None:
+            return sample.read_picture()
+        return Image.fromarray(self._image(sample, position))
+
     def _payload(
         self, sample: Sample, window: Window, canvas: Any, row: int, position: int
     ) -> None:
-        image = Image.fromarray(self._image(sample, position))
+        image = self._picture(sample, position)
         top, left, bottom, right = window.region
         height, width = window.shown_size
         image = image.resize(

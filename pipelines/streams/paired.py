@@ -54,11 +54,9 @@ class PairedStream(Stream[PairedBatch]):
             second=second,
         )
 
-    def close(self) -> None:
-        """Stop the loaders' threads."""
-        if self._changing is not None:
-            self._changing.close()
-        super().close()
+    @property
+    def _loaders(self) -> tuple[Loader, ...]:
+        return (self.loader,) if self._changing is None else (self.loader, self._changing)
 
     def _valid(self, made: Perturbed, window: Tensor) -> Tensor:
         """Return the pixels of a strong view that count: by default those of the window."""

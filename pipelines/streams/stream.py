@@ -19,9 +19,11 @@ from torch import Tensor
 from ...kernels import normalize
 from ...kernels.views.tps import window_mask
 from ...shards import Sample, Subset
+from ...shards.pools.settings import PoolSettings
 from ..batches import LabeledBatch, PairedBatch
 from ..loaders.dali import DaliLoader, has_dali
 from ..loaders.loading import Loader
+from ..loaders.mixed import MixedPlan, PooledRows, open_pool
 from ..loaders.plan import Change, Crops, MapSource, Plan
 from ..loaders.portable import PortableLoader
 from ..loaders.resident import ResidentLoader
@@ -38,7 +40,7 @@ from ..views.distortion import Distortion, distort, sample_distortion
 
 Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 
-_DISTORTION = 4
+_DISTORTION, _POOL = 4, 11
 """What is drawn at a step; strong views take other numbers, from 0 to 10."""
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,8 @@ class StreamOptions(TypedDict, total=False):
     """number of processes; 1 where not given"""
     weak_photometric: bool
     """distort the colours of weak views (`distortion`); not done where not given"""
+    pool: PoolSettings | None
+    """where unlabeled images come from besides the subset, or in its place; nowhere if not given"""
 
 
 def completed(options: StreamOptions, stream: str) -> dict[str, Any]:
@@ -77,6 +81,7 @@ def completed(options: StreamOptions, stream: str) -> dict[str, Any]:
         "rank": 0,
         "world_size": 1,
         "weak_photometric": False,
+        "pool": None,
     }
     return {**defaults, **options, "loader": options.get("loader") or LoaderSettings()}
 
@@ -84,7 +89,8 @@ def completed(options: StreamOptions, stream: str) -> dict[str, Any]:
 class Stream(ABC, Generic[Batch]):
     """An endless iterator of batches, the same on every run and under every loader.
 
-    `skipped` counts the corrupt samples of this rank for which others stood in.
+    `skipped` counts the corrupt samples of this rank for which others stood in; `lost`, by "images"
+    and "tars", what of its pool could not be read.
     """
 
     def __init__(
@@ -105,6 +111,7 @@ class Stream(ABC, Generic[Batch]):
         stream: str,
         classes: bool,
         weak_photometric: bool,
+        pool: PoolSettings | None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more; got {batch_size}")
@@ -118,49 +125,74 @@ class Stream(ABC, Generic[Batch]):
                 f"view {strong.view} moves pixels without their masks: it is for images that are "
                 "classified as wholes; choose another"
             )
-        samples = subset.samples()
+        mixed = pool is not None and pool.share < 1
+        samples = subset.samples() if pool is None or mixed else []
         self.geometry, self.strong, self.weak_photometric = geometry, strong, weak_photometric
         self.device, self.dtype = torch.device(device), dtype
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        self.epoch_size = len(samples)
+        self.epoch_size = max(len(samples), 1)
         self._sampler = Sampler(
             seed=seed,
             stream=stream,
-            samples=len(samples),
+            samples=len(samples) if pool is None or mixed else 1,
             shuffle_buffer=loader.shuffle_buffer,
         )
         self._identity = {"stream": stream, "seed": seed, "samples": _digest(samples)}
         self._position = 0
         self.skipped = 0
-        plan = Plan(
-            samples=samples,
-            sampler=self._sampler,
-            geometry=geometry,
-            batch_size=batch_size,
-            fill=geometry.fill or _levels(self.normalization),
-            maps=maps,
-            classes=classes,
-        )
+        made: dict[str, Any] = {
+            "samples": samples,
+            "sampler": self._sampler,
+            "geometry": geometry,
+            "batch_size": batch_size,
+            "fill": geometry.fill or _levels(self.normalization),
+            "maps": maps,
+            "classes": classes,
+        }
+        self._pooled: PooledRows | None = None
+        if pool is not None:
+            drawn = self._sampler.seed_at(0, _POOL)
+            self._pooled = open_pool(pool, loader, drawn, rank, batch_size, world_size)
+            self._identity |= self._pooled.identity
+        plan = Plan(**made) if self._pooled is None else MixedPlan(**made, pooled=self._pooled)
         self.loader = self._open_loader(plan, loader)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
-        crops = self.loader.load(self._position + self.rank * self.batch_size)
+        crops = self.loader.load(self._own_position)
         batch = self._make(crops)
         self.skipped += crops.skipped
         self._position += self.batch_size * self.world_size
+        if self._pooled is not None:
+            self._pooled.passed(self._own_position)
         return batch
+
+    @property
+    def _own_position(self) -> int:
+        """Where this rank's part of the coming batch begins."""
+        return self._position + self.rank * self.batch_size
 
     @property
     def epoch(self) -> float:
         """Epochs seen so far by all ranks together."""
         return self._position / self.epoch_size
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """What of the pool could not be read so far, by kind; empty without a pool."""
+        if self._pooled is None:
+            return {}
+        return dict(zip(("images", "tars"), self._pooled.lost, strict=True))
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the state: plain values, the same on every rank but for the count of skipped."""
-        return {**self._identity, "position": self._position, "skipped": self.skipped}
+        """Return the state: plain values, the same on every rank but for the count of skipped and
+        the places in a pool."""
+        state = {**self._identity, "position": self._position, "skipped": self.skipped}
+        if self._pooled is not None:
+            state["pooled"] = self._pooled.state(self._own_position)
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where the state was taken.
@@ -175,10 +207,21 @@ class Stream(ABC, Generic[Batch]):
                 )
         self._position = int(state["position"])
         self.skipped = int(state.get("skipped", 0))
+        if self._pooled is not None:
+            self._pooled.go_to(state["pooled"])
+            for loader in self._loaders:
+                loader.restart()
 
     def close(self) -> None:
         """Stop the loader's threads."""
-        self.loader.close()
+        for loader in self._loaders:
+            loader.close()
+        if self._pooled is not None:
+            self._pooled.close()
+
+    @property
+    def _loaders(self) -> tuple[Loader, ...]:
+        return (self.loader,)
 
     def _open_loader(self, plan: Plan, settings: LoaderSettings) -> Loader:
         """Return the loader of the batches."""

@@ -18,6 +18,7 @@ from ...pipelines.settings import (
     StrongSettings,
 )
 from ...plain import one_line, shown
+from ...shards.pools.settings import PoolSettings
 from .loggers import LOGGERS
 from .networks import NetworkSettings
 from .optimization import OptimizerSettings, ScheduleSettings
@@ -40,6 +41,7 @@ class RunSettings:
     geometry: GeometrySettings = field(default_factory=GeometrySettings)
     normalization: NormalizationSettings = field(default_factory=NormalizationSettings)
     loader: LoaderSettings = field(default_factory=LoaderSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

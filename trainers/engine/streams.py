@@ -59,7 +59,11 @@ def open_streams(
     settings: RunSettings,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Open the endless streams of a run, by name, for this rank."""
+    """Open the endless streams of a run, by name, for this rank.
+
+    Raises ValueError for a pool that no stream reads.
+    """
+    _check_pool(settings, specs)
     streams: dict[str, Any] = {}
     for name, spec in specs.items():
         shared: dict[str, Any] = {
@@ -75,7 +79,10 @@ def open_streams(
             "rank": runtime.rank,
             "world_size": runtime.world_size,
         }
-        subset = open_subset(dataset, spec.subset, split)
+        if _reads_pool(settings, spec):
+            shared["pool"] = settings.pool
+        alone = "pool" in shared and settings.pool.share == 1
+        subset = open_subset(dataset, "all" if alone else spec.subset, None if alone else split)
         if spec.pseudo is not None:
             subset, shared["pseudo"] = with_pseudo_labels(subset, spec.pseudo)
         if spec.kind == "labeled":
@@ -87,6 +94,18 @@ def open_streams(
                 subset, strong=spec.strong, second=spec.second_view, **shared
             )
     return streams
+
+
+def _reads_pool(settings: RunSettings, spec: StreamSpec) -> bool:
+    return bool(settings.pool.urls) and spec.kind == "paired" and spec.pseudo is None
+
+
+def _check_pool(settings: RunSettings, specs: Mapping[str, StreamSpec]) -> None:
+    if settings.pool.urls and not any(_reads_pool(settings, spec) for spec in specs.values()):
+        raise ValueError(
+            "--pool.urls: this method reads no unlabeled images but, if any, those that it has "
+            "pseudo-labels of: leave the pool out, or choose another recipe"
+        )
 
 
 def open_labeled(dataset: Dataset, folder: Path) -> Subset:

@@ -32,6 +32,7 @@ from ...pipelines.settings import LoaderSettings
 from ...plain import read_json
 from ...shards import Sample, Subset
 from ...shards.archive import write_text
+from ...shards.maps import MapEncoding
 from ...shards.pseudo import (
     EncodedLabel,
     LabelShard,
@@ -175,7 +176,7 @@ class Labeling:
 
     def _write(self, thresholds: np.ndarray) -> None:
         """Write this rank's shards that are missing; labels are encoded in threads."""
-        encode = partial(keep_and_encode, thresholds=thresholds)
+        encode = partial(keep_and_encode, thresholds=thresholds, encoding=self.settings.encoding)
         with ThreadPoolExecutor(self.loader.num_threads, "warpseg-encode") as pool:
             for number in self.own:
                 if self._finished(number) is not None:
@@ -259,11 +260,13 @@ def plan_shards(samples: Sequence[Sample]) -> list[list[Sample]]:
     return [list(samples[start : start + count]) for start in range(0, len(samples), count)]
 
 
-def keep_and_encode(made: Predicted, thresholds: np.ndarray) -> EncodedLabel:
+def keep_and_encode(
+    made: Predicted, thresholds: np.ndarray, encoding: MapEncoding = "png"
+) -> EncodedLabel:
     """Drop what is less confident than its class's threshold, (C,) float32, and encode."""
     kept = np.where(made.confidence >= thresholds[made.label], made.label, np.uint8(IGNORE))
     label = PseudoLabel(made.key, kept, quantize(made.confidence))
-    return encode_label(label, made.label, len(thresholds))
+    return encode_label(label, made.label, len(thresholds), encoding)
 
 
 def ordered(

@@ -48,6 +48,10 @@ def claim_labels(out: Path, request: dict[str, Any]) -> None:
         # The same network and data may have been moved: their sums tell.
         moved = {"data": None, "network": None}
         held = _request_of(out)
+        held["settings"] = {
+            "encoding": "png",
+            **typed(held.get("settings"), dict[str, Any], "settings"),
+        }
         different = first_difference(held | moved, request | moved)
         if different:
             raise ValueError(f"{out} holds other labels ({different}); choose another folder")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ...shards.maps import MapEncoding
 from ..engine.protocol import EvaluationSettings
 
 
@@ -21,6 +22,9 @@ class LabelingSettings:
     """least confidence that threshold fixed keeps"""
     sample_every: int = 1
     """rank every so many-th pixel of each image (DMT: 16)"""
+    encoding: MapEncoding = "png"
+    """how labels and confidences are stored: zstd takes a fraction of the time of png, and needs
+    the package zstandard (extra: zstd) wherever they are read"""
     batch_size: int = 0
     """most images of one size in a pass; 0 is 1, or 250 where whole images have classes"""
 

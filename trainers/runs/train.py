@@ -268,14 +268,19 @@ class Run:
             self.warned.add(name)
 
     def _skipped(self) -> dict[str, int] | None:
-        """Return the corrupt samples skipped so far on all ranks, by stream; None where one would
-        have stopped the run."""
-        if self.settings.loader.corrupt == "stop":
+        """Return the corrupt samples skipped so far on all ranks, by stream, and what of a pool
+        could not be read; None where neither would have let the run go on."""
+        counts: dict[str, float] = {}
+        for name, stream in self.streams.items():
+            if self.settings.loader.corrupt == "skip" or stream.lost:
+                counts[name] = float(stream.skipped)
+            for kind, count in stream.lost.items():
+                counts[f"{name} {kind} of the pool"] = float(count)
+        if not counts:
             return None
-        counts = [float(stream.skipped) for stream in self.streams.values()]
-        mean = self.runtime.average(torch.tensor(counts, device=self.runtime.device))
+        mean = self.runtime.average(torch.tensor([*counts.values()], device=self.runtime.device))
         totals = (mean * self.runtime.world_size).round().int().tolist()
-        return dict(zip(self.streams, totals, strict=True))
+        return dict(zip(counts, totals, strict=True))
 
     def _save(self) -> None:
         """Write the checkpoint, unless a loss since the last row or a weight is no number."""

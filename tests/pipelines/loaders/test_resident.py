@@ -95,4 +95,4 @@ def test_a_damaged_image_is_named(coordinates, monkeypatch):
 
     monkeypatch.setattr(Sample, "read_image", broken)
     with pytest.raises(ValueError, match=r"sample .* cannot be decoded \(cut short\)"):
-        batches(labeled, coordinates.subset("train"), "resident", PADDED)
+        batches(labeled, coordinates.subset("train"), "device", PADDED)

@@ -104,6 +104,19 @@ def test_without_a_threshold_labels_are_what_the_network_says(scenes, said, tmp_
         assert abs(found.confidence.astype(int) - quantize(confidence)).max() <= 1
 
 
+def test_either_encoding_holds_the_same_labels(scenes, tmp_path):
+    for encoding in ("png", "zstd"):
+        label(scenes, tmp_path / encoding, LabelingSettings(encoding=encoding))
+    held, packed = (open_pseudo_labels(tmp_path / name) for name in ("png", "zstd"))
+    assert list(held) == list(packed)
+    for key, sample in held.items():
+        assert set(packed[key].parts) == {"label.npy.zst", "confidence.npy.zst"}
+        for one, other in zip(
+            read_pseudo_label(sample), read_pseudo_label(packed[key]), strict=True
+        ):
+            assert np.array_equal(one, other)
+
+
 def test_padding_has_the_levels_that_the_protocol_names(scenes, said, tmp_path):
     asked = EvaluationSettings(pad_to=(52, 56), fill=(0, 0, 0))
     label(scenes, tmp_path / "labels", LabelingSettings(evaluation=asked))

@@ -1,0 +1,1 @@
+"""Pools of unlabeled images as WebDatasets: tars at any address, read in order, never converted."""

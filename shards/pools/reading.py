@@ -1,0 +1,139 @@
+"""The images of one tar of a pool, in its order, over as many readings as it takes."""
+
+import logging
+import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, cast
+
+from PIL import Image
+
+from ..images import DAMAGED, first_line, open_image, pack_image
+from ..outside.encoded import fault_of
+from ..sample import Sample
+from .settings import PoolSettings
+from .transfer import Transfer
+
+EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+"""Of members that are taken for images where none is named."""
+_LARGEST = 2**28
+"""Bytes of an image, at most."""
+_KEPT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+_ORIENTATION = 0x0112
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PooledSample(Sample):
+    """An image of a pool: its bytes are at hand, and nobody must have it."""
+
+    data: bytes = b""
+    optional: ClassVar[bool] = True
+
+    def read(self, extension: str) -> bytes:
+        """Return the bytes of the image."""
+        return self.data
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An image that cannot be decoded, by its name and the reason."""
+
+    name: str
+    reason: str
+
+
+class Broken(Exception):
+    """A tar whose rest cannot be read; `reason` is one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def images_of(
+    address: str, settings: PoolSettings, start: int = 0
+) -> Iterator[PooledSample | Lost]:
+    """Yield the images of a tar from the one numbered `start` on, each once.
+
+    Where the source fails, stalls or ends too early, the tar is read anew, up to the image that
+    comes next, `settings.retries` times. Raises Broken where that is of no use.
+    """
+    done, failures = start, 0
+    while True:
+        try:
+            with Transfer(address, settings.stall) as file:
+                for number, image in enumerate(_images(cast(BinaryIO, file), address, settings)):
+                    if number >= done:
+                        done += 1
+                        yield _checked(address, *image)
+            return
+        except GeneratorExit:
+            raise
+        except Exception as error:  # tarfile's, a driver's: many kinds
+            failures += 1
+            if failures > settings.retries:
+                raise Broken(first_line(error)) from error
+            _log.debug("%s fails (%s): reading it anew", address, first_line(error))
+            time.sleep(min(0.1 * 2**failures, settings.stall))
+
+
+def _images(
+    file: BinaryIO, address: str, settings: PoolSettings
+) -> Iterator[tuple[str, bytes | None]]:
+    """Yield key and bytes of each sample that has an image, None for one that is too large."""
+    from webdataset.tariterators import base_plus_ext, group_by_keys
+
+    wanted = (settings.member.lower(),) if settings.member else EXTENSIONS
+    members = _members(file, address, wanted, base_plus_ext)
+    for sample in group_by_keys(cast(Any, members)):
+        found = [sample[extension] for extension in wanted if extension in sample]
+        if found:
+            yield sample["__key__"], found[0]
+
+
+def _members(
+    file: BinaryIO, address: str, wanted: tuple[str, ...], split: Any
+) -> Iterator[dict[str, Any]]:
+    with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Strict) as tar:
+        for member in tar:
+            if not member.isreg():
+                continue
+            extension = split(member.name)[1]
+            taken = extension and extension.lower() in wanted and member.size <= _LARGEST
+            content = cast(Any, tar.extractfile(member)).read() if taken else None
+            yield {"fname": member.name, "data": content, "__url__": address}
+            tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or it keeps them all
+
+
+class _Strict(tarfile.TarInfo):
+    """A head that is none ends a tar with an error, not in silence."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> "_Strict":
+        try:
+            return super().fromtarfile(tarfile_)  # pyright: ignore[reportReturnType]
+        except tarfile.HeaderError as error:
+            if type(error).__name__ == "EOFHeaderError":
+                raise
+            raise tarfile.ReadError(f"the tar is damaged or ends too early ({error})") from None
+
+
+def _checked(address: str, key: str, data: bytes | None) -> PooledSample | Lost:
+    """Return the image as loaders take it: what they all read alike as it is, others as PNG."""
+    name = f"{address}:{key}"
+    if data is None:
+        return Lost(name, "it is too large")
+    try:
+        image = open_image(data, name, load=False)
+        extension, size = _KEPT.get(image.format or "", ""), (image.height, image.width)
+        # PNG's own way to EXIF decodes all pixels, to find it behind them.
+        exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
+        plain = image.mode in ("RGB", "L") and exif.get(_ORIENTATION, 1) == 1
+        if not (plain and extension) or fault_of(data, image.format or ""):
+            extension, data, size = pack_image(data, name, exif="upright")
+    except DAMAGED as error:
+        return Lost(name, first_line(error))
+    return PooledSample(key, Path(address), {extension: (0, len(data))}, name, size, data)
