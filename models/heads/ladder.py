@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import bn_relu_conv, resize_like
+from ..layers import bn_relu_conv, cast_all, resize_like
 from ..network import Encoder, initialize
 from .head import HEADS, Head
 
@@ -32,14 +32,15 @@ class SpatialPyramidPooling(nn.Module):
         """Return (N,128,h,w) of (N,C,h,w)."""
         x = self.reduce(x)
         height, width = x.shape[-2:]
-        maps = [x]
+        pooled = []
         for cells, level in zip(self.grids, self.levels, strict=True):
             # Cells are about square: as many in width as the aspect ratio asks for.
             grid = (cells, max(1, round(cells * width / height)))
-            pooled = level(F.adaptive_avg_pool2d(x, grid))
-            # In float32: the gradient of a cell is a sum over hundreds of pixels.
-            maps.append(resize_like(pooled.float(), x).to(pooled.dtype))
-        return self.mix(torch.cat(maps, dim=1))
+            pooled.append(level(F.adaptive_avg_pool2d(x, grid)))
+        # In float32: the gradient of a cell is a sum over hundreds of pixels.
+        wide = cast_all(pooled, torch.float32)
+        spread = cast_all([resize_like(level, x) for level in wide], pooled[0].dtype)
+        return self.mix(torch.cat([x, *spread], dim=1))
 
 
 class LadderDecoder(nn.Module):

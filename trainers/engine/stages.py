@@ -137,6 +137,7 @@ class Engine:
         self.told: dict[str, int] = {}
         self.stepped: list[str] = []
         self.terms = Terms(runtime)
+        self.one = torch.ones((), device=runtime.device)
         # What marks the phases of a step; a benchmark puts its clock here.
         self.phase: Callable[[str], AbstractContextManager[Any]] = record_function
 
@@ -243,7 +244,8 @@ class Engine:
                 return False
             with self.phase(f"{stage.name}: backward"), self.launches.gradients():
                 loss = terms["loss"] if self.accumulate == 1 else terms["loss"] / self.accumulate
-                self.scaler.scale(loss).backward()
+                loss = self.scaler.scale(loss)
+                loss.backward(self.one if loss.dtype == torch.float32 else None)
         names = {"loss": stage.name}
         self.terms.add({names.get(n, f"{stage.name}/{n}"): value for n, value in terms.items()})
         return True

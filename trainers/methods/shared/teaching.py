@@ -96,7 +96,7 @@ def view_divergence(
         ]
     denominator = None
     if reduction == "pooled":
-        denominator = runtime.average(torch.stack([valid.sum() for *_, valid in parts]).sum())
+        denominator = runtime.average(_total([valid.sum() for *_, valid in parts]))
     losses = [
         compare(
             perturbed,
@@ -110,7 +110,11 @@ def view_divergence(
         )
         for logits, spline, counted in parts
     ]
-    return torch.stack(losses).sum()
+    return _total(losses)
+
+
+def _total(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
 def _from_second_view(
