@@ -42,6 +42,7 @@ from ..contenders.steps import (
 )
 from ..tables import MiB, Result, Table, by_kind, result_of, setup_of, write
 from ..timing import cpu_seconds, fault_of
+from ..trace import Trace, trace_steps
 from ..words import Arithmetic, Given, StepSettings
 from ..workload import Workload, bench_settings, open_workload
 from .phases import PhaseTime, measure_phases
@@ -76,6 +77,8 @@ class Measured:
     phases: list[PhaseTime] = field(default_factory=list)
     flops: int = 0
     """Floating-point operations of the networks in a step, a multiply-add counted as two."""
+    trace: Trace | None = None
+    """What the GPU did in a step of constant batches, as it is run."""
     unmeasured: dict[str, str] = field(default_factory=dict)
     """What went wrong where phases or operations could not be counted."""
 
@@ -91,6 +94,7 @@ class Measured:
             "flops": self.flops,
             "rows": [{**asdict(row), "rate": row.rate} for row in self.rows],
             "phases": [asdict(phase) for phase in self.phases],
+            "trace": None if self.trace is None else asdict(self.trace),
             "unmeasured": self.unmeasured,
             "settings": to_plain(self.settings),
         }
@@ -166,6 +170,8 @@ def _count(measured: Measured, workload: Workload, engine: Engine, rounds: int) 
     if measured.rows[0].fault:
         return
     try:
+        step = partial(_constant_step, workload, engine)
+        measured.trace = trace_steps(step, rounds, measured.runtime.device)
         measured.phases = measure_phases(workload, engine, rounds)
         counter = FlopCounterMode(display=False)
         with counter, engine.eagerly(), measured.settings.speed.eagerly():
@@ -173,6 +179,10 @@ def _count(measured: Measured, workload: Workload, engine: Engine, rounds: int) 
         measured.flops = counter.get_total_flops()
     except Exception as error:
         measured.unmeasured["phases"] = fault_of(error)
+
+
+def _constant_step(workload: Workload, engine: Engine) -> None:
+    engine.run_step(workload.micro_batches())
 
 
 def _warm_up(contender: Contender) -> None:
@@ -233,6 +243,12 @@ def tables(result: Result) -> list[Table]:
     faults = {row["name"]: row["fault"] for row in result["rows"] if row.get("fault")}
     for name, fault in {**faults, **result.get("unmeasured", {})}.items():
         what += f"\n{name} failed: {fault}"
+    if result.get("trace"):
+        trace = result["trace"]
+        what += (
+            f"\na step of ours: {trace['launches']:.0f} launches of the host, "
+            f"{trace['kernels']:.0f} kernels and copies, GPU idle {trace['idle_share']:.1%}"
+        )
     found = [Table(head, rows, what)]
     if result["phases"]:
         total = sum(phase["milliseconds"] for phase in result["phases"])
