@@ -31,9 +31,11 @@ class CudaRecorder:
         before = torch.get_rng_state()
         # Threads that read and decode go on meanwhile: what they ask of CUDA is their affair.
         graph = torch.cuda.graph(self.graph, capture_error_mode="thread_local")
-        with recording(self), graph:
-            work()
-        torch.set_rng_state(before)
+        try:
+            with recording(self), graph:
+                work()
+        finally:
+            torch.set_rng_state(before)
 
     def replay(self) -> None:
         """Draw, and run what was recorded."""
