@@ -51,18 +51,18 @@ resume() {  # a run killed in the midst must end with the score of one that was 
 }
 
 if [ "$dry" = --dry ]; then
-    tiny=(--size 1 24 32) jobs=1 kill_after=12 limit=100
+    tiny=(--size 1 24 32) jobs=1 kill_after=12 limit=240
     steps=(consistency-synthetic-swiftnet18-tiny)
     small=(--geometry.crop-size 64 64 --batch-size 2)
     short=(--num-steps 4 --checkpoint-every 2 --log-every 1 "${small[@]}")
-    speeds=(none) kernels=(--op confusion --size 1 24 32) bench=(--rounds 1 --steps 1)
+    speeds=(none graph) kernels=(--op confusion --size 1 24 32) bench=(--rounds 1 --steps 1)
     memory=(consistency-synthetic-swiftnet18-tiny "${small[@]}" --model)
     recipe=supervised-synthetic-swiftnet18-tiny
 else
     tiny=() jobs=8 kill_after=60 limit=240
     steps=(consistency-cityscapes-half-swiftnet18 unimatch-v2-voc-dpt-dinov2-s14)
     small=() short=(--num-steps 300 --checkpoint-every 50)
-    speeds=(none default graphs) kernels=(--mode default) bench=(--rounds 3 --steps 5)
+    speeds=(none graph compiled compiled-graph) kernels=(--mode default) bench=(--rounds 3 --steps 5)
     memory=(consistency-cityscapes-half-swiftnet18 --plain)
     recipe=consistency-camvid-swiftnet18
 fi
@@ -78,8 +78,11 @@ fi
 
 part device 90 shares "$jobs"
 if [ "${TESTS:-1}" = 1 ] && [ -z "$dry" ]; then
-    part tests 150 ${PYTHON:-python3} -m pytest -q -x -p no:cacheprovider tests/kernels \
-        tests/trainers/engine/test_no_sync.py tests/pipelines/loaders tests/trainers/engine/test_speed.py
+    tests=(${PYTHON:-python3} -m pytest -q -p no:cacheprovider)
+    part tests-graphs 90 "${tests[@]}" tests/trainers/engine/steps tests/trainers/engine/test_no_sync.py
+    part tests-kernels 150 "${tests[@]}" -x tests/kernels
+    part tests-loaders 60 "${tests[@]}" tests/pipelines/loaders
+    part tests-runs 90 "${tests[@]}" tests/trainers/engine/test_speed.py tests/trainers/engine/test_checkpoint.py
 fi
 part kernels $limit "${warpseg[@]}" bench kernels --out "$out" "${kernels[@]}"
 if command -v ncu > /dev/null && [ -z "$dry" ]; then
@@ -91,9 +94,12 @@ fi
 for name in "${steps[@]}"; do
     for speed in "${speeds[@]}"; do
         words=() plain=()
-        [ $speed = none ] && plain=(--plain fp32 amp)
-        [ $speed = default ] && words=(--speed.compile default)
-        [ $speed = graphs ] && words=(--speed.compile default --speed.cuda-graphs)
+        case $speed in
+            none) words=(--speed.no-step-graph) plain=(--plain fp32 amp) ;;
+            graph) words=() ;;
+            compiled) words=(--speed.compile default --speed.no-step-graph) ;;
+            compiled-graph) words=(--speed.compile default) ;;
+        esac
         part "step-$name-$speed" $limit "${warpseg[@]}" bench step "$name" "${bench[@]}" \
             "${plain[@]}" --out "$out/step-$name-$speed.json" "${small[@]}" "${words[@]}"
     done
@@ -102,5 +108,6 @@ part memory 90 "${warpseg[@]}" bench memory "${memory[@]}" --out "$out/memory.js
 part train $limit "${warpseg[@]}" train "$recipe" --data "$data" --split $split \
     --out "$out/run" --profile 3 "${short[@]}"
 part resume $limit resume
+part page 60 "${warpseg[@]}" bench report "$out"/step-*.json "$out/memory.json" --out "$out/page.md"
 part report 60 "${warpseg[@]}" report "$out/run" "$out/killed" --json "$out/runs.json"
 exit $failed

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..shards.archive import write_text
 from ..trainers.tables import format_table
 from .timing import circumstances
 
@@ -43,9 +44,9 @@ def result_of(kind: str, arguments: Sequence[str], device: torch.device, content
 
 
 def write(result: Result, out: Path | None) -> None:
-    """Write a result to a file, if one is given."""
+    """Write a result to a file, if one is given: a stop leaves the file of before, or this one."""
     if out is not None:
-        out.write_text(json.dumps(result, indent=1) + "\n")
+        write_text(out, json.dumps(result, indent=1) + "\n")
 
 
 def setup_of(settings: Result) -> str:

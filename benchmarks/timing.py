@@ -91,6 +91,11 @@ def _device_times(function: Callable[[], Any], device: torch.device) -> Times:
     return Times(low=low, median=statistics.median(runs), high=high)
 
 
+def fault_of(error: BaseException) -> str:
+    """Return what went wrong, in one sentence, for the row of a contender that failed."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+
+
 def cpu_seconds(pids: list[int]) -> float:
     """Return the processor time of this process and of worker processes."""
     ticks = 0

@@ -15,9 +15,13 @@ def centres(extent: int, stride: int, device: torch.device) -> Tensor:
 
 
 def at_centres(map: Tensor, stride: int) -> Tensor:
-    """Return (N, ceil(H / stride), ceil(W / stride)) values of a map (N, H, W)."""
+    """Return (N, ceil(H / stride), ceil(W / stride)) values of a map (N, H, W): a view of it where
+    all centres lie inside."""
     if stride == 1:
         return map
+    middle = stride // 2
+    if all((extent - 1) % stride >= middle for extent in map.shape[-2:]):
+        return map[..., middle::stride, middle::stride]
     rows = centres(map.shape[-2], stride, map.device)
     columns = centres(map.shape[-1], stride, map.device)
     return map[..., rows[:, None], columns]

@@ -108,13 +108,27 @@ def totals(loss: Tensor, kept: Tensor, *counts: Tensor) -> Totals:
 def totals_of(outputs: tuple[Tensor, Tensor]) -> Totals:
     """Return the totals of an operation registered by `cell_loss.register`."""
     sums, _ = outputs
-    return Totals(sums[0], sums[1:].detach())
+    return Totals(_First.apply(sums), sums[1:].detach())
+
+
+class _First(torch.autograd.Function):
+    """The first of some sums, the only one of which the operations' backward reads the gradient: it
+    needs no zeros for the others."""
+
+    @staticmethod
+    def forward(ctx, sums):
+        ctx.shape = sums.shape
+        return sums[0]
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient.expand(ctx.shape)
 
 
 def divide(total: Tensor, denominator: Tensor) -> Tensor:
     """Divide a sum over pixels; an empty denominator gives 0 with gradient 0, never NaN."""
     denominator = denominator.detach().to(total.dtype)
-    return total / torch.where(denominator > 0, denominator, 1)
+    return total / denominator.masked_fill(denominator <= 0, 1)
 
 
 def choose_denominator(

@@ -13,6 +13,7 @@ from ...shards import Dataset
 from ...trainers.engine.stages import Engine
 from ...trainers.engine.streams import Batches, next_batches, open_streams
 from ...trainers.runs.measuring.workload import Workload, held_between_steps
+from ..timing import fault_of
 from ..words import Arithmetic
 from .plain import plain_step
 from .plain_loader import PlainLoader
@@ -33,11 +34,21 @@ class Row:
     peak_memory: int | None = None
     """Most bytes on the GPU: networks, optimizer state, batches, and what a step allocates; without
     the other contenders' and without what a loader keeps ready."""
+    fault: str = ""
+    """What went wrong, where the contender does not run, or computes something else."""
 
     @property
-    def rate(self) -> float:
-        """Median images/s."""
-        return statistics.median(self.images_per_second)
+    def rate(self) -> float | None:
+        """Median images/s; None where no window was timed."""
+        return statistics.median(self.images_per_second) if self.images_per_second else None
+
+    def attempt(self, work: Callable[[], object]) -> None:
+        """Do some work of the contender, unless it failed before; note where it fails now."""
+        if not self.fault:
+            try:
+                work()
+            except Exception as error:  # whatever it is, the others go on
+                self.fault = fault_of(error)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..timing import bandwidth, choose_device, circumstances
+from ..timing import bandwidth, choose_device, circumstances, fault_of
 from ..words import DeviceSettings, Given
 from .kernel_cases import cases
 from .kernel_gate import gate
@@ -60,7 +60,7 @@ def _fault(case: Any) -> str:
     try:
         return gate(case)
     except Exception as error:
-        return f"{type(error).__name__}: {error}".splitlines()[0]
+        return fault_of(error)
 
 
 def _tell(rows: list[dict[str, Any]], out: Path | None) -> None:

@@ -6,7 +6,9 @@
 Gate first: each operation's outputs and gradient must equal the reference in float64, or it gets no
 number. Then the time (20th, 50th and 80th percentile), the peak memory, and the least bytes that
 the operation can move over its time, as a share of what the device copies per second. FOLDER
-receives kernels.json, kernels.md and kernels.png. On a CPU only the references run.
+receives kernels.json and kernels.md, anew after each operation, so that what was measured stays
+when the rest is not, and at last kernels.png. A contender that fails is told as such, and the
+others go on. On a CPU only the references run.
 
 `--compile` needs no GPU: it compiles every kernel for sm_80, sm_90 and sm_100 and writes the report
 of registers, shared memory and spills (see compiled.py).
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 
 from ...kernels.dispatch import kernels as forced
+from ...shards.archive import write_text
 from ..bars import draw_bars
 from ..tables import MiB
 from ..timing import (
@@ -29,6 +32,7 @@ from ..timing import (
     bandwidth,
     choose_device,
     circumstances,
+    fault_of,
     peak_memory,
     time_of,
     waits_for_the_device,
@@ -59,6 +63,8 @@ class Row:
     """Whether the operation makes the host wait for the device."""
     bandwidth_share: float | None = None
     """Floor bytes over the operation's time, as a share of the device's copy bandwidth."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """What went wrong with a contender that has no time."""
     verdicts: dict[str, str] = field(default_factory=dict)
     """Target -> pass, miss or not measured, with the number."""
 
@@ -83,12 +89,15 @@ def measure(settings: KernelsSettings) -> int:
     for case in cases(chosen, size, op):
         rows.append(_measure_case(case, chosen, settings.mode, speed, own_size=size is None))
         print(f"{rows[-1].op}: {rows[-1].gate or 'right'}", file=sys.stderr)
+        for name, fault in rows[-1].faults.items():
+            print(f"{rows[-1].op}: {name} failed: {fault}", file=sys.stderr)
+        if out is not None:
+            _write(out, rows, facts)
     if not rows:
         raise ValueError(f"no operation {op!r} to measure; see --help")
-    page = table(rows, facts)
-    print(page)
+    print(table(rows, facts))
     if out is not None:
-        _write(out, rows, facts, page)
+        _draw(out, rows, facts)
     return 1 if any(row.gate for row in rows) else 0
 
 
@@ -106,7 +115,10 @@ def _measure_case(
     case: Case, device: torch.device, mode: str, speed: float | None, own_size: bool
 ) -> Row:
     row = Row(op=case.op, size=case.size, floor_bytes=case.floor_bytes)
-    row.gate = gate(case)
+    try:
+        row.gate = gate(case)
+    except Exception as error:  # what fails here is a row, too
+        row.gate = fault_of(error)
     if row.gate:
         return row
     for name, run in _contenders(case, device, mode):
@@ -115,6 +127,8 @@ def _measure_case(
             row.memory[name] = peak_memory(run, device)
         except torch.cuda.OutOfMemoryError:
             row.memory[name] = None
+        except Exception as error:
+            row.faults[name] = fault_of(error)
         torch.compiler.reset()
     if "op" in row.times:
         row.waits = waits_for_the_device(lambda: case.run(case.function), device)
@@ -189,11 +203,16 @@ def table(rows: list[Row], facts: dict[str, Any]) -> str:
         if row.gate:
             lines.append(f"| {row.op} | {row.size} | WRONG: {row.gate} |" + " |" * 6)
             continue
-        eager, other, op = (_time(row.times.get(name)) for name in CONTENDERS)
+        eager, other, op = (
+            "failed" if name in row.faults else _time(row.times.get(name)) for name in CONTENDERS
+        )
         memory = " / ".join(_mebibytes(row.memory.get(name)) for name in ("compiled", "op"))
         verdict = "; ".join(f"{name}: {word}" for name, word in row.verdicts.items()) or "none"
         cells = [row.op, row.size, eager, other, op, _gain(row), memory, _rate(row), verdict]
         lines.append(f"| {' | '.join(cells)} |")
+    faults = [(row.op, name, fault) for row in rows for name, fault in row.faults.items()]
+    if faults:
+        lines += ["", *(f"{op}: {name} failed: {fault}" for op, name, fault in faults)]
     return "\n".join(lines) + "\n"
 
 
@@ -220,11 +239,15 @@ def _rate(row: Row) -> str:
     return f"{speed:.0f} ({100 * row.bandwidth_share:.0f} %)"
 
 
-def _write(out: Path, rows: list[Row], facts: dict[str, Any], page: str) -> None:
+def _write(out: Path, rows: list[Row], facts: dict[str, Any]) -> None:
+    """Write what is known so far; a stop leaves the files of before or these, whole."""
     out.mkdir(parents=True, exist_ok=True)
     content = {**facts, "rows": [asdict(row) for row in rows]}
-    (out / "kernels.json").write_text(json.dumps(content, indent=1) + "\n")
-    (out / "kernels.md").write_text(page)
+    write_text(out / "kernels.json", json.dumps(content, indent=1) + "\n")
+    write_text(out / "kernels.md", table(rows, facts))
+
+
+def _draw(out: Path, rows: list[Row], facts: dict[str, Any]) -> None:
     groups = {
         f"{row.op}  {row.size}": {
             name: row.times[name].median for name in CONTENDERS if name in row.times

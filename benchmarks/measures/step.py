@@ -6,16 +6,19 @@
 A constant batch is the ceiling: the step without a loader. With DATA, the recipe's own loader feeds
 it, and DataLoader and Pillow feed the plain implementation (plain_step.py). All take turns in
 windows of some steps; medians over the rounds count. Before anything is timed, the plain step must
-give the same losses. All lie on the device together, so a contender's memory is what a step adds to
-what is allocated, and its own networks, optimizer state and constant batches.
+give the same losses. FILE is written anew after each window, and what fails is a row that says so.
+All lie on the device together, so a contender's memory is what a step adds to what is allocated,
+and its own networks, optimizer state and constant batches.
 
     nsys profile warpseg bench step RECIPE --nvtx       # the same phases as NVTX ranges
 """
 
 import statistics
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,8 +28,9 @@ from ...shards import Dataset
 from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
 from ...trainers.engine.speed import manual_garbage_collection
+from ...trainers.engine.stages import Engine
 from ...trainers.runs.measuring.allocations import bytes_of
-from ...trainers.runs.measuring.workload import bench_settings, open_workload
+from ...trainers.runs.measuring.workload import Workload, bench_settings, open_workload
 from ...trainers.tables import decimal
 from ..contenders.plain_step import plain_batches
 from ..contenders.steps import (
@@ -38,8 +42,9 @@ from ..contenders.steps import (
     plain_contenders,
 )
 from ..tables import MiB, Result, Table, by_kind, result_of, setup_of, write
-from ..timing import cpu_seconds
-from ..words import Given, StepSettings
+from ..timing import cpu_seconds, fault_of
+from ..trace import Trace, trace_steps
+from ..words import Arithmetic, Given, StepSettings
 from .phases import PhaseTime, measure_phases
 
 WARM_UP = 3
@@ -47,27 +52,39 @@ WARM_UP = 3
 
 
 def step(given: Given) -> int:
-    """Run `warpseg bench step`."""
+    """Run `warpseg bench step`; 1 where a contender failed."""
     (recipe,), settings = given.recipes, given.settings
-    measured = measure(recipe, bench_settings(recipe, given.changes), settings)
-    device = measured.runtime.device
-    result = result_of("step", given.arguments, device, measured.to_json())
+    result: Result = {}
+
+    def save(measured: "Measured") -> None:
+        device = measured.runtime.device
+        result.update(result_of("step", given.arguments, device, measured.to_json()))
+        write(result, settings.out)
+
+    measured = measure(recipe, bench_settings(recipe, given.changes), settings, save)
     print("\n\n".join(table.text() for table in tables(result)))
-    write(result, settings.out)
-    return 0
+    return 1 if measured.faults() else 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Measured:
-    """All that was measured of a recipe's step."""
+    """All that was measured of a recipe's step, so far."""
 
     recipe: str
     settings: RunSettings
     runtime: Runtime
     rows: list[Row]
-    phases: list[PhaseTime]
-    flops: int
+    phases: list[PhaseTime] = field(default_factory=list)
+    flops: int = 0
     """Floating-point operations of the networks in a step, a multiply-add counted as two."""
+    trace: Trace | None = None
+    """What the GPU did in a step of constant batches, as it is run."""
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    """What went wrong where phases or operations could not be counted."""
+
+    def faults(self) -> dict[str, str]:
+        """Return what went wrong, by the name of a row or of what was not measured."""
+        return {row.name: row.fault for row in self.rows if row.fault} | self.unmeasured
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -77,47 +94,100 @@ class Measured:
             "flops": self.flops,
             "rows": [{**asdict(row), "rate": row.rate} for row in self.rows],
             "phases": [asdict(phase) for phase in self.phases],
+            "trace": None if self.trace is None else asdict(self.trace),
+            "unmeasured": self.unmeasured,
             "settings": to_plain(self.settings),
         }
 
 
-def measure(recipe: str, run: RunSettings, settings: StepSettings) -> Measured:
-    """Check the plain step against ours, then time all in turns.
+def measure(
+    recipe: str,
+    run: RunSettings,
+    settings: StepSettings,
+    save: Callable[[Measured], object] = lambda _: None,
+) -> Measured:
+    """Check the plain steps against ours, then time all in turns.
 
-    Raises RuntimeError where the losses differ.
+    save: takes what is known after each window. A contender that fails, or a plain step whose
+    losses are not ours, keeps the sentence that says so as its row.
     """
     runtime = open_runtime(settings.device, run.precision, run.speed)
     dataset = None if settings.data is None else Dataset.open(settings.data)
     classes = settings.classes if dataset is None else dataset.num_classes
     workload = open_workload(recipe, run, runtime, classes)
     engine = workload.engine()
-    plains = check_plain(workload, engine, settings.plain, classes)
-    contenders = [constant_contender(workload, engine)]
-    if dataset is not None:
-        contenders.append(loader_contender(workload, engine, dataset, settings.split))
-    batches = plain_batches(workload.batches)
-    for name, plain in plains.items():
-        contenders += plain_contenders(name, plain, batches, workload, dataset, settings.split)
+    contenders = _contenders(workload, engine, dataset, settings, classes)
+    measured = Measured(
+        recipe=recipe, settings=run, runtime=runtime, rows=[c.row for c in contenders]
+    )
     ranges = torch.autograd.profiler.emit_nvtx() if settings.nvtx else nullcontext()
     with ranges:
         for contender in contenders:
-            for _ in range(WARM_UP):
-                contender.step()
+            contender.row.attempt(partial(_warm_up, contender))
         for _ in range(settings.rounds):
             for contender in contenders:
                 with manual_garbage_collection():
-                    _window(contender, settings.steps, runtime.device)
-        phases = measure_phases(workload, engine, settings.rounds)
-    with FlopCounterMode(display=False) as counter, run.speed.eagerly():
-        engine.run_step(workload.micro_batches())
-    return Measured(
-        recipe=recipe,
-        settings=run,
-        runtime=runtime,
-        rows=[contender.row for contender in contenders],
-        phases=phases,
-        flops=counter.get_total_flops(),
-    )
+                    window = partial(_window, contender, settings.steps, runtime.device)
+                    contender.row.attempt(window)
+                save(measured)
+        _count(measured, workload, engine, settings.rounds)
+    save(measured)
+    return measured
+
+
+def _contenders(
+    workload: Workload,
+    engine: Engine,
+    dataset: Dataset | None,
+    settings: StepSettings,
+    classes: int,
+) -> list[Contender]:
+    """Return what takes turns; what cannot even be made is a contender that failed."""
+    ours = constant_contender(workload, engine)
+    contenders = [ours]
+    if dataset is not None:
+        contenders.append(loader_contender(workload, engine, dataset, settings.split))
+    for arithmetic in settings.plain:
+        row = Row(name=f"plain PyTorch, {arithmetic}", images=workload.images)
+        failed = Contender(row, list, list)
+
+        def make(arithmetic: Arithmetic = arithmetic) -> None:
+            batches = plain_batches(workload.batches)
+            made = check_plain(workload, engine, (arithmetic,), classes)
+            for name, plain in made.items():
+                contenders.extend(
+                    plain_contenders(name, plain, batches, workload, dataset, settings.split)
+                )
+
+        row.attempt(make)
+        if row.fault:
+            contenders.append(failed)
+    return contenders
+
+
+def _count(measured: Measured, workload: Workload, engine: Engine, rounds: int) -> None:
+    """Measure the phases of our step, and count its operations."""
+    if measured.rows[0].fault:
+        return
+    try:
+        step = partial(_constant_step, workload, engine)
+        measured.trace = trace_steps(step, rounds, measured.runtime.device)
+        measured.phases = measure_phases(workload, engine, rounds)
+        counter = FlopCounterMode(display=False)
+        with counter, engine.eagerly(), measured.settings.speed.eagerly():
+            engine.run_step(workload.micro_batches())
+        measured.flops = counter.get_total_flops()
+    except Exception as error:
+        measured.unmeasured["phases"] = fault_of(error)
+
+
+def _constant_step(workload: Workload, engine: Engine) -> None:
+    engine.run_step(workload.micro_batches())
+
+
+def _warm_up(contender: Contender) -> None:
+    for _ in range(WARM_UP):
+        contender.step()
 
 
 def _window(contender: Contender, steps: int, device: torch.device) -> None:
@@ -149,38 +219,52 @@ def tables(result: Result) -> list[Table]:
     first, flops = result["rows"][0], result["flops"]
     rows = []
     for row in result["rows"]:
-        pairs = zip(row["images_per_second"], first["images_per_second"], strict=True)
+        if not row["images_per_second"]:
+            rows.append((row["name"], "failed" if row.get("fault") else "-", *["-"] * 4))
+            continue
+        pairs = zip(row["images_per_second"], first["images_per_second"], strict=False)
+        ratios = [own / other for own, other in pairs]
         memory = None if row["peak_memory"] is None else row["peak_memory"] / MiB
         rows.append(
             (
                 row["name"],
                 f"{row['rate']:.2f}",
-                f"{statistics.median(own / other for own, other in pairs):.2f}",
+                f"{statistics.median(ratios):.2f}" if ratios else "-",
                 f"{statistics.median(row['cpu_ms_per_image']):.1f}",
                 # Counted of our step, which may have more images than the plain one.
-                f"{flops / first['images'] * row['rate'] / 1e12:.3f}",
+                f"{flops / first['images'] * row['rate'] / 1e12:.3f}" if flops else "-",
                 decimal(memory),
             )
         )
     head = ("step", "images/s", "x constant batch", "CPU ms/image", "TFLOP/s", "peak MiB")
-    total = sum(phase["milliseconds"] for phase in result["phases"])
-    phases = [
-        (p["stage"], p["kind"], f"{p['milliseconds']:.2f}", f"{p['milliseconds'] / total:.1%}")
-        for p in result["phases"]
-    ]
     what = f"{result['recipe']}, {result['precision']}: {setup_of(result['settings'])}"
     if first["peak_memory"] is not None:
         what += "; peak MiB: networks, optimizer state, batches, and what a step allocates"
-    return [
-        Table(head, rows, what),
-        Table(("stage", "phase", "ms", "share"), phases, by_kind(result["phases"])),
-    ]
+    faults = {row["name"]: row["fault"] for row in result["rows"] if row.get("fault")}
+    for name, fault in {**faults, **result.get("unmeasured", {})}.items():
+        what += f"\n{name} failed: {fault}"
+    if result.get("trace"):
+        trace = result["trace"]
+        what += (
+            f"\na step of ours: {trace['launches']:.0f} launches of the host, "
+            f"{trace['kernels']:.0f} kernels and copies, GPU idle {trace['idle_share']:.1%}"
+        )
+    found = [Table(head, rows, what)]
+    if result["phases"]:
+        total = sum(phase["milliseconds"] for phase in result["phases"])
+        phases = [
+            (p["stage"], p["kind"], f"{p['milliseconds']:.2f}", f"{p['milliseconds'] / total:.1%}")
+            for p in result["phases"]
+        ]
+        remark = by_kind(result["phases"])
+        found.append(Table(("stage", "phase", "ms", "share"), phases, remark))
+    return found
 
 
 def bars(result: Result) -> dict[str, dict[str, float]]:
     """Return a bar for each contender, for a plot; on a CPU of processor time, which other work on
     the machine does not change."""
-    rows = result["rows"]
+    rows = [row for row in result["rows"] if row["images_per_second"]]
     if result["machine"]["device"] != "cpu":
         return {row["name"]: {"images/s": row["rate"]} for row in rows}
     spent = {row["name"]: statistics.median(row["cpu_ms_per_image"]) for row in rows}

@@ -126,6 +126,7 @@ def register(operation: Any) -> None:
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(output[1])
         ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # zeros as large as the gradient, for nobody
         ctx.dtype, ctx.channels_last = inputs[0].dtype, not inputs[0].is_contiguous()
         ctx.others = (None,) * (len(inputs) - 1)
 

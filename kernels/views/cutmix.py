@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..dispatch import use_op
 from ..nearest import centres
+from ..transfer import moved
 from ..upsample import stride_of
 from .cutmix_triton import cutmix_op
 
@@ -63,11 +64,8 @@ class CutMixBoxes:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "CutMixBoxes":
         """Return the same boxes on `device`."""
-        moved = (
-            part.to(device, non_blocking=non_blocking)
-            for part in (self.boxes, self.partner, self.inverse)
-        )
-        boxes, partner, inverse = moved
+        parts = (self.boxes, self.partner, self.inverse)
+        boxes, partner, inverse = moved(parts, device, non_blocking)
         return CutMixBoxes(boxes=boxes, partner=partner, inverse=inverse, size=self.size)
 
     def mask(self, stride: int = 1) -> Tensor:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..transfer import moved
+
 __all__ = ["Photometric", "hsv_to_rgb", "photometric", "rgb_to_hsv", "sample_photometric"]
 
 BRIGHTNESS = 0.25
@@ -64,9 +66,9 @@ class Photometric:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Photometric":
         """Return the same parameters on `device`."""
-        moved = [p.to(device, non_blocking=non_blocking) for p in self.tensors]
         names = ("brightness", "saturation", "hue", "contrast", "permutation")
-        return Photometric(**dict(zip(names, moved, strict=True)))
+        parts = moved(self.tensors, device, non_blocking)
+        return Photometric(**dict(zip(names, parts, strict=True)))
 
 
 def sample_photometric(

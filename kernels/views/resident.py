@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ... import IGNORE
+from ..transfer import moved
 
 __all__ = ["CropPlan", "Crops", "ResidentImages"]
 
@@ -80,10 +81,8 @@ class CropPlan:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "CropPlan":
         """Return the same plan on `device`."""
-        index, scaled, origin, flip = (
-            part.to(device, non_blocking=non_blocking)
-            for part in (self.index, self.scaled, self.origin, self.flip)
-        )
+        parts = (self.index, self.scaled, self.origin, self.flip)
+        index, scaled, origin, flip = moved(parts, device, non_blocking)
         return CropPlan(index=index, scaled=scaled, origin=origin, flip=flip, size=self.size)
 
     @property

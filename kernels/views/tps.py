@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..transfer import moved
+
 __all__ = [
     "TPS",
     "sample_tps",
@@ -58,10 +60,8 @@ class TPS:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "TPS":
         """Return the same splines on `device`."""
-        return TPS(
-            points=self.points.to(device, non_blocking=non_blocking),
-            weights=self.weights.to(device, non_blocking=non_blocking),
-        )
+        points, weights = moved((self.points, self.weights), device, non_blocking)
+        return TPS(points=points, weights=weights)
 
 
 def solve_tps(points: Tensor, displacement: Tensor) -> TPS:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import bn_relu_conv, resize_like
+from ..layers import bn_relu_conv, cast_all, resize_like
 from ..network import Encoder, initialize
 from .head import HEADS, Head
 
@@ -34,12 +34,13 @@ class SpatialPyramidPooling(nn.Module):
         """Return (N,128,h,w) of (N,C,h,w)."""
         x = self.reduce(x)
         height, width = x.shape[-2:]
-        maps = [x]
+        pooled = []
         for cells, level in zip(self.grids, self.levels, strict=True):
-            pooled = level(_average(x, (cells, _across(cells, height, width))))
-            # In float32: the gradient of a cell is a sum over hundreds of pixels.
-            maps.append(resize_like(pooled.float(), x).to(pooled.dtype))
-        return self.mix(torch.cat(maps, dim=1))
+            pooled.append(level(_average(x, (cells, _across(cells, height, width)))))
+        # In float32: the gradient of a cell is a sum over hundreds of pixels.
+        wide = cast_all(pooled, torch.float32)
+        spread = cast_all([resize_like(level, x) for level in wide], pooled[0].dtype)
+        return self.mix(torch.cat([x, *spread], dim=1))
 
 
 def _across(cells: int, height: int, width: int) -> int:

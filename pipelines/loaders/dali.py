@@ -43,7 +43,8 @@ def has_dali() -> bool:
 
 
 class DaliLoader(Loader):
-    """Feeds the graph with encoded images and windows, and takes crops out without a copy."""
+    """Feeds the graph with encoded images and windows, and takes crops out: on a CPU without a
+    copy."""
 
     def __init__(
         self, plan: Plan, settings: LoaderSettings, stride: int, device: torch.device
@@ -52,7 +53,7 @@ class DaliLoader(Loader):
             raise RuntimeError(
                 f"the dali loader needs NVIDIA DALI: {INSTALL}; or use --loader.loader portable"
             )
-        super().__init__(plan, settings, stride)
+        super().__init__(plan, settings, stride, device)
         self._device = device
         # Arrays of numbers need no decoder; one of them in a data set sends all through NumPy, and
         # so does what changes whole images.
@@ -78,7 +79,7 @@ class DaliLoader(Loader):
                 self._recover(error)
         crops, _ = self._running.popleft()
         self._next = position + self._stride
-        return replace(crops, image=torch.from_dlpack(images.as_tensor()))
+        return replace(crops, image=taken(images.as_tensor(), self._device))
 
     def restart(self) -> None:
         """Forget what was read ahead, in the graph as well."""
@@ -189,6 +190,21 @@ class DaliLoader(Loader):
     def _decode_alone(self, sample: Sample) -> None:
         data = np.frombuffer(sample.read(sample.extension), np.uint8)
         decode_alone(data, self._device, self._decoder_options())
+
+
+def taken(images: Any, device: torch.device) -> torch.Tensor:
+    """Return what a graph has made, (N, H, W, 3) uint8, as a tensor of torch's.
+
+    On a GPU it is copied, in the order of torch's stream: DALI takes memory back that it lent by
+    synchronising the whole device, which holds steps up and which no CUDA graph survives while it
+    is captured.
+    """
+    if device.type != "cuda":
+        return torch.from_dlpack(images)
+    from nvidia.dali.plugin.pytorch import feed_ndarray
+
+    crops = torch.empty(images.shape(), dtype=torch.uint8, device=device)
+    return feed_ndarray(images, crops, cuda_stream=torch.cuda.current_stream(device))
 
 
 def _reason_of(error: Exception) -> Exception:

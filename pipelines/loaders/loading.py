@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...plain import environment_number
 from ...shards import Sample
@@ -40,8 +41,8 @@ class _Row:
 @dataclass(frozen=True)
 class _Pending:
     request: Request
-    maps: dict[str, np.ndarray]
-    canvas: Any
+    maps: dict[str, Tensor]
+    canvas: Tensor | None
     tasks: list[Future[_Row]]
 
 
@@ -52,8 +53,12 @@ class Loader(ABC):
     than the next one empties what was read ahead and starts anew there.
     """
 
-    def __init__(self, plan: Plan, settings: LoaderSettings, stride: int) -> None:
+    def __init__(
+        self, plan: Plan, settings: LoaderSettings, stride: int, device: torch.device
+    ) -> None:
         self.plan = plan
+        # Threads fill memory that a GPU reads by itself; the thread that launches copies nothing.
+        self._pinned = device.type == "cuda"
         self.settings = settings
         self._stride = stride
         for source in plan.maps.values():
@@ -87,9 +92,13 @@ class Loader(ABC):
         image = sample.read_image() if self._cache is None else self._cache.read(sample)
         return image if self.plan.change is None else self.plan.change(image, position)
 
-    def _canvas(self, request: Request) -> Any:
+    def _canvas(self, request: Request) -> Tensor | None:
         """Return the memory that `_payload` fills, if it fills any."""
         return None
+
+    def _room(self, *shape: int) -> Tensor:
+        """Return memory of the host for a batch, uint8, not filled."""
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -116,8 +125,7 @@ class Loader(ABC):
                 self._pending[following] = self._submit(self.plan.request(following))
         pending = self._pending.pop(position)
         rows = [task.result() for task in pending.tasks]
-        maps = {name: torch.from_numpy(values) for name, values in pending.maps.items()}
-        image = torch.from_numpy(pending.canvas) if pending.canvas is not None else torch.empty(0)
+        image = torch.empty(0) if pending.canvas is None else pending.canvas
         asked = pending.request
         request = replace(
             asked,
@@ -125,20 +133,19 @@ class Loader(ABC):
             windows=tuple(row.window for row in rows),
         )
         skipped = sum(a is not b for a, b in zip(asked.samples, request.samples, strict=True))
-        crops = Crops(request=request, image=image, maps=maps, skipped=skipped)
+        crops = Crops(request=request, image=image, maps=pending.maps, skipped=skipped)
         return crops, [row.payload for row in rows]
 
     def _submit(self, request: Request) -> _Pending:
         height, width = self.plan.geometry.crop_size
         count = len(request.samples)
-        maps = {
-            name: np.full((count, height, width), source.fill, np.uint8)
-            for name, source in self.plan.maps.items()
-        }
+        maps = {name: self._room(count, height, width) for name in self.plan.maps}
         if self.plan.classes:
-            maps["class"] = np.empty((count, 1, 1), np.uint8)
+            maps["class"] = self._room(count, 1, 1)
         canvas = self._canvas(request)
-        tasks = [self._pool.submit(self._read, request, row, maps, canvas) for row in range(count)]
+        filled = {name: values.numpy() for name, values in maps.items()}
+        image = None if canvas is None else canvas.numpy()
+        tasks = [self._pool.submit(self._read, request, row, filled, image) for row in range(count)]
         return _Pending(request, maps, canvas, tasks)
 
     def _read(

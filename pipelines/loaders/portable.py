@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ...shards import Sample
 from ..views.geometry import Window
@@ -24,11 +25,8 @@ class PortableLoader(Loader):
             self._forget()
         return self._collect(position)[0]
 
-    def _canvas(self, request: Request) -> np.ndarray:
-        height, width = self.plan.geometry.crop_size
-        canvas = np.empty((len(request.samples), height, width, 3), np.uint8)
-        canvas[:] = self.plan.fill
-        return canvas
+    def _canvas(self, request: Request) -> Tensor:
+        return self._room(len(request.samples), *self.plan.geometry.crop_size, 3)
 
     def _picture(self, sample: Sample, position: int) -> Image.Image:
         """Return a whole image as Pillow's, without a detour where nothing else wants it."""
@@ -48,4 +46,5 @@ class PortableLoader(Loader):
         if window.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         top, left, bottom, right = window.shown
+        canvas[row] = self.plan.fill
         canvas[row, top:bottom, left:right] = np.asarray(image)

@@ -48,7 +48,7 @@ class ResidentLoader(Loader):
     def __init__(
         self, plan: Plan, settings: LoaderSettings, stride: int, device: torch.device
     ) -> None:
-        super().__init__(plan, settings, stride)
+        super().__init__(plan, settings, stride, device)
         self._device = device
         self._sizes = np.array([sample.size for sample in plan.samples], np.int64)
         # One map of classes, under the name that the stream gave it, and perhaps confidences.

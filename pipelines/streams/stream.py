@@ -323,7 +323,7 @@ class Stream(ABC, Generic[Batch]):
 
     def _to_device(self, values: Tensor) -> Tensor:
         if self.device.type == "cuda" and not values.is_cuda:
-            values = values.pin_memory()
+            values = values.pin_memory()  # itself, where the loader's threads have filled such
         return values.to(self.device, non_blocking=True)
 
     def _confidence(self, crops: Crops) -> Tensor | None:
@@ -338,7 +338,7 @@ def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torc
         return ResidentLoader(plan, settings, stride, device)
     if loader_name(settings) == "dali":
         return DaliLoader(plan, settings, stride, device)
-    return PortableLoader(plan, settings, stride)
+    return PortableLoader(plan, settings, stride, device)
 
 
 def loader_name(settings: LoaderSettings) -> str:

@@ -26,7 +26,10 @@ def test_every_part_of_the_script_runs_dry(tmp_path):
     parts = {name: int(status) for name, status, _ in (line.split("\t") for line in lines)}
     logs = {n: (tmp_path / "out" / f"{n}.log").read_text()[-800:] for n, s in parts.items() if s}
     assert done.returncode == 0, (logs, done.stderr)
-    assert {"device", "kernels", "memory", "train", "resume", "report"} <= parts.keys()
+    assert {"device", "kernels", "memory", "train", "resume", "page", "report"} <= parts.keys()
+    assert {f"step-consistency-synthetic-swiftnet18-tiny-{how}" for how in ("none", "graph")} <= (
+        parts.keys()
+    )
     scores = json.loads((tmp_path / "out" / "runs.json").read_text())["runs"]
     assert scores[0]["last"] == scores[1]["last"]
 

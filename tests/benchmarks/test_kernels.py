@@ -161,3 +161,36 @@ def test_the_compile_report_goes_where_it_is_told(monkeypatch, tmp_path):
     assert json.loads((tmp_path / "told" / "kernels-compiled.json").read_text()) == report
     assert "sm_80" in (tmp_path / "told" / "kernels-compiled.md").read_text()
     assert bench.compiled.REPORT.read_bytes() == before
+
+
+def test_what_fails_is_a_row_and_the_others_stay(monkeypatch, tmp_path, capsys):
+    right = _case(torch.square, torch.square, gradient=0, exact=(0,))
+    written = []
+
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such instruction\nand more")
+
+    def time_of(run, device):
+        if len(written) == 1:
+            raise RuntimeError("too slow")
+        return times(run, device)
+
+    def write_text(path, text):
+        if path.suffix == ".json":
+            written.append(json.loads(text)["rows"])
+        return write(path, text)
+
+    times, write = bench.time_of, bench.write_text
+    cases = [right, right, _case(broken, broken)]
+    monkeypatch.setattr(bench, "cases", lambda *_: iter(cases))
+    monkeypatch.setattr(bench, "time_of", time_of)
+    monkeypatch.setattr(bench, "write_text", write_text)
+    assert bench.measure(KernelsSettings(device="cpu", out=tmp_path)) == 1
+    assert [len(rows) for rows in written] == [1, 2, 3]
+    *_, (first, second, third) = written
+    assert set(first["times"]) == {"eager"}
+    assert second["times"] == {}
+    assert second["faults"] == {"eager": "RuntimeError: too slow"}
+    assert third["gate"] == "RuntimeError: no such instruction"
+    said = capsys.readouterr()
+    assert "eager failed: RuntimeError: too slow" in said.out

@@ -348,3 +348,42 @@ def test_the_page_of_results_is_made_of_the_committed_ones():
     """If not: warpseg bench report --out docs/results.md."""
     docs = Path(__file__).parents[2] / "docs"
     assert (docs / "results.md").read_text() == report.markdown(report.committed(), docs)
+
+
+def test_a_contender_that_fails_is_a_row_and_what_was_measured_stays(monkeypatch, tmp_path, capsys):
+    out, seen = tmp_path / "step.json", []
+    run = PlainSupervised.run
+    calls = []
+
+    def breaks(self, batches):
+        calls.append(1)
+        if len(calls) > 1 + step.WARM_UP + 2:
+            raise RuntimeError("out of something\nand more")
+        return run(self, batches)
+
+    def written(result, path):
+        seen.append([len(row["images_per_second"]) for row in result["rows"]])
+        return write(result, path)
+
+    write = step.write
+    monkeypatch.setattr(PlainSupervised, "run", breaks)
+    monkeypatch.setattr(step, "write", written)
+    words = ["tiny-supervised", "--device", "cpu", "--plain", "fp32", "--rounds", "2"]
+    assert commands.bench(["step", *words, "--steps", "1", "--out", str(out)]) == 1
+    # After each window, and at the end.
+    assert seen == [[1, 0], [1, 1], [2, 1], [2, 1], [2, 1]]
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["fault"] for row in rows] == ["", "RuntimeError: out of something"]
+    assert "constant batch failed: RuntimeError: out of something" in capsys.readouterr().out
+
+
+def test_other_losses_are_a_row_as_well(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(PlainSupervised, "load", lambda *_: None)
+    out = tmp_path / "step.json"
+    words = ["tiny-supervised", "--device", "cpu", "--plain", "fp32", "--rounds", "1"]
+    assert commands.bench(["step", *words, "--steps", "1", "--out", str(out)]) == 1
+    ours, plain = json.loads(out.read_text())["rows"]
+    assert len(ours["images_per_second"]) == 1
+    assert "has loss supervised" in plain["fault"]
+    assert plain["images_per_second"] == []
+    assert commands.bench(["report", str(out), "--out", str(tmp_path / "page.md")]) == 0

@@ -18,9 +18,9 @@ TAUGHT = {
 CLASSES = 7
 
 
-def build_engine(settings, device="cpu"):
+def build_engine(settings, device="cpu", precision="fp32"):
     """Return the engine of a tiny recipe."""
-    runtime = Runtime(device=torch.device(device), precision="fp32", speed=settings.speed)
+    runtime = Runtime(device=torch.device(device), precision=precision, speed=settings.speed)
     runtime.seed(settings.seed)
     return Engine(
         build_method(settings, runtime, CLASSES),
@@ -32,9 +32,9 @@ def build_engine(settings, device="cpu"):
     )
 
 
-def build(settings, scenes, device="cpu"):
+def build(settings, scenes, device="cpu", precision="fp32"):
     """Return the engine of a tiny recipe and its streams."""
-    engine, dataset = build_engine(settings, device), Dataset.open(scenes)
+    engine, dataset = build_engine(settings, device, precision), Dataset.open(scenes)
     assert dataset.num_classes == CLASSES
     streams = open_streams(engine.method.streams, dataset, "few", settings, engine.runtime)
     return engine, streams
@@ -56,14 +56,14 @@ def taught_batches(count):
     return steps
 
 
-def first_batches(name, scenes, count=2, speed=None):
+def first_batches(name, scenes, count=2, speed=None, precision="fp32", **changes):
     """Return the engine of a recipe by its short name, and its first batches."""
-    speed = speed or SpeedSettings()
+    changes["speed"] = speed or SpeedSettings()
     if name in TAUGHT:
-        return build_engine(tiny_recipe(TAUGHT[name], labels="labels", speed=speed)), (
-            taught_batches(count)
-        )
-    engine, streams = build(tiny_recipe(METHOD_RECIPES[name], speed=speed), scenes)
+        settings = tiny_recipe(TAUGHT[name], labels="labels", **changes)
+        return build_engine(settings, precision=precision), taught_batches(count)
+    settings = tiny_recipe(METHOD_RECIPES[name], **changes)
+    engine, streams = build(settings, scenes, precision=precision)
     batches = [next_batches(streams) for _ in range(count)]
     close(streams)
     return engine, batches

@@ -31,9 +31,12 @@ class SpeedSettings:
     during it"""
     backend: str = "inductor"
     """backend of torch.compile; eager and aot_eager are for tests"""
+    step_graph: bool = True
+    """replay whole steps as one CUDA graph, once some were alike: on one GPU, by a method whose
+    steps may be (warm-ups and ramps run as they are); holds the memory of a step for good"""
     cuda_graphs: bool = False
-    """replay each compiled pass as one CUDA graph: for light networks, which wait for the host's
-    launches; holds memory for every variant"""
+    """instead of whole steps, replay each compiled pass as one CUDA graph: where steps are not
+    alike, or on several GPUs; holds memory for every variant"""
     bucket_mib: int = 25
     """MiB of gradients that ranks exchange at once, while the backward pass goes on"""
 

@@ -7,8 +7,8 @@ backward pass, and feed one optimizer step. Each stage's graph is freed by its b
 the next stage runs, so the peak memory of a step is that of its largest stage.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -22,6 +22,9 @@ from ...models.tensor_files import not_finite
 from .mode_gap import log_gap
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
+from .steps.graph import StepGraph, capturable, graph_of
+from .steps.launches import Launches
+from .steps.terms import Terms
 from .streams import Batches, StreamSpec
 
 
@@ -53,6 +56,7 @@ class Method:
     ensembles:  name -> the networks whose mean probabilities answer to it.
     stages:     in the order of the paper.
     joins_batches: whether images of all its streams pass the networks together.
+    moved:      while a step is recorded, what `moving` names, as 0-d tensors; else nothing.
     """
 
     networks: dict[str, nn.Module]
@@ -64,9 +68,22 @@ class Method:
     ensembles: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     stages: Sequence[Stage]
     joins_batches: ClassVar[bool] = False
+    moved: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, settings: Any, runtime: Runtime, num_classes: int) -> None:
         """Build all of these; each method has its own."""
+
+    def regime(self, step: int) -> Hashable | None:
+        """Return what the stages take from the number of a step: steps of one regime launch the
+        same, with the same numbers but for those that are `moving`, and may be one recorded graph.
+        () where the stages do not look at the number; None where steps are not to be recorded, as
+        by default: what else they read on the host, a record would not follow.
+        """
+        return None
+
+    def moving(self, step: int) -> Mapping[str, float]:
+        """Return numbers of a step that change within a regime; stages find them in `moved`."""
+        return {}
 
     def concerns(self, means: Mapping[str, float]) -> dict[str, str]:
         """Say what the mean logged terms (by their names in the log) should worry the user about,
@@ -113,8 +130,14 @@ class Engine:
             name: [group["lr"] for group in built.param_groups]
             for name, built in self.optimizers.items()
         }
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.launches = Launches(method.networks.values(), self.optimizers.values(), runtime)
+        self.graph: StepGraph | None = graph_of(runtime, self.optimizers.values())
+        self.rates: Mapping[str, Tensor] = {}
+        # What a recorded step leaves on the host: terms logged, and optimizers that stepped.
+        self.told: dict[str, int] = {}
+        self.stepped: list[str] = []
+        self.terms = Terms(runtime)
+        self.one = torch.ones((), device=runtime.device)
         # What marks the phases of a step; a benchmark puts its clock here.
         self.phase: Callable[[str], AbstractContextManager[Any]] = record_function
 
@@ -128,8 +151,14 @@ class Engine:
         """Run every stage, and the optimizer steps they ask for, on `accumulate` batches."""
         self.runtime.speed.begin_step()
         self.runtime.seed(self.seed, self.step)
+        if not self._replay(micro_batches):
+            self._work(micro_batches)
+        self.step += 1
+
+    def _work(self, micro_batches: Sequence[Batches]) -> None:
         for group in self.groups:
             ran = False
+            self.launches.begin()
             for number, batches in enumerate(micro_batches):
                 last_batch = number == len(micro_batches) - 1
                 for stage in group:
@@ -138,31 +167,99 @@ class Engine:
                 self._optimize(group[-1])
         self.scaler.update()
         self.runtime.average_buffers(self.method.networks.values())
-        self.step += 1
+
+    def _replay(self, micro_batches: Sequence[Batches]) -> bool:
+        """Replay the step as a graph, recorded now if need be; tell whether it was."""
+        graph = self.graph
+        # A clock of phases looks at steps as they run.
+        if graph is None or graph.refused or self.phase is not record_function:
+            return False
+        kind = type(self.method)
+        # What a class says of its stages need not be true of another's that extends it.
+        regime = self.method.regime(self.step) if "regime" in vars(kind) else None
+        if regime is None:
+            graph.refuse(f"{kind.__name__} does not say which of its steps are alike (regime)")
+            return False
+        numbers = {**self._numbered_rates(), **self.method.moving(self.step)}
+        replayed = graph.replay(micro_batches, regime, numbers)
+        if not replayed and graph.ripe and graph.record(self._record, micro_batches, numbers):
+            replayed = graph.run(micro_batches, numbers)
+        if replayed:
+            self.terms.count(self.told)
+            for name in self.stepped:
+                self._set_rates(name, self.lr(name))
+        return replayed
+
+    def _numbered_rates(self) -> dict[str, float]:
+        return {
+            f"{name}/{place}": rate
+            for name in self.optimizers
+            for place, rate in enumerate(self.lr(name))
+        }
+
+    def _set_rates(self, optimizer: str, rates: Sequence[Any]) -> None:
+        for group, lr in zip(self.optimizers[optimizer].param_groups, rates, strict=True):
+            group["lr"] = lr
+
+    def _record(self, micro_batches: list[Batches], numbers: dict[str, Tensor]) -> None:
+        """Go through a step while it is recorded: nothing of it runs, and the host's part of it is
+        taken back."""
+        counts, self.terms.counts, self.stepped = self.terms.counts, {}, []
+        self.rates, self.method.moved = numbers, numbers
+        self.terms.closed = True
+        try:
+            with capturable(self.optimizers.values(), self.runtime.device):
+                self._work(micro_batches)
+            self.told = self.terms.counts
+        except Exception:
+            # What the scaler noted of a step that was broken off.
+            if self.scaler.is_enabled():
+                self.scaler._per_optimizer_states.clear()
+            raise
+        finally:
+            self.terms.counts, self.rates, self.method.moved = counts, {}, {}
+            self.terms.closed = False
+            for name in self.stepped:
+                self._set_rates(name, self.lr(name))
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad()
+            self.launches.reset()
+
+    @contextmanager
+    def eagerly(self) -> Iterator[None]:
+        """Run the steps inside as they are, not by a graph."""
+        held, self.graph = self.graph, None
+        try:
+            yield
+        finally:
+            self.graph = held
 
     def _backward(self, stage: Stage, batches: Batches, sync: bool) -> bool:
         """Run a stage forward and backward; tell whether it took part in this step."""
         with nullcontext() if sync else self.runtime.without_sync():
-            with self.phase(f"{stage.name}: forward"), self.runtime.autocast():
+            forward = self.phase(f"{stage.name}: forward")
+            with forward, self.launches.passes(), self.runtime.autocast():
                 terms = stage.loss(batches, self.step)
             if terms is None:
                 return False
-            with self.phase(f"{stage.name}: backward"):
-                self.scaler.scale(terms["loss"] / self.accumulate).backward()
-        for name, value in terms.items():
-            key = stage.name if name == "loss" else f"{stage.name}/{name}"
-            value = value.detach().float()
-            self.sums[key] = self.sums[key] + value if key in self.sums else value
-            self.counts[key] = self.counts.get(key, 0) + 1
+            with self.phase(f"{stage.name}: backward"), self.launches.gradients():
+                loss = terms["loss"] if self.accumulate == 1 else terms["loss"] / self.accumulate
+                loss = self.scaler.scale(loss)
+                loss.backward(self.one if loss.dtype == torch.float32 else None)
+        names = {"loss": stage.name}
+        self.terms.add({names.get(n, f"{stage.name}/{n}"): value for n, value in terms.items()})
         return True
 
     def _optimize(self, stage: Stage) -> None:
         assert stage.optimizer is not None
         optimizer = self.optimizers[stage.optimizer]
         with self.phase(f"{stage.name}: optimizer"):
-            rates = self.lr(stage.optimizer)
-            for group, lr in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = lr
+            self.launches.end()
+            rates: Sequence[Any] = self.lr(stage.optimizer)
+            if self.rates:  # recorded: in tensors that are filled before each replay
+                rates = [self.rates[f"{stage.optimizer}/{n}"] for n, _ in enumerate(rates)]
+                self.stepped.append(stage.optimizer)
+            self._set_rates(stage.optimizer, rates)
             self.scaler.step(optimizer)
             # To None, the default; apex's optimizers take no argument here.
             optimizer.zero_grad()
@@ -175,18 +272,7 @@ class Engine:
 
         A synchronisation point of host and device.
         """
-        if not self.sums:
-            return {}
-        # A term of one value for each class is logged as many, `name:0`, `name:1`, ...
-        names = {
-            f"{name}:{place}" if value.ndim else name: self.counts[name]
-            for name, value in self.sums.items()
-            for place in range(value.numel())
-        }
-        sums = self.runtime.average(self._joined_sums()).tolist()
-        means = {name: total / names[name] for name, total in zip(names, sums, strict=True)}
-        self.sums, self.counts = {}, {}
-        return means
+        return self.terms.means()
 
     def gap(self, batches: Batches) -> dict[str, float]:
         """Return how far the evaluated network's two modes differ on a batch, the mean over ranks
@@ -201,10 +287,7 @@ class Engine:
     def finite(self) -> bool:
         """Tell whether every term logged since the last means is a number. A synchronisation
         point."""
-        return not self.sums or bool(torch.isfinite(self._joined_sums()).all())
-
-    def _joined_sums(self) -> Tensor:
-        return torch.cat([value.reshape(-1) for value in self.sums.values()])
+        return self.terms.finite()
 
     def spoiled(self) -> str | None:
         """Name the first weight, as network.weight, that is NaN or infinite; None where all are
@@ -222,12 +305,13 @@ class Engine:
             "networks": {k: unwrap(v).state_dict() for k, v in self.method.networks.items()},
             "optimizers": {k: v.state_dict() for k, v in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
-            "sums": dict(self.sums),
-            "counts": dict(self.counts),
+            **self.terms.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
+        if self.graph is not None:
+            self.graph.drop()
         for name, network in self.method.networks.items():
             unwrap(network).load_state_dict(state["networks"][name])
         for name, optimizer in self.optimizers.items():
@@ -235,8 +319,7 @@ class Engine:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        self.sums = {name: value.to(self.runtime.device) for name, value in state["sums"].items()}
-        self.counts = dict(state["counts"])
+        self.terms.load_state_dict(state)
 
 
 def group_stages(stages: Sequence[Stage]) -> list[list[Stage]]:

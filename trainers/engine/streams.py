@@ -5,11 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from ... import pipelines
 from ...pipelines.settings import GeometrySettings, StrongSettings
-from ...pipelines.streams.stream import loader_name
 from ...shards import Dataset, Sample, Subset
 from ...shards.pseudo import load_label_manifest, open_pseudo_labels
 from .runtime import Runtime
@@ -90,9 +87,8 @@ def open_streams(
 ) -> dict[str, Any]:
     """Open the endless streams of a run, by name, for this rank.
 
-    Raises ValueError for CUDA graphs beside DALI on a GPU, and for a pool that no stream reads.
+    Raises ValueError for a pool that no stream reads.
     """
-    _check_graphs(settings, runtime.device)
     _check_pool(settings, specs)
     streams: dict[str, Any] = {}
     for name, spec in specs.items():
@@ -141,16 +137,6 @@ def _check_pool(settings: RunSettings, specs: Mapping[str, StreamSpec]) -> None:
         raise ValueError(
             "--pool.urls: this method reads no unlabeled images but, if any, those that it has "
             "pseudo-labels of: leave the pool out, or choose another recipe"
-        )
-
-
-def _check_graphs(settings: RunSettings, device: torch.device) -> None:
-    graphs = settings.speed.cuda_graphs and device.type == "cuda"
-    if graphs and settings.loader.cache != "device" and loader_name(settings.loader) == "dali":
-        raise ValueError(
-            "--speed.cuda-graphs: DALI synchronises the device when it takes memory back, which "
-            "CUDA forbids while a graph is captured; add --loader.cache device or --loader.loader "
-            "portable"
         )
 
 

@@ -25,6 +25,8 @@ soft, as in its code, or one-hot as in Table 7: `target`). Images that are class
 perturbed alike; their class is not.
 """
 
+from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -45,6 +47,7 @@ from ...models.norm import batch_norm_policy
 from ...pipelines.batches import PairedBatch
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
+from ..engine.steps.draws import drawn
 from ..engine.streams import Batches, StreamSpec
 from .registry import method
 from .settings.consistency import ConsistencySettings
@@ -93,6 +96,10 @@ class Consistency(Method):
                 after=self.update_teacher,
             ),
         )
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: nothing."""
+        return ()
 
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Mean cross-entropy over the labeled pixels of all ranks."""
@@ -173,6 +180,5 @@ class Consistency(Method):
 
     def _draw_boxes(self, image: Tensor) -> CutMixBoxes:
         size = (image.shape[-2], image.shape[-1])
-        return cutmix_boxes(len(image), size, preset="britefury").to(
-            image.device, non_blocking=True
-        )
+        draw = partial(cutmix_boxes, len(image), size, preset="britefury")
+        return drawn(draw, image.device)

@@ -14,6 +14,7 @@ which, and how often, is the plan of dmt_rounds.py. As in the released code the 
 the kept pixels of the joint batch.
 """
 
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -48,6 +49,10 @@ class Dmt(Method):
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
         self.stages = (Stage(name="mutual", loss=self.mutual, optimizer="student"),)
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: nothing."""
+        return ()
 
     def mutual(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """The combined loss (Eq. 10), and the shares of the three cases among pseudo-labels."""

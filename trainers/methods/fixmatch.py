@@ -16,6 +16,7 @@ Where the passes on x and u_s do not share batch statistics, each is a stage of 
 gradient, and the peak memory of the larger one.
 """
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -69,6 +70,10 @@ class FixMatch(Method):
         )
         if joint:
             self.stages = (Stage(name="joint", loss=self.joint, **last),)
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: the share that a teacher keeps."""
+        return ema_share(step, self.settings.ema_decay) if "teacher" in self.networks else ()
 
     def labeled(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Half of L_x; in the form of V1 the student labels weak views in the same pass."""

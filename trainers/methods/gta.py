@@ -20,7 +20,7 @@ as class 0, `--geometry.padding-class 0` (pseudo-labels of padding count, too) a
 `--evaluation.padding-class 0`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import cached_property
 from typing import cast
 
@@ -98,6 +98,21 @@ class Gta(Method):
                 kind="paired", subset="unlabeled", batch_size=settings.unlabeled_batch_size
             ),
         }
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: in the warm-up whether it ends,
+        then the shares that moving averages keep."""
+        return (self._phase(step), *self._kept(step))
+
+    def _phase(self, step: int) -> str:
+        warmup = self.settings.warmup_steps
+        return "learns" if step >= warmup else "ends" if step == warmup - 1 else "warms up"
+
+    def _kept(self, step: int) -> tuple[float, ...]:
+        settings = self.settings
+        if step < settings.warmup_steps:
+            return ()
+        return tuple(self._decay(step, d) for d in (settings.ema_decay, settings.assistant_decay))
 
     def teach_assistant(self, batches: Batches, step: int) -> dict[str, Tensor] | None:
         """Return what the assistant learns, by default the re-weighted pseudo-labels (Eq. 7)."""

@@ -19,7 +19,7 @@ the paper's Table 3 is a set of settings: `teachers`, `strong.view` with `cutmix
 `feature_strength`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -132,6 +132,23 @@ class Mkd(Method):
         if settings.consistency_on == "both":
             self.stages = (Stage(name="joint", loss=self.joint, **last),)
 
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: the share that teachers keep, and
+        the trust."""
+        return (self._kept(step), self._trust(step))
+
+    def moving(self, step: int) -> Mapping[str, float]:
+        """Return the strength of the feature augmentation, which grows through the run."""
+        if not self.augmentations:
+            return {}
+        return {"strength": self.augmentations[0].strength_at(step / self.settings.num_steps)}
+
+    def _kept(self, step: int) -> float:
+        return min(1 - 1 / (step + 2), self.settings.gamma)
+
+    def _trust(self, step: int) -> float:
+        return min((step + 1) / max(self.settings.rampup_steps, 1), 1.0)
+
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Cross-entropy of both students on the labeled pixels of all ranks (L_sup)."""
         labeled = batches["labeled"]
@@ -157,7 +174,7 @@ class Mkd(Method):
 
     def update_teachers(self, step: int) -> None:
         """Move each teacher towards its student, as Algorithm 1 does at t = step + 2."""
-        kept = min(1 - 1 / (step + 2), self.settings.gamma)
+        kept = self._kept(step)
         buffers = self.settings.teacher_batch_norm == "running"
         for teacher, student in zip(self.teachers, self.students, strict=False):
             ema_update(teacher, unwrap(student), kept, buffers=buffers)
@@ -202,8 +219,7 @@ class Mkd(Method):
         if of_teachers:
             crossed = settings.teachers == "mutual"
             by_teacher = self._loss(students, of_teachers[::-1] if crossed else of_teachers)
-        trust = min((step + 1) / max(settings.rampup_steps, 1), 1.0)
-        loss = trust * (settings.alpha * by_teacher + settings.beta * by_student)
+        loss = self._trust(step) * (settings.alpha * by_teacher + settings.beta * by_student)
         means = [torch.stack(values).mean() for values in zip(*effects, strict=True)]
         shown = dict(zip(Effect._fields, means, strict=False))
         return {"loss": loss, "by_teacher": by_teacher, "by_student": by_student, **shown}
@@ -217,17 +233,18 @@ class Mkd(Method):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return logits after FD and labels of students, then teachers, at the loss stride; add
         what FD did to `effects`."""
-        progress = step / self.settings.num_steps
         size = (lesson.known.shape[-2], lesson.known.shape[-1])
         all_logits, labels = [], []
         views = zip_longest(lesson.students + lesson.teachers, self.augmentations)
         for number, (view, augmentation) in enumerate(views):
             logits, feature = view
             if augmentation is not None:
+                progress = step / self.settings.num_steps
+                strength = self.moved.get("strength", augmentation.strength_at(progress))
                 own = own_labels(logits, lesson.known)
                 label = lesson.known if lesson.labeled else own
                 weight = self.classifiers[number].weight
-                logits, table = augmentation(logits, feature, label, weight, progress)
+                logits, table = augmentation(logits, feature, label, weight, strength)
                 effects.append(augmentation.effect(view[0], logits, own != IGNORE, table))
             logits = at_stride(logits, size, self.settings.loss_stride)
             said = logits

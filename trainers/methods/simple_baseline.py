@@ -16,7 +16,7 @@ views are made of labeled and unlabeled images alike: `strong_on both`, `strong_
 `dsbn_by strength`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -86,6 +86,10 @@ class SimpleBaseline(Method):
             if name.rpartition(".")[2] in ("running_mean", "running_var"):
                 buffer.copy_(theirs[name])
         return network
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: nothing."""
+        return ()
 
     def joint(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """CE(p, y) + SCL(q, v), each a mean over the kept pixels of all ranks."""

@@ -5,6 +5,8 @@ each step:  x, y <- labeled batch (a share of it perturbed, if asked)
             step of the optimizer on L
 """
 
+from collections.abc import Hashable
+
 from torch import Tensor
 
 from ..engine.runtime import Runtime
@@ -35,6 +37,10 @@ class Supervised(Method):
             )
         }
         self.stages = (Stage(name="supervised", loss=self.supervised, optimizer="student"),)
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: nothing."""
+        return ()
 
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Mean cross-entropy over the labeled pixels of all ranks."""

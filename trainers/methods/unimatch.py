@@ -14,6 +14,7 @@ The released code labels what it pastes by one more pass, in evaluation mode, on
 same image; here it is the batch reversed, as in UniMatch V2, which its author found to do as well.
 """
 
+from collections.abc import Hashable
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,10 @@ class UniMatch(Method):
             Stage(name="weak", loss=self.weak),
             Stage(name="strong", loss=self.strong, **last),
         )
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: the share that a teacher keeps."""
+        return ema_share(step, self.settings.ema_decay) if "teacher" in self.networks else ()
 
     def weak(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """L_x / 2 + L_fp / 4; labels of the weak views go on to the strong ones."""

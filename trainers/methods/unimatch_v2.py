@@ -13,6 +13,8 @@ A random half of the images keeps all its channels in both views. `--network.fre
 trains the head alone; `--dropout none` and `independent` are rows of the paper's ablation.
 """
 
+from collections.abc import Hashable
+
 from torch import Tensor, nn
 
 from ...kernels import ema_update
@@ -57,6 +59,10 @@ class UniMatchV2(Method):
         )
         dropouts = {"complementary": complementary, "independent": independent, "none": None}
         self.change = dropouts[settings.dropout]
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: the teacher's share."""
+        return ema_share(step, self.settings.ema_decay)
 
     def labeled(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """L_x / 2."""

@@ -17,6 +17,8 @@ so by default its limit for small xi is taken instead, d <- H d with H the Hessi
 at x_u, by differentiating twice. It needs one forward pass as well.
 """
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,10 @@ class Vat(Method):
             Stage(name="entropy", loss=self.entropy),
             Stage(name="adversarial", loss=self.adversarial, optimizer="student"),
         )
+
+    def regime(self, step: int) -> Hashable:
+        """Return what the stages take from the number of a step: nothing."""
+        return ()
 
     def supervised(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Mean cross-entropy over the labeled pixels of all ranks (L_s)."""

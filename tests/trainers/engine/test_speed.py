@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from warpseg.pipelines import LoaderSettings
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.speed import SpeedSettings, manual_garbage_collection
-from warpseg.trainers.engine.streams import _check_graphs
 from warpseg.trainers.runs.train import Run, train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -138,20 +136,6 @@ def test_batch_norms_are_synchronised_where_there_are_ranks(compiled, monkeypatc
     assert kinds[0] == kinds[3] > 0
     assert kinds[1] == kinds[2] == 0
     assert ("at each synchronised batch norm" in caplog.text) == compiled
-
-
-def test_graphs_are_not_captured_beside_dali():
-    graphs = SpeedSettings(compile="default", cuda_graphs=True)
-    base = tiny_recipe(METHOD_RECIPES["supervised"], speed=graphs)
-    dali = replace(base, loader=LoaderSettings(loader="dali"))
-    with pytest.raises(
-        ValueError, match=r"add --loader\.cache device or --loader\.loader portable"
-    ):
-        _check_graphs(dali, torch.device("cuda"))
-    for loader in (LoaderSettings(loader="portable"), LoaderSettings(cache="device")):
-        _check_graphs(replace(base, loader=loader), torch.device("cuda"))
-    _check_graphs(dali, torch.device("cpu"))
-    _check_graphs(replace(dali, speed=SpeedSettings()), torch.device("cuda"))
 
 
 def test_modes_of_compile():

@@ -54,17 +54,26 @@ class FeatureAugmentation(nn.Module):
         self.strength, self.ramp = strength, ramp
 
     def forward(
-        self, logits: Tensor, feature: Tensor, label: Tensor, weight: Tensor, progress: float
+        self,
+        logits: Tensor,
+        feature: Tensor,
+        label: Tensor,
+        weight: Tensor,
+        strength: float | Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Add the features (N, A, h, w) to the statistics; return the shifted logits and the table.
 
         label: ids (N, H, W) or (N, h, w), IGNORE where a pixel is neither counted nor shifted.
-        weight: the classifier's. progress: the part of the run that is done, from 0 to 1.
+        weight: the classifier's. strength: that of the step, as `strength_at` returns it.
         """
         self.statistics.update(feature.detach(), label)
-        grown = (1 - math.cos(math.pi * progress)) / 2 if self.ramp == "half_cosine" else progress
-        table = self.statistics.table(weight, self.strength * grown)
+        table = self.statistics.table(weight, strength)
         return feature_shift(logits, label, table), table
+
+    def strength_at(self, progress: float) -> float:
+        """Return lambda where a part of the run is done, from 0 to 1."""
+        grown = (1 - math.cos(math.pi * progress)) / 2 if self.ramp == "half_cosine" else progress
+        return self.strength * grown
 
     @torch.no_grad()
     def effect(self, before: Tensor, after: Tensor, counted: Tensor, table: Tensor) -> Effect:

@@ -1,8 +1,11 @@
 """How a method mixes the images of a batch: by boxes of its own, or by classes (ClassMix)."""
 
+from functools import partial
+
 from torch import Tensor
 
 from ....kernels import Mixing, class_masks, cutmix_boxes
+from ...engine.steps.draws import drawn
 
 
 def draw_mixing(
@@ -22,5 +25,5 @@ def draw_mixing(
     if kind == "classes":
         return class_masks(label, num_classes, probability=probability)
     batch, height, width = label.shape
-    boxes = cutmix_boxes(batch, (height, width), preset=preset, probability=probability)
-    return boxes.to(label.device, non_blocking=True)
+    draw = partial(cutmix_boxes, batch, (height, width), preset=preset, probability=probability)
+    return drawn(draw, label.device)

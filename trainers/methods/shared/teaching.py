@@ -98,7 +98,7 @@ def view_divergence(
         ]
     denominator = None
     if reduction == "pooled":
-        denominator = runtime.average(torch.stack([valid.sum() for *_, valid in parts]).sum())
+        denominator = runtime.average(_total([valid.sum() for *_, valid in parts]))
     if sure is not None:
         sure = sure if tps is None else warp(sure.to(torch.uint8), tps, mode="nearest", fill=0) > 0
         rows = [sure] if boxes is None else [sure, sure[boxes.partner]]
@@ -116,7 +116,11 @@ def view_divergence(
         )
         for logits, spline, counted in parts
     ]
-    return torch.stack(losses).sum()
+    return _total(losses)
+
+
+def _total(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
 def _from_second_view(

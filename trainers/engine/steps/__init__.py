@@ -1,0 +1,1 @@
+"""How a step is launched: many tensors at once, and the whole of it as one graph."""
