@@ -150,6 +150,28 @@ def test_steps_follow_the_budget(mine, tmp_path, capsys, monkeypatch):
     assert "begun with other words (budget: '10m' before, '20m' now)" in capsys.readouterr().err
 
 
+def test_suggestions_are_made_by_both_networks(mine, tmp_path, capsys, monkeypatch):
+    done, out = fit_steps._do, tmp_path / "out"
+    seen = []
+
+    def do(words, **options):
+        if words[0] != "suggest":
+            return done(words, **options)
+        seen.append(words)
+        (out / "suggestions").mkdir()
+        (out / "suggestions" / "sheet.html").write_text("these")
+        return 0
+
+    monkeypatch.setattr(fit_steps, "_has_verb", lambda name: name == "suggest")
+    monkeypatch.setattr(fit_steps, "_do", do)
+    assert main(["fit", str(mine), str(out), "--steps", "1", "--device", "cpu"]) == 0
+    ((_, first, second, *words),) = seen
+    assert (first, second) == (f"{out}/runs/supervised", f"{out}/runs/semi-supervised")
+    assert words[words.index("--count") + 1] == str(PLAIN)
+    assert 'href="suggestions/sheet.html"' in (out / "report.html").read_text()
+    capsys.readouterr()
+
+
 def test_without_unlabeled_images_it_says_so(mine, tmp_path, capsys):
     shutil.copytree(mine, tmp_path / "mine", ignore=shutil.ignore_patterns("unlabeled"))
     out = tmp_path / "out"

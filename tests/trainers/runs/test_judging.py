@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.__main__ import main
 from warpseg.pipelines.settings import NORMALIZATIONS
 from warpseg.shards import Dataset
@@ -17,7 +18,7 @@ from warpseg.trainers.reports.diagnoses.masks import look_at_masks
 from warpseg.trainers.reports.diagnoses.masks_page import write_page
 from warpseg.trainers.runs.held_out import call_juries, learnt_keys
 from warpseg.trainers.runs.judging import Judges
-from warpseg.trainers.scoring.export import export_network
+from warpseg.trainers.runs.start import start
 from warpseg.trainers.scoring.trained import TrainedNetwork
 
 NAMES = ("red", "green", "blue")
@@ -166,23 +167,15 @@ def test_a_network_without_numbers_is_refused(colours, trained):
         look_at_masks(judges, colours, "train")
 
 
-def test_the_command_reads_exports(colours, tmp_path, capsys, monkeypatch):
-    from warpseg.models import build_network
-
-    network = build_network("tiny", 3, "none")
-    trained = TrainedNetwork(
-        network=network,
-        name="tiny",
-        classes=NAMES,
-        palette=PALETTE,
-        normalization=NORMALIZATIONS["none"],
-        evaluation=EvaluationSettings(),
-    )
-    export_network(trained, tmp_path / "weights")
-    words = ["diagnose", "masks", str(tmp_path / "weights"), "--data", str(colours.root)]
-    assert main([*words, "--out", str(tmp_path / "out"), "--count", "1"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert json.loads(said[-1])["images"] == 8
+def test_the_command_judges_by_runs(colours, tmp_path, capsys):
+    settings = tiny_recipe(METHOD_RECIPES["supervised"], num_steps=1)
+    start(settings, data=colours.root, split="half", out=tmp_path / "run", device="cpu")
+    words = ["diagnose", "masks", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--count", "1"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["images"], told["held_out"]) == (8, 4)
     assert (tmp_path / "out" / "masks.html").is_file()
-    assert main([*words, "--out", str(tmp_path / "out"), "--subset", "val"]) == 1
+    assert main([*words, "--subset", "val"]) == 1
     assert "has no 'val'" in capsys.readouterr().err
+    assert main(["diagnose", "masks", "--out", str(tmp_path / "out")]) == 1
+    assert "takes one RUN or more" in capsys.readouterr().err
