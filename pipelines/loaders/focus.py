@@ -29,7 +29,7 @@ class FocusSettings:
 
     share: float = 0.0
     """share of the crops, in [0, 1]"""
-    temperature: float = 0.1
+    temperature: float = 0.01
     """T: a lower one draws the rarest classes alone, a high one all alike"""
 
     def __post_init__(self) -> None:

@@ -12,8 +12,9 @@ class RareSettings:
     crops: float = 0.0
     """share of the labeled crops that are centred on a pixel of a class drawn by its rarity, in the
     images that show it"""
-    temperature: float = 0.1
-    """of that draw: a lower one draws the rarest classes alone, a high one all alike"""
+    temperature: float = 0.01
+    """of that draw: a lower one draws the rarest classes alone, a high one all alike (DAFormer has
+    0.01 for Cityscapes)"""
     focal: float = 0.0
     """power of the focal loss of labeled pixels (gamma); 0 is plain cross-entropy, 2 is usual"""
     dice: float = 0.0
