@@ -14,6 +14,7 @@ from .manifest import Manifest, ShardRecord, load_manifest
 from .masks import CLASS_EXTENSION, MASK_EXTENSION
 from .outside.text import checked, fields, hexadecimal, mapping, number, read_json, text
 from .sample import Sample
+from .staging import is_staged
 
 SPLITS = "splits"
 SPLIT_FILE = "split.json"
@@ -109,7 +110,8 @@ class Dataset:
 
     @classmethod
     def open(cls, root: str | Path) -> "Dataset":
-        """Open a data set and check, cheaply, that all shards are there with their sizes.
+        """Open a data set and check, cheaply, that all shards are there with their sizes, but for
+        those that come as they are needed (see `staging`).
 
         Raises FileNotFoundError or ValueError naming the shard that is missing or was changed.
         """
@@ -118,7 +120,10 @@ class Dataset:
         if not manifest.complete:
             raise ValueError(f"{root} is converted in part: run the same warpseg convert again")
         dataset = cls(root, manifest)
+        staged = is_staged(root)
         for record in dataset.records.values():
+            if staged and not (root / record.tar).is_file():
+                continue
             for name in (record.tar, record.index):
                 if not (root / name).is_file():
                     raise FileNotFoundError(

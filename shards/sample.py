@@ -14,6 +14,7 @@ from ..plain import shown
 from .archive import BLOCK, Parts
 from .images import IMAGE_EXTENSIONS, open_packed, read_rgb
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+from .staging import open_shard
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Sample:
         is off by one sample would give each image the mask of another.
         """
         offset, size = self.parts[extension]
-        with open(self.shard, "rb") as file:
+        with open_shard(self.shard) as file:
             block = os.pread(file.fileno(), BLOCK + size, offset - BLOCK)
         if (
             len(block) != BLOCK + size

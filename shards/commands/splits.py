@@ -170,7 +170,13 @@ def fetch(arguments: list[str]) -> int:
 
 
 def _fetch(
-    url: Annotated[str, tyro.conf.arg(metavar="URL")], data: Data, /, *, jobs: int = 8
+    url: Annotated[str, tyro.conf.arg(metavar="URL")],
+    data: Data,
+    /,
+    *,
+    jobs: int = 8,
+    as_needed: bool = False,
+    limit: float = 0.0,
 ) -> int:
     """Bring a data set from object storage to this machine, and check every shard by its sum.
 
@@ -180,10 +186,16 @@ def _fetch(
         url: Folder of a converted data set: s3://, gs://, https://, or whatever fsspec opens.
         data: Folder to write, best on a local disk.
         jobs: Files that are transferred at once.
+        as_needed: Bring indexes and splits alone: training can begin, and brings a shard when it
+            first reads it.
+        limit: GiB of shards that may be here at a time, with --as-needed; 0: all.
     """
     from ..conversion.remote import fetch as fetch_dataset
 
-    report = fetch_dataset(url, data, jobs=jobs)
+    if limit < 0 or (limit and not as_needed):
+        raise ValueError(f"--limit is 0 or more GiB, and goes with --as-needed; got {limit:g}")
+    bound = round(limit * 2**30)
+    report = fetch_dataset(url, data, jobs=jobs, as_needed=as_needed, limit=bound)
     if report.fetched:
         size = report.bytes / 2**20
         print(f"{data}: {counted(report.fetched, 'file')} fetched ({size:.0f} MiB)")

@@ -16,6 +16,7 @@ from ..manifest import ShardRecord
 from ..masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes
 from ..sample import Sample
 from ..sense import findings
+from ..staging import is_staged
 from .made_of import fault_of_shard
 from .parallel import mapped
 
@@ -59,9 +60,15 @@ class _Task:
 def check(dataset: Dataset, workers: int = 0) -> dict[str, Check]:
     """Verify sums and indexes, decode all samples and count their classes; results by subset.
 
-    Problems are collected, not raised.
+    Problems are collected, not raised. Raises ValueError where shards are still to come.
     """
     from tqdm import tqdm
+
+    if is_staged(dataset.root):
+        raise ValueError(
+            f"{dataset.root} has shards that come as they are needed, each checked by its sum: "
+            "bring all of them by warpseg fetch, without --as-needed, to check their images"
+        )
 
     results = {}
     for name in dataset.subsets:

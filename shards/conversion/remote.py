@@ -17,6 +17,8 @@ from typing import Any
 from ..archive import replacing
 from ..dataset import SPLIT_FILE, SPLIT_NAME, SPLIT_SIDES, SPLITS, Dataset
 from ..manifest import FILE, ShardRecord, load_manifest
+from ..staging import FILE as STAGING
+from ..staging import write_staging
 from .made_of import fault_of_shard
 
 _CHUNK = 2**22
@@ -40,8 +42,13 @@ class Fetched:
     kept_splits: tuple[str, ...] = ()
 
 
-def fetch(url: str, root: Path, *, jobs: int = 8) -> Fetched:
+def fetch(
+    url: str, root: Path, *, jobs: int = 8, as_needed: bool = False, limit: int = 0
+) -> Fetched:
     """Bring the data set in the folder `url` to `root`; what is there already is kept.
+
+    as_needed: bring the manifest, indexes and splits alone; shards come when they are first read,
+    at most `limit` bytes of them at a time, 0 all (see `staging`).
 
     At most `jobs` files come at once, some MiB of each in memory, and none before the disk is known
     to take them all. A shard that is here and damaged comes again. Splits come along, each whole
@@ -70,15 +77,22 @@ def fetch(url: str, root: Path, *, jobs: int = 8) -> Fetched:
     with ThreadPoolExecutor(jobs, "warpseg-fetch") as pool:
         whole = list(pool.map(lambda shard: _is_there(root, shard), shards))
         todo = [shard for shard, there in zip(shards, whole, strict=True) if not there]
-        _check_disk(root, todo, url)
-        counts = list(pool.map(transfer.shard, todo))
+        if as_needed:
+            counts = list(pool.map(transfer.indexes, todo))
+        else:
+            _check_disk(root, todo, url)
+            counts = list(pool.map(transfer.shard, todo))
         splits, kept = transfer.splits()
         for names in splits:
             *indexes, record = names
             counts += [*pool.map(transfer.file, indexes), transfer.file(record)]
+    if as_needed:
+        write_staging(root, url, limit)
+    else:
+        (root / STAGING).unlink(missing_ok=True)
     coming.replace(root / FILE)
     Dataset.open(root)
-    return Fetched(3 * len(todo) + sum(map(len, splits)), sum(counts), kept)
+    return Fetched((2 if as_needed else 3) * len(todo) + sum(map(len, splits)), sum(counts), kept)
 
 
 class _Transfer:
@@ -126,12 +140,16 @@ class _Transfer:
 
     def shard(self, record: ShardRecord) -> int:
         """Copy a shard, after its indexes, and return the bytes of all three."""
-        size = self.file(record.index) + self.file(record.image_index)
+        size = self.indexes(record)
         size += self.file(record.tar, sum=record.sha256, limit=record.bytes)
         fault = fault_of_shard(self.root, record)
         if fault:
             raise ValueError(f"{fault}; it came from {self.folder}: copy the data set there again")
         return size
+
+    def indexes(self, record: ShardRecord) -> int:
+        """Copy the indexes of a shard and return their bytes."""
+        return self.file(record.index) + self.file(record.image_index)
 
     def splits(self) -> tuple[list[list[str]], tuple[str, ...]]:
         """Return the files of each split that is to come, its split.json last, relative to the data

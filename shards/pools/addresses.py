@@ -8,10 +8,9 @@ from pathlib import Path
 
 from ...plain import shown
 from ..outside.text import read_text
+from ..outside.transfer import PIPE
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
-PIPE = "pipe:"
-"""What a command begins with whose output is a tar."""
 
 
 def spelt_out(patterns: Sequence[str]) -> tuple[str, ...]:

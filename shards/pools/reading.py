@@ -12,9 +12,9 @@ from PIL import Image
 
 from ..images import DAMAGED, first_line, open_image, pack_image
 from ..outside.encoded import fault_of
+from ..outside.transfer import Transfer
 from ..sample import Sample
 from .settings import PoolSettings
-from .transfer import Transfer
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 """Of members that are taken for images where none is named."""

@@ -32,7 +32,8 @@ class TrainWords:
     """Train a network."""
 
     data: Path
-    """folder that `warpseg convert` made"""
+    """folder that `warpseg convert` made, or its address in a store, s3://bucket/data: shards come
+    as they are needed"""
     out: Path
     """folder for the run; of rounds for all runs and labels, one for each part of the plan"""
     split: str | None = None

@@ -8,6 +8,7 @@ from ..engine.journal import start_logging
 from ..engine.settings import RunSettings
 from ..methods.rounds import RoundsSettings
 from .rounds.run import run_rounds
+from .staged import brought
 from .train import train
 
 
@@ -29,7 +30,7 @@ def start(
     `profile` is for a run, `jobs` for rounds. Raises as `train` and `run_rounds`.
     """
     shared: dict[str, Any] = {
-        "data": data,
+        "data": brought(data),
         "out": out,
         "split": split,
         "resume": resume,

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from stores import encoded, store, write_pool, write_tar
+from warpseg.shards.outside.transfer import Transfer
 from warpseg.shards.pools import lane as lanes
 from warpseg.shards.pools.addresses import spelt_out
 from warpseg.shards.pools.lane import Lane, Place, Pool
 from warpseg.shards.pools.reading import Broken, Lost, images_of
 from warpseg.shards.pools.settings import PoolSettings
-from warpseg.shards.pools.transfer import Transfer
 
 QUICK = {"stall": 0.5, "retries": 1, "window": 4}
 

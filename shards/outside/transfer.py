@@ -1,7 +1,7 @@
-"""A tar's bytes from wherever it lies, as a file that can be read once and never hangs.
+"""The bytes of an address, wherever it is, as a file that can be read once and never hangs.
 
 A thread of its own moves the bytes, so that whatever the address is a reader waits for a bounded
-time, and holds a bounded part of the tar.
+time, and holds a bounded part of them.
 """
 
 import io
@@ -16,8 +16,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-from .addresses import PIPE
-
+PIPE = "pipe:"
+"""What a command begins with whose output is wanted."""
 _CHUNK = 2**18
 _AHEAD = 8
 """Chunks that wait to be read."""
@@ -35,7 +35,7 @@ class Transfer(io.RawIOBase):
         self._over = False
         self._left = threading.Event()
         self._opened: _Opened | None = None
-        threading.Thread(target=self._move, name="warpseg-pool", daemon=True).start()
+        threading.Thread(target=self._move, name="warpseg-transfer", daemon=True).start()
 
     def readable(self) -> bool:
         """Return True."""
