@@ -16,7 +16,7 @@ demo: $(INSTALLED)  ## Train with 8 masks, without and with unlabeled images, si
 	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --evaluate-every 100
 	mkdir -p demo/images && tar -xf demo/data/val-000000.tar -C demo/images --exclude='*.seg.png'
 	$(WARPSEG) predict demo/compared/consistency-$(DEMO)/seed-0 demo/images --out demo/predictions --overwrite
-	$(WARPSEG) report demo/compared/*/seed-0 --html demo/report.html --open
+	$(WARPSEG) report demo/compared/supervised-$(DEMO)/seed-0 demo/compared/consistency-$(DEMO)/seed-0 --html demo/report.html --open
 	@echo
 	@echo "Views, predictions, the comparison and the report (demo/report.html) lie in demo/. Three seeds:"
 	@echo "  $(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --seeds 0 1 2"

@@ -16,8 +16,8 @@ import torch
 from .timing import circumstances
 
 COMMAND = (
-    "warpseg compare supervised-synthetic-swiftnet-18-tiny "
-    "consistency-synthetic-swiftnet-18-tiny --data demo/data --split few --out demo/compared "
+    "warpseg compare supervised-synthetic-swiftnet18-tiny "
+    "consistency-synthetic-swiftnet18-tiny --data demo/data --split few --out demo/compared "
     "--seeds 0 1 2; data: warpseg convert synthetic; split: --labeled 8 --seed 0"
 )
 KEPT = ("method", "recipe", "metric", "steps", "seeds", "scores", "mean", "std", "difference")

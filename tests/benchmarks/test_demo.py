@@ -8,7 +8,7 @@ from warpseg.benchmarks.demo import demo_result
 def test_scores_are_kept_and_paths_are_not():
     method = {
         "method": "supervised",
-        "recipe": "supervised-synthetic-swiftnet-18-tiny",
+        "recipe": "supervised-synthetic-swiftnet18-tiny",
         "metric": "miou",
         "steps": 300,
         "seeds": [0, 1],

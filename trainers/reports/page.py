@@ -32,8 +32,8 @@ th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid #ddd; wh
 th:first-child, td:first-child, .word { text-align: left }
 .wide { overflow-x: auto }
 .sheet { display: flex; flex-wrap: wrap; gap: 8px }
-.sheet img { display: block; max-width: 100%; height: auto }
-figure { margin: 0; max-width: 240px } figcaption { font-size: 13px; color: #444 }
+.sheet img { display: block; width: 100%; height: auto }
+figure { margin: 0; width: 170px } figcaption { font-size: 13px; color: #444 }
 .charts { display: flex; flex-wrap: wrap; gap: 16px }
 .key { margin: 0 1.2em .4em 0; display: inline-block; font-size: 13px }
 .key i { display: inline-block; width: 18px; height: 4px; vertical-align: middle;

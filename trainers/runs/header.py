@@ -67,7 +67,7 @@ def _split(run: Mapping[str, Any]) -> str:
 
 def _scores(validation: Subset | None, interval: int) -> str:
     if validation is None:
-        return "no scores"
+        return "never scored"
     return f"scored every {interval}" if interval else "scored at the end"
 
 
