@@ -5,7 +5,8 @@
                                         a package (lite0)
     ResNet50_Weights.IMAGENET1K_V2      any of torchvision's weights that fit the backbone
     resnet101.pth, model.safetensors    a file of torchvision, timm, Meta, Hugging Face, OpenMMLab,
-                                        U2PL or GTA-Seg, as the encoder knows their names
+                                        U2PL, GTA-Seg or UniMatch V2, as the encoder, and DPT, know
+                                        their names
     package:NAME                        the weights inside an installed package
     latest.pth#model_ema                one of the networks in a file
     caffe:deeplabv2-coco.pth            a conversion from Caffe (recognised without the prefix too,
@@ -70,6 +71,7 @@ def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
     state = source.state
     if not state.keys() <= network.state_dict().keys():
         state = {names.translate(key, names.COMMON): v for key, v in state.items()}
+        state = names.dpt_names(state)
         state = trait(network.backbone, "names")(state)
     if source.caffe and "conv1.weight" in state:
         # Our images are RGB; the first convolution is linear, so turning it round is exact.

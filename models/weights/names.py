@@ -45,3 +45,27 @@ def is_caffe(state: dict[str, Tensor]) -> bool:
 def is_head(name: str) -> bool:
     """Tell whether a name belongs to a classifier or decoder, which may be left out."""
     return re.search(_HEADS, name) is not None
+
+
+DPT: Rules = (
+    (r"^head\.projects\.", "decoder.project."),
+    (r"^head\.resize_layers\.", "decoder.resize."),
+    (r"^head\.scratch\.layer(\d)_rn\.", lambda found: f"decoder.adapt.{int(found[1]) - 1}."),
+    (r"^head\.scratch\.refinenet(\d)\.", lambda found: f"decoder.fuse.{int(found[1]) - 1}."),
+    (r"^(decoder\.fuse\.\d\.)resConfUnit1\.", r"\1level."),
+    (r"^(decoder\.fuse\.\d\.)resConfUnit2\.", r"\1mixed."),
+    (r"^(decoder\.fuse\.\d\.)out_conv\.", r"\1out."),
+    (r"^head\.scratch\.output_conv\.0\.", "decoder.finish.0."),
+    (r"^head\.scratch\.output_conv\.2\.", "classifier."),
+)
+"""Names of UniMatch V2's DPT, the same as MiDaS's and Depth Anything's but for the last layers."""
+_UNUSED_UNIT = "decoder.fuse.3.level."
+"""What the coarsest fusion of that code holds, and never uses: there is nothing to add to."""
+
+
+def dpt_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state of UniMatch V2's DPT under this package's names; others as they are."""
+    if not any(name.startswith("head.scratch.") for name in state):
+        return state
+    renamed = {translate(name, DPT): value for name, value in state.items()}
+    return {name: v for name, v in renamed.items() if not name.startswith(_UNUSED_UNIT)}

@@ -1,47 +1,29 @@
-"""One file from a URL, into memory."""
-
-import urllib.error
-import urllib.request
+"""One file from an address, into memory."""
 
 from ...plain import one_line
+from .transfer import PIPE, Transfer
 
 MOST_BYTES = 2**31
 """A file from outside is never larger."""
 SECONDS = 60
 """How long a server may be silent."""
+_CHUNK = 2**18
 
 
 def fetch(address: str) -> bytes:
-    """Return the content of a URL: http, https, or what fsspec knows (s3://, gs://, ...).
+    """Return the content of an address: http, https, file, or what fsspec knows (s3://, gs://).
 
-    Raises FileNotFoundError, naming the URL, for what cannot be read, ValueError for more than
-    2 GiB, and RuntimeError where the driver of a storage is not installed.
+    Raises FileNotFoundError, naming it, for what cannot be read, ValueError for more than 2 GiB and
+    for a command, and RuntimeError where the driver of a storage is not installed.
     """
-    scheme = address.split("://")[0].lower()
-    data = _over_http(address) if scheme in ("http", "https") else _from_storage(address)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"{address} is larger than {MOST_BYTES >> 20} MiB: fetch it to a file")
-    return data
-
-
-def _over_http(address: str) -> bytes:
+    if address.lower().startswith(PIPE):
+        raise ValueError(f"{address} is a command: pipe its output to -")
     try:
-        asked = urllib.request.Request(address, headers={"User-Agent": "warpseg"})
-        with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
-            return answer.read(MOST_BYTES + 1)
-    except (OSError, urllib.error.URLError, ValueError) as error:
-        raise FileNotFoundError(
-            f"{address} cannot be read ({one_line(error)}): see whether it opens in a browser"
-        ) from error
-
-
-def _from_storage(address: str) -> bytes:
-    try:
-        import fsspec
-
-        with fsspec.open(address, "rb") as file:
-            return file.read(MOST_BYTES + 1)  # pyright: ignore
-    except ImportError as error:
+        with Transfer(address, SECONDS) as file:
+            data = bytearray()
+            while len(data) <= MOST_BYTES and (chunk := file.read(_CHUNK)):
+                data += chunk
+    except (RuntimeError, ImportError) as error:
         raise RuntimeError(
             f'{address} cannot be read ({one_line(error)}): pip install "warpseg[remote]", and the '
             "driver that fsspec names for other storage than S3"
@@ -50,3 +32,6 @@ def _from_storage(address: str) -> bytes:
         raise FileNotFoundError(
             f"{address} cannot be read ({one_line(error)}): see that it exists and may be read"
         ) from error
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{address} is larger than {MOST_BYTES >> 20} MiB: fetch it to a file")
+    return bytes(data)

@@ -30,8 +30,8 @@ class Ended(NamedTuple):
     err: str
     seconds: float
     operations: int
-    full: str = ""
-    """The first path that the full disk refused."""
+    full: tuple[str, ...] = ()
+    """The paths that the full disk refused."""
 
 
 def command(words, *, below=None, kill_at=0, timeout=60.0, full_at=0):
@@ -55,7 +55,7 @@ def command(words, *, below=None, kill_at=0, timeout=60.0, full_at=0):
             file.seek(0)
             texts.append(file.read())
     out, err = (text.decode(errors="replace") for text in texts[:2])
-    return Ended(status, out, err, seconds, int(texts[2] or 0), texts[3].decode())
+    return Ended(status, out, err, seconds, int(texts[2] or 0), tuple(texts[3].decode().split()))
 
 
 def _wait(child, until):
@@ -104,7 +104,7 @@ class Operations:
 
     def __init__(self, below, kill_at, full_at, refused):
         self.below, self.kill_at, self.full_at = str(below), kill_at, full_at
-        self.refused, self.told = refused, False
+        self.refused = refused
         self.count = 0
         for name in OPERATIONS:
             setattr(os, name, self._watched(getattr(os, name), name))
@@ -137,26 +137,32 @@ class Operations:
             time.sleep(10)
         grows = name in ("open", "mkdir", "link", "fsync")
         if self.full_at and self.count >= self.full_at and grows:
-            if not self.told:
-                self.told = True
-                self.refused.write(os.path.abspath(path).encode())
-                self.refused.flush()
+            self.refused.write(os.path.abspath(path).encode() + b"\n")
+            self.refused.flush()
             raise OSError(28, "No space left on device", path)
 
 
 def names_what_was_refused(ended, place):
-    """Tell whether an error names the file, or folder, that the full disk refused, by the name that
-    it was to get: leftovers' names are ours (.NAME.partial, NAME.tmp)."""
-    refused = Path(ended.full)
-    own = re.sub(r"^\.|\.(partial|tmp|lock|\d+)$", "", refused.name)
-    own = re.sub(r"\.(partial|tmp|lock|\d+)$", "", own)
-    names = {str(refused), str(refused.with_name(own)), str(refused.parent.with_name(own))}
-    # A folder that is written aside is known by its own name.
-    aside = [part for part in refused.relative_to(place).parts if part.endswith(".partial")]
-    names |= {
-        str(refused).replace(part, part.strip(".").removesuffix(".partial")) for part in aside
-    }
-    return any(name in ended.err for name in names if name != str(place))
+    """Tell whether an error names a file, or folder, that the full disk refused, by its own name or
+    by the one that it was to get: what is written aside is called .NAME.partial, NAME.tmp."""
+    return any(
+        name in ended.err
+        for path in map(Path, ended.full)
+        if path != place
+        for name in _names(path, place)
+    )
+
+
+def _names(path, place):
+    """Yield a path as it is, and with the names that its parts are to get."""
+    parts = path.relative_to(place).parts
+    final = [
+        re.sub(r"\.(partial|tmp|lock|\d+)$", "", re.sub(r"^\.(?=.*\.(partial|lock)$)", "", part))
+        for part in parts
+    ]
+    yield str(path)
+    yield str(place.joinpath(*parts[:-1], final[-1]))
+    yield str(place.joinpath(*final))
 
 
 def sentence(ended):

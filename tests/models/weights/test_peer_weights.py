@@ -128,3 +128,42 @@ def test_caffe_files_turn_bgr_weights_to_rgb_images(names, classes, save_weights
     torch.testing.assert_close(network.encode(image.flip(1))[0], feature, rtol=1e-3, atol=1e-3)
     assert torch.equal(network.backbone.layer4[2].bn3.bias, source.backbone.layer4[2].bn3.bias)
     assert ("classifier.convs.0.weight" in network.pretrained) == (classes == 21)
+
+
+def test_unimatch_v2_checkpoint(save_weights, assert_same_tensors):
+    """All of a DPT on DINOv2 is taken, the unit apart that the released code never uses."""
+    network = build_network("dpt-dinov2-s14", 5, official=True)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.02)
+    reference = {name: value.clone() for name, value in network.state_dict().items()}
+    theirs = {}
+    for name, value in reference.items():
+        part, _, rest = name.partition(".")
+        if part == "classifier":
+            name = f"head.scratch.output_conv.2.{rest}"
+        elif part == "backbone":
+            name = name.replace("backbone.model.", "backbone.")
+        elif rest.startswith("finish.0."):
+            name = f"head.scratch.output_conv.0.{rest.removeprefix('finish.0.')}"
+        else:
+            kind, number, rest = rest.split(".", 2)
+            if kind == "fuse":
+                unit, _, rest = rest.partition(".")
+                unit = {"level": "resConfUnit1", "mixed": "resConfUnit2", "out": "out_conv"}[unit]
+                name = f"head.scratch.refinenet{int(number) + 1}.{unit}.{rest}"
+            elif kind == "adapt":
+                name = f"head.scratch.layer{int(number) + 1}_rn.{rest}"
+            else:
+                kind = {"project": "projects", "resize": "resize_layers"}[kind]
+                name = f"head.{kind}.{number}.{rest}"
+        theirs[name] = value
+    for conv in ("conv1", "conv2"):
+        theirs[f"head.scratch.refinenet4.resConfUnit1.{conv}.weight"] = torch.zeros(64, 64, 3, 3)
+        theirs[f"head.scratch.refinenet4.resConfUnit1.{conv}.bias"] = torch.zeros(64)
+    theirs["backbone.mask_token"] = torch.zeros(1, 384)
+    path = save_weights({"model_ema": {f"module.{name}": v for name, v in theirs.items()}})
+    network = build_network("dpt-dinov2-s14", 5, official=True)
+    report = load_weights(network, f"{path}#model_ema")
+    assert_same_tensors(network.state_dict(), reference)
+    assert (report.missing, report.unexpected, report.mismatched) == ((), (), ())

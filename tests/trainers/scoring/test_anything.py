@@ -91,7 +91,9 @@ def address(tmp_path):
 
 
 def test_addresses_are_read(trained, address, tmp_path):
-    wanted = write_picture(tmp_path / "served" / "far away.png")
+    # Of more bytes than come at once.
+    wanted = write_picture(tmp_path / "served" / "far away.png", size=(400, 500))
+    assert (tmp_path / "served" / "far away.png").stat().st_size > 2**18
     report = predict_images(
         trained, [f"{address}/far%20away.png?v=1"], tmp_path / "out", PLAIN, device=CPU
     )
@@ -100,8 +102,10 @@ def test_addresses_are_read(trained, address, tmp_path):
     assert np.array_equal(found, wanted)
     marker = json.loads((tmp_path / "out/predictions.json").read_text())
     assert marker["images"] == {"far away": f"{address}/far%20away.png?v=1"}
-    with pytest.raises(ValueError, match=r"gone\.png cannot be read \(HTTP Error 404"):
+    with pytest.raises(ValueError, match=r"gone\.png cannot be read \(HTTP status 404"):
         predict_images(trained, [f"{address}/gone.png"], tmp_path / "x", PLAIN, device=CPU)
+    with pytest.raises(ValueError, match="is a command: pipe its output to -"):
+        predict_images(trained, ["pipe://cat a.png"], tmp_path / "z", PLAIN, device=CPU)
     settings = PredictSettings(out_format="coco")
     with pytest.raises(ValueError, match=r"is of image files, and http.* is none"):
         predict_images(trained, [f"{address}/a.png"], tmp_path / "y", settings, device=CPU)
