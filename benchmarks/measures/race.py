@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def race(given: Given) -> int:
     course = Race(entries, settings, given.arguments)
     if not settings.table:
         with alone(settings.out), terminating() as stop:
-            course.run(stop)
+            with suppress(Stopped):
+                course.run(stop)
             if stop():
                 raise Stopped("stopped; the same command goes on", stop.number)
     names = [entry.name for entry in entries]
@@ -204,7 +206,7 @@ class Race:
         if candidate.finished(self.dataset) is None:
             train_one(candidate, self.settings.device, stop)
         if stop():
-            raise Stopped("stopped; the same command goes on", stop.number)
+            raise Stopped
         on_gpu = choose_device(_kind(self.settings.device)).type == "cuda"
         rows = load_run(candidate.folder).training[2:]
         return statistics.median(
