@@ -14,6 +14,7 @@ validation set is for the last word.
 import json
 import logging
 import os
+import shlex
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -232,7 +233,8 @@ class Race:
         """Write what is known, as a whole."""
         device = choose_device(_kind(self.settings.device))
         content = {k: v for k, v in self.result.items() if k not in ("command", "kind", "machine")}
-        self.result = result_of("race", self.arguments, device, content)
+        words = [shlex.quote(word) for word in self.arguments]
+        self.result = result_of("race", words, device, content)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.file, json.dumps(self.result, indent=1) + "\n")
 
