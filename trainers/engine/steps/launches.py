@@ -33,7 +33,10 @@ class Launches:
             self.half = HalfWeights(bare, runtime.dtype, runtime.device.type)
         groups = (group for optimizer in optimizers for group in optimizer.param_groups)
         parameters = [parameter for group in groups for parameter in group["params"]]
-        self.sums = Gradients(parameters, self.half) if runtime.world_size == 1 else None
+        # A CPU launches nothing: where it casts nothing either, adding at once only takes memory.
+        launched = runtime.device.type == "cuda" and runtime.world_size == 1
+        at_once = launched or self.half is not None
+        self.sums = Gradients(parameters, self.half) if at_once else None
 
     def begin(self) -> None:
         """Begin the stages of an optimizer step; the weights may have changed before."""

@@ -158,14 +158,15 @@ def test_ranks_and_compiled_networks_keep_their_own_order():
     network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
 
-    def parts(**options):
-        runtime = Runtime(device=torch.device("cpu"), precision="bf16", **options)
+    def parts(precision="bf16", **options):
+        runtime = Runtime(device=torch.device("cpu"), precision=precision, **options)
         launches = Launches([network], [optimizer], runtime)
         return [part is not None for part in (launches.half, launches.sums, launches.tallies)]
 
     assert parts() == [True, True, True]
     assert parts(world_size=2) == [False, False, True]
-    assert parts(speed=SpeedSettings(compile="default")) == [False, True, False]
+    assert parts(speed=SpeedSettings(compile="default")) == [False, False, False]
+    assert parts("fp32") == [False, False, True]
 
 
 def test_maps_are_cast_with_their_gradients():
