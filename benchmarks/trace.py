@@ -1,5 +1,7 @@
 """What a GPU does in some steps, by the profiler: launches of the host, kernels, and idle time."""
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

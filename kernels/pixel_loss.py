@@ -121,8 +121,8 @@ class _First(torch.autograd.Function):
         return sums[0]
 
     @staticmethod
-    def backward(ctx, gradient):
-        return gradient.expand(ctx.shape)
+    def backward(ctx, *gradients):
+        return gradients[0].expand(ctx.shape)
 
 
 def divide(total: Tensor, denominator: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Building blocks that several networks share."""
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Sequence
 
 import torch

@@ -1,5 +1,7 @@
 """Batches that stay where they are: what a graph reads, filled anew before each replay."""
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any

@@ -5,6 +5,8 @@ parameter. Here a backward pass starts without gradients, and its own are added 
 sums are the same.
 """
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 

@@ -4,6 +4,8 @@ PyTorch adds 1 to a tensor in each training pass of each batch norm, a launch ea
 step reads it.
 """
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast

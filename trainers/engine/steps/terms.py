@@ -1,5 +1,7 @@
 """The logged terms of steps: summed on the device, in place, where recorded steps add to them."""
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Mapping
 from typing import Any
 

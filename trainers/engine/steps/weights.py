@@ -10,6 +10,8 @@ weight by weight. The roundings are autocast's: of the weights, of the gradients
 and of their sum, the latest pass first; sums over stages are in single precision.
 """
 
+# pyright: reportPrivateImportUsage=false
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -79,7 +81,8 @@ class _Network:
             if read == dtype or isinstance(layer, _KEPT):
                 self._take(layer, read)
         cast = [weight for weight in self.weights.values() if not weight.own]
-        self.copies, self.originals = [w.copy for w in cast], [w.parameter for w in cast]
+        self.copies = [weight.copy for weight in cast]
+        self.originals: list[Tensor] = [weight.parameter for weight in cast]
 
     def _take(self, layer: nn.Module, dtype: torch.dtype) -> None:
         own = {name: p for name, p in layer._parameters.items() if p is not None}
