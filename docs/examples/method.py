@@ -32,23 +32,18 @@ class Entropy(Method):
         self.networks = {"student": self.student}
         self.optimized = {"student": ("student",)}
         self.evaluated = "student"
-        size, plain = settings.unlabeled_batch_size, StrongSettings(view="none")
+        n, plain = settings.unlabeled_batch_size, StrongSettings(view="none")
         self.streams = {
             "labeled": StreamSpec(kind="labeled", subset="labeled", batch_size=settings.batch_size),
-            "unlabeled": StreamSpec(
-                kind="paired", subset="unlabeled", batch_size=size, strong=plain
-            ),
+            "unlabeled": StreamSpec(kind="paired", subset="unlabeled", batch_size=n, strong=plain),
         }
-        entropy = Stage(name="entropy", loss=self.entropy, optimizer="student")
-        self.stages = (Stage(name="supervised", loss=self.supervised), entropy)
-
-    def regime(self, step):
-        """Return nothing: no stage looks at the step, so that all may be one recorded graph."""
-        return ()
+        last = Stage(name="entropy", loss=self.entropy, optimizer="student")
+        self.stages = (Stage(name="supervised", loss=self.supervised), last)
 
     def supervised(self, batches, step):
         """Mean cross-entropy over the labeled pixels."""
-        return {"loss": supervised_loss(self.student, batches["labeled"], self.runtime)}
+        labeled = batches["labeled"]
+        return {"loss": supervised_loss(self.student, labeled, self.settings, self.runtime)}
 
     def entropy(self, batches, step):
         """Mean entropy over the pixels of the crops that show an image."""

@@ -136,7 +136,7 @@ Change = dict[str, object]
         ({"tar": 5}, r"tar is 5, not a word"),
         ({"names": 5}, "names is 5, not a list"),
         ({"names": ["a\x1b"] * 10}, "control characters"),
-        ({"names": ["a"]}, "begins with key 10, not 1"),
+        ({"names": ["a"]}, "counts the classes of 10 of its 1 images"),
         ({"sizes": [["a", "b"]]}, r"sizes\[0\]\[0\] is 'a', not a whole number"),
         ({"sizes": [[1, 1]] * 3}, "has 10 names and 3 sizes"),
         ({"first_key": "x"}, "first_key is 'x'"),

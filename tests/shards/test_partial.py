@@ -103,7 +103,7 @@ def test_as_many_classes_as_there_may_be() -> None:
     values = id_values(253).with_unlabeled(400)
     raw = np.array([[0, 252, 255, 400]], np.uint16)
     assert values.map(raw, "m.png").tolist() == [[0, 252, IGNORE, UNLABELED]]
-    with pytest.raises(ValueError, match="the value 253, which stand for no class"):
+    with pytest.raises(ValueError, match="the value 253, which stands for no class"):
         values.map(np.array([[253]], np.uint16), "m.png")
     with pytest.raises(ValueError, match="254 classes leave no value for pixels not labeled yet"):
         id_values(254).with_unlabeled(400).map(raw, "m.png")
