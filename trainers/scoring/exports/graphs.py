@@ -73,6 +73,7 @@ def write_graph(
     deployed = deploy(trained)
     if size is None:
         try:
+            _refuse_padding_by_size(deployed)
             return _write(trained, deployed, folder, graph, None)
         except Exception as error:  # torch.export and ONNX know many ways not to
             size = own_size(trained)
@@ -83,6 +84,14 @@ def write_graph(
                 one_line(error)[:200],
             )
     return _write(trained, deployed, folder, graph, size)
+
+
+def _refuse_padding_by_size(deployed: DeployedNetwork) -> None:
+    """Raise ValueError for convolutions that pad as TensorFlow's do: what they add follows from the
+    size, layer by layer, and tracers are at it for many minutes."""
+    for name, module in deployed.named_modules():
+        if type(module).__name__.endswith("Same"):
+            raise ValueError(f"the padding of {name} follows from the image's size")
 
 
 def _write(

@@ -96,7 +96,6 @@ def compare(trained, settings, tmp_path, count=20):
         pytest.param("dpt-timm:test_vit", marks=pytest.mark.slow),
         pytest.param("swiftnet-rn18", marks=pytest.mark.slow),
         pytest.param("deeplabv3plus-rn50", marks=pytest.mark.slow),
-        pytest.param("swiftnet-lite0", marks=pytest.mark.slow),
     ],
 )
 def test_onnxruntime_and_predict_agree_on_every_pixel(name, make_trained, tmp_path):
@@ -126,6 +125,27 @@ def test_a_graph_of_one_size_says_which_and_images_are_brought_to_it(make_traine
     found = label_by_script(folder, files, tmp_path / "masks")
     assert [mask.shape for mask in found] == SIZES
     np.testing.assert_array_equal(found[0], trained.predict(files[0]))
+
+
+@pytest.mark.slow
+def test_a_network_that_pads_by_the_size_is_of_the_recipes_own(make_trained, tmp_path):
+    pytest.importorskip("onnxscript")
+    trained = make_trained("swiftnet-lite0")
+    folder = export_network(trained, tmp_path / "net", ExportSettings(graph="onnx"))
+    facts = json.loads((folder / "config.json").read_text())["graph"]
+    assert facts["input"]["size"] == [64, 96]
+    files = write_pictures(tmp_path / "pictures", 20)[::4]  # those of that size
+    found = label_by_script(folder, files, tmp_path / "masks")
+    for file, mask in zip(files, found, strict=True):
+        sure = is_decided(deploy(trained), file)
+        np.testing.assert_array_equal(mask[sure], trained.predict(file)[sure])
+
+
+def test_convolutions_that_pad_by_the_size_are_known(make_trained):
+    trained = make_trained("swiftnet-lite0")
+    with pytest.raises(ValueError, match=r"the padding of .*conv_stem follows from the image"):
+        graphs._refuse_padding_by_size(deploy(trained))
+    graphs._refuse_padding_by_size(deploy(make_trained("tiny")))
 
 
 def test_what_cannot_be_of_any_size_is_of_the_recipes_own(make_trained, tmp_path, monkeypatch):
