@@ -82,7 +82,7 @@ def test_fused_losses_add_little_to_supervised_training_and_plain_ones_much():
     joint = peak(modeled_plain("x", settings, CLASSES, staged=False))
     assert half < ours[1] < staged < joint
     # The tiny network is all logits; the unlabeled views alone are a tenth of its step.
-    assert ours[1] < 1.35 * ours[0]
+    assert ours[1] < 1.45 * ours[0]
     assert ours[1] < staged / 2
 
 
