@@ -296,7 +296,9 @@ def test_a_split_that_holds_nothing_out_says_so(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match="holds out no images: make one that does"):
         dataset.subset("held_out", "plain")
     for count in (5, -1):
-        with pytest.raises(ValueError, match=f"takes 1 to 4 of the 5 labeled images, .* got {count}"):
+        with pytest.raises(
+            ValueError, match=f"takes 1 to 4 of the 5 labeled images, .* got {count}"
+        ):
             hold_out(choice, count, seed=0)
 
 

@@ -88,11 +88,6 @@ def train(arguments: list[str]) -> int:
         from ..runs.rounds.summary import table
 
         print(table(summary))
-    elif environment_number("RANK", 0) == 0:
-        from ..runs.folder import read_settings
-        from ..runs.header import next_words
-
-        log.info(next_words(words.out, read_settings(words.out)["task"]))
     return 0
 
 

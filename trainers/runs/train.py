@@ -34,7 +34,7 @@ from ..progress import Progress
 from .batch import batch_advice
 from .checks import check_network, check_sense, explained
 from .folder import claim_folder, describe_run, release_folder
-from .header import run_header
+from .header import next_words, run_header
 from .pace import scoring_interval
 from .ranked import Agreement, as_rank
 from .resuming import load_into
@@ -85,6 +85,8 @@ def train(
                 run.profiler = StepProfiler(out / "profile", profile, runtime.device, runtime.rank)
             run.work()
             runtime.barrier()
+            if runtime.rank == 0:
+                log.info(next_words(out, run.dataset.task))
     finally:
         close_runtime()
     return True
