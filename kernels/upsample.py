@@ -70,6 +70,6 @@ class _Masked(torch.autograd.Function):
         return logits.clamp_min(MASKED)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx, *gradients):
         (logits,) = ctx.saved_tensors
-        return gradient.masked_fill(logits < MASKED, 0)
+        return gradients[0].masked_fill(logits < MASKED, 0)
