@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe
 from warpseg import IGNORE, pipelines
 from warpseg.kernels import sample_tps, valid_mask
 from warpseg.models.build import NETWORKS
+from warpseg.pipelines.batches import PairedBatch, SecondView
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
@@ -29,6 +31,14 @@ KINDS = {
     "adapted": {"network": NetworkSettings(name="light-timm:test_vit", lora_rank=2)},
 }
 """What learns, by a word."""
+
+
+def views_of(weak, strong, window):
+    """Return a batch of views that hide nothing, for an engine."""
+    valid = torch.ones(len(weak), *weak.shape[-2:], dtype=torch.bool)
+    return PairedBatch(
+        weak=weak, strong=strong, window=window, valid=valid, tps=None, keys=("",) * len(weak)
+    )
 
 
 def gradients(folder, kind="whole"):
@@ -84,12 +94,8 @@ def strong_gradients(folder):
     share = slice(
         runtime.rank * 4 // runtime.world_size, (runtime.rank + 1) * 4 // runtime.world_size
     )
-    views = SimpleNamespace(
-        weak=image[1, share],
-        strong=image[2, share],
-        second=SimpleNamespace(strong=image[3, share]),
-        window=window[share].int(),
-    )
+    views = views_of(image[1, share], image[2, share], window[share].int())
+    again = SecondView(strong=image[3, share], valid=views.valid, tps=None)
     labeled = SimpleNamespace(image=image[0, share], mask=mask[share])
     alike = {
         "fixmatch": {},
@@ -98,8 +104,7 @@ def strong_gradients(folder):
         "prevmatch": {"feature_dropout": 0.0, "max_asked": 1, "max_snapshots": 1},
     }
     for name, changes in alike.items():
-        second = None if name == "fixmatch" else views.second
-        unlabeled = SimpleNamespace(**{**vars(views), "second": second})
+        unlabeled = replace(views, second=None if name == "fixmatch" else again)
         shared = {"threshold": 0.241, "mixing": "none"}
         settings = tiny_recipe(METHOD_RECIPES[name], **shared, **changes)
         torch.manual_seed(0)
@@ -147,7 +152,7 @@ def statistics(folder):
         mask = torch.randint(0, 4, (2, 32, 32), generator=generator, dtype=torch.uint8)
         mask[:, 8:16] = 4 if runtime.rank else IGNORE
         window = torch.tensor([[0, 0, 32, 32]] * 2, dtype=torch.int32)
-        unlabeled = SimpleNamespace(weak=image[1], strong=image[2], window=window)
+        unlabeled = views_of(image[1], image[2], window)
         labeled = SimpleNamespace(image=image[0], mask=mask)
         engine.run_step([{"labeled": labeled, "unlabeled": unlabeled}])
     held = [augmentation.statistics.state_dict() for augmentation in method.augmentations]
