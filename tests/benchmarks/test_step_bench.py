@@ -24,8 +24,9 @@ from warpseg.shards.sources.synthetic import SyntheticSettings, load_synthetic
 from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import open_runtime
-from warpseg.trainers.engine.settings import to_plain
+from warpseg.trainers.engine.settings import RunSettings, to_plain
 from warpseg.trainers.engine.speed import SpeedSettings
+from warpseg.trainers.recipes.registry import RECIPES, find_recipe
 from warpseg.trainers.runs.measuring.workload import bench_settings, open_workload, supervised_part
 
 CLASSES = 7
@@ -387,3 +388,9 @@ def test_other_losses_are_a_row_as_well(monkeypatch, tmp_path, capsys):
     assert "has loss supervised" in plain["fault"]
     assert plain["images_per_second"] == []
     assert commands.bench(["report", str(out), "--out", str(tmp_path / "page.md")]) == 0
+
+
+def test_pretrained_recipes_can_be_measured_without_their_weights():
+    for name in [name for name in RECIPES if "lite0" in name or "dinov2-s14" in name]:
+        if isinstance(find_recipe(name), RunSettings):
+            assert bench_settings(name, []).network.weights == "none"

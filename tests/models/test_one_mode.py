@@ -8,7 +8,6 @@ from torch import nn
 from warpseg.models import build_network
 from warpseg.models.norm import batch_norm_policy, group_norms
 from warpseg.trainers.engine.mode_gap import has_batch_norm
-from warpseg.trainers.engine.networks import NetworkSettings
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +70,3 @@ def test_the_head_is_built_for_a_state_again(network):
     again.load_state_dict(network.state_dict())
     with pytest.raises(ValueError, match="head_norm must be 'batch' or 'group'; got 'layer'"):
         build_network("swiftnet-rn18", 3, head_norm="layer")
-
-
-def test_frozen_norms_need_weights():
-    with pytest.raises(ValueError, match="statistics of pretrained weights, and there are none"):
-        NetworkSettings(freeze="norms")
-    assert NetworkSettings(freeze="norms", weights="imagenet").freeze == "norms"

@@ -46,11 +46,6 @@ class NetworkSettings:
 
         if self.lora_rank < 0:
             raise ValueError(f"--network.lora-rank must be at least 0; got {self.lora_rank}")
-        if self.freeze == "norms" and self.weights == "none":
-            raise ValueError(
-                "--network.freeze norms keeps statistics of pretrained weights, and there are none:"
-                " name some by --network.weights"
-            )
         if self.lora_rank and self.freeze == "backbone":
             raise ValueError(
                 "--network.lora-rank adapts what --network.freeze backbone keeps: choose one"

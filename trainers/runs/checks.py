@@ -16,11 +16,17 @@ log = logging.getLogger("warpseg")
 
 def check_network(network: SegmentationNetwork, settings: RunSettings, dataset: Dataset) -> None:
     """Raise ValueError for a network that classifies images where pixels have classes or the other
-    way round, and for a class of padding that there is not."""
+    way round, for norms that are kept and were never learnt, and for a class of padding that there
+    is not."""
     if network.task != dataset.task:
         raise ValueError(
             f"{settings.network.name} is for {network.task}, and {dataset.root} holds data for "
             f"{dataset.task}: choose another recipe or --network.name"
+        )
+    if settings.network.freeze == "norms" and settings.network.weights == "none":
+        raise ValueError(
+            "--network.freeze norms keeps statistics of pretrained weights, and there are none: "
+            "name some by --network.weights"
         )
     for group in ("geometry", "evaluation"):
         named = getattr(settings, group).padding_class

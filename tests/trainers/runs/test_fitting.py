@@ -58,6 +58,13 @@ def tiny_family(monkeypatch):
     monkeypatch.setattr(plan, "PROCESS", {"cpu": 0})
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_a_plan_fits_the_networks_that_are_offered(scenes, monkeypatch, pretrained):
+    monkeypatch.setattr(plan, "find_spec", lambda _: pretrained)
+    made = choose_plan(Dataset.open(scenes), CPU, 2**40, "consistency")
+    assert made.bytes > 2**20
+
+
 def test_less_memory_makes_smaller_steps(scenes, monkeypatch, tiny_family):
     """Scenes are 48 x 48: a crop of 128 is none for them."""
     monkeypatch.setattr(plan, "CROPS", {"cpu": (128, 48, 32)})

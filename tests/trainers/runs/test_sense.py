@@ -61,3 +61,8 @@ def test_a_batch_norm_over_one_value(own, tmp_path, capsys, network):
     said = told(data, tmp_path / "run", capsys, *words)
     assert "one value a channel with batch_size 1 and crops of 32 x 32" in said
     assert "use --batch-size 2 or more" in said
+
+
+def test_norms_that_are_kept_were_learnt(own, tmp_path, capsys):
+    said = told(own(), tmp_path / "run", capsys, "--network.freeze", "norms")
+    assert "statistics of pretrained weights, and there are none" in said
