@@ -51,6 +51,9 @@ def decode_map(data: bytes, extension: str, file: str) -> np.ndarray:
         return read_mask(data, file)
     zstandard = _zstandard()
     try:
+        # A frame that states its size is given that much memory, whatever the limit is.
+        if zstandard.frame_content_size(data) > _LARGEST:
+            raise ValueError(f"it claims more than {_LARGEST} bytes")
         plain = zstandard.ZstdDecompressor().decompress(data, max_output_size=_LARGEST)
         values = np.load(io.BytesIO(plain), allow_pickle=False)
     except (zstandard.ZstdError, ValueError, OSError, EOFError, SyntaxError) as error:

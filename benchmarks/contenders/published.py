@@ -3,8 +3,9 @@
 UniMatch V2's rows are read from the training logs in its repository (LiheYoung/UniMatch-V2, commit
 f6afb4d, MIT): the median second a step, the clock from the first line to the last, on four A100
 with 40 GB, validation of two networks each epoch included. `best` is the greatest of all epochs on
-the validation set, which its README reports; `last` is that of the last epoch. Its memory is from
-its issue 5. No other code of the field publishes logs with times.
+the validation set, which its README reports; `last` is that of the last epoch. Its memory is
+what its authors answer in the tracker there (thread 5). No other code of the field publishes logs
+with times.
 """
 
 from typing import NamedTuple

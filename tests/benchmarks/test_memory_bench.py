@@ -76,13 +76,18 @@ def test_fused_losses_add_little_to_supervised_training_and_plain_ones_much():
     settings = recipe("consistency", size=192)
     supervised = supervised_part(settings)
     with kernels("triton"):
-        ours = [peak(modeled_step("x", run, CLASSES)) for run in (supervised, settings)]
+        stages = modeled_step("x", settings, CLASSES)
+        ours = [peak(modeled_step("x", supervised, CLASSES)), peak(stages)]
         half = peak(modeled_step("x", settings, CLASSES, "bf16"))
     staged = peak(modeled_plain("x", settings, CLASSES))
     joint = peak(modeled_plain("x", settings, CLASSES, staged=False))
     assert half < ours[1] < staged < joint
-    # The tiny network is all logits; the unlabeled views alone are a tenth of its step.
-    assert ours[1] < 1.45 * ours[0]
+    # In one step the views of both streams lie there, so its stages compare the losses alone.
+    labeled, unlabeled = (
+        max(phase.peak for phase in stages if phase.name.startswith(f"{stage}: "))
+        for stage in ("supervised", "consistency")
+    )
+    assert unlabeled < 1.1 * labeled
     assert ours[1] < staged / 2
 
 

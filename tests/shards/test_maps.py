@@ -45,6 +45,12 @@ def test_damage_is_named(encoding):
             decode_map(floats, extension, "here")
 
 
+def test_no_more_memory_is_taken_than_a_map_can_need():
+    head = b"\x28\xb5\x2f\xfd\xe0" + (2**40).to_bytes(8, "little")  # a frame of 2**40 bytes
+    with pytest.raises(ValueError, match=r"here cannot be decoded \(it claims more than"):
+        decode_map(head + bytes(20), "label.npy.zst", "here")
+
+
 def folder_of(root, encoding):
     root.mkdir()
     made = [PseudoLabel(f"{n:08}", values_of(n) % 7, values_of(n + 50)) for n in range(5)]
