@@ -65,5 +65,7 @@ def test_split(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_check(data: Path) -> None:
     results = check(Dataset.open(data))
     assert [result.problems for result in results.values()] == [[], []]
-    assert (results["val"].images == 101).all()
+    *classes, void, unlabeled = results["val"].images
+    assert classes == [101] * 11
+    assert (void, unlabeled) == (101, 0)
     assert results["train"].pixels.sum() == 367 * 360 * 480
