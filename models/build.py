@@ -14,6 +14,7 @@ import torch
 
 from .encoders.registry import ENCODERS
 from .encoders.timm_encoder import timm_encoder
+from .first_layer import RGB, take_channels
 from .heads.head import HEADS
 from .network import SegmentationNetwork
 from .norm import group_norms
@@ -39,7 +40,9 @@ NETWORKS: dict[str, Callable[..., SegmentationNetwork]] = {
 """The papers' networks: name -> builder(num_classes, **options)."""
 
 HEAD_NORM = "head_norm"
-"""The option that all networks have."""
+"""An option that all networks have: the norms of the head."""
+IN_CHANNELS = "in_channels"
+"""Another one: channels of the images."""
 TIMM = "timm:"
 """What stands before the name of one of timm's encoders."""
 
@@ -55,7 +58,8 @@ def build_network(
         weights: "none" (random, as the papers initialise), "imagenet", a name of torchvision's
             weights, or a path; see `load_weights`.
         options: options of the architecture's builder: the head's and the encoder's; and of all,
-            `head_norm`: "batch", or "group" for group norms in place of the head's batch norms.
+            `head_norm`: "batch", or "group" for group norms in place of the head's batch norms, and
+            `in_channels`: channels of the images, 3 where not given (see `first_layer`).
 
     Raises ValueError for unknown names or options and for weights that do not fit.
     """
@@ -65,16 +69,22 @@ def build_network(
     norm = options.pop(HEAD_NORM, "batch")
     if norm not in ("batch", "group"):
         raise ValueError(f"head_norm must be 'batch' or 'group'; got {norm!r}")
+    channels = options.pop(IN_CHANNELS, RGB)
+    if not isinstance(channels, int):
+        raise ValueError(f"{IN_CHANNELS} is a whole number; got {channels!r}")
     known = _options(build)
     for option in options:
         if option not in known:
-            listed = ", ".join([*known, HEAD_NORM])
+            listed = ", ".join([*known, HEAD_NORM, IN_CHANNELS])
             raise ValueError(f"{name} has no option {option!r}; its options: {listed}")
     network = build(num_classes=num_classes, **options)
     network.name = name
     if norm == "group":
         network.decoder = group_norms(network.decoder)
         network.classifier = group_norms(network.classifier)
+    if channels != RGB:
+        network.first_weight = take_channels(network.backbone, channels)
+        network.in_channels = channels
     if weights != "none":
         load_weights(network, weights)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

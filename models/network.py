@@ -85,6 +85,8 @@ class SegmentationNetwork(nn.Module):
     `pretrained`: names of the parameters that were loaded from weights; the others are new.
     `found`: options that its weights chose; a network that is built for its state needs them.
     `multiple`: images are padded to multiples of it, inside; logits are cut back.
+    `in_channels`: channels of the images; where they are not three, `first_weight` names the weight
+    of the backbone that sees them.
     """
 
     def __init__(
@@ -112,6 +114,8 @@ class SegmentationNetwork(nn.Module):
         self.normalization: Normalization = trait(backbone, "normalization")
         self.pretrained: frozenset[str] = frozenset()
         self.found: dict[str, Any] = {}
+        self.in_channels = 3
+        self.first_weight = ""
         self.frozen = False
 
     def freeze_backbone(self) -> None:

@@ -19,7 +19,7 @@ class LabeledBatch:
     """Weak views (a share of them perturbed, if asked) and their masks."""
 
     image: Tensor
-    """(N, 3, H, W) floating point, normalised, channels-last."""
+    """(N, C, H, W) floating point, normalised, channels-last."""
     mask: Tensor
     """(N, H, W) uint8 class ids, IGNORE where there is no image; classification: (N, 1, 1)."""
     keys: tuple[str, ...]
@@ -33,7 +33,7 @@ class SecondView:
     """One more strong view of the crops of a batch, perturbed independently of the first."""
 
     strong: Tensor
-    """(N, 3, H, W) floating point, normalised, channels-last."""
+    """(N, C, H, W) floating point, normalised, channels-last."""
     valid: Tensor
     """(N, H, W) bool: its pixels whose source lies inside the window."""
     tps: TPS | None
@@ -45,9 +45,9 @@ class PairedBatch:
     """Weak and strong views of the same crops."""
 
     weak: Tensor
-    """(N, 3, H, W) floating point, normalised, channels-last."""
+    """(N, C, H, W) floating point, normalised, channels-last."""
     strong: Tensor
-    """(N, 3, H, W) as weak."""
+    """(N, C, H, W) as weak."""
     window: Tensor
     """(N, 4) int32 [top, left, bottom, right): the part of the crop that shows the image."""
     valid: Tensor
@@ -81,7 +81,7 @@ class PlainBatch:
     """Whole images, for evaluation and labeling."""
 
     image: Tensor
-    """(N, 3, H, W) floating point, normalised, channels-last."""
+    """(N, C, H, W) floating point, normalised, channels-last."""
     mask: Tensor | None
     """(N, H, W) uint8 class ids; classification: (N, 1, 1); None where the subset has no masks."""
     size: tuple[int, int]

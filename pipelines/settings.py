@@ -12,13 +12,18 @@ from .. import IGNORE
 from ..plain import environment_number
 from .registry import VIEWS
 
-OWN_VIEWS = ("phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none")
+OWN_VIEWS = (
+    *("phtps", "ph", "tps", "colour", "mkd", "sda", "randaugment", "none"),
+    *("channels", "chtps"),
+)
 """Strong views of this package, which settings know without loading them: photometric change and
-thin-plate-spline warp, either alone, colours, operations on the whole image or on small crops, or
-none."""
+thin-plate-spline warp, either alone, colours, operations on the whole image or on small crops,
+none, or changes of each channel, with or without the warp."""
 
 Triple = tuple[float, float, float]
 
+CHANNELS = 16
+"""Channels that images may have."""
 SDA_POOL = 17
 """Operations that view sda draws from."""
 
@@ -90,7 +95,8 @@ class StrongSettings:
     grayscale and blur, each by its probability; mkd: exactly one of jitter, blur, equalize,
     solarize and grayscale; sda: some of 17 operations on the whole image, before scale, crop and
     flip; randaugment: some of 16 operations, Cutout among them, on crops that are classified as
-    wholes; none: the strong view is the weak one; or a plugin's, by name."""
+    wholes; channels: brightness, contrast, gain, noise and blur of images of any channels, chtps
+    with the warp; none: the strong view is the weak one; or a plugin's, by name."""
     options: tuple[str, ...] = ()
     """options of a plugin's view, as name=value."""
     photometric_strength: float = 1.0
@@ -188,7 +194,7 @@ class StrongSettings:
     @property
     def warped(self) -> bool:
         """Whether the device warps the crop."""
-        return self.view in ("phtps", "tps")
+        return self.view in ("phtps", "tps", "chtps")
 
 
 Look = Literal["network", "given", "imagenet", "cityscapes", "caffe", "cifar10", "half", "none"]
@@ -199,17 +205,23 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, kw_only=True)
 class NormalizationSettings:
-    """Mean and standard deviation of the input, RGB in [0, 1]."""
+    """Mean and standard deviation of the input in [0, 1]: RGB, or as many channels as it has."""
 
     name: Look = "network"
     """network: those that the network's weights were trained with; a name, such as caffe, or a mean
     and a standard deviation overrule them."""
-    mean: Triple = _IMAGENET[0]
-    """Mean of red, green and blue."""
-    std: Triple = _IMAGENET[1]
-    """Standard deviation of red, green and blue."""
+    mean: tuple[float, ...] = _IMAGENET[0]
+    """Mean of red, green and blue; of other images of each channel, the data set's where not
+    given."""
+    std: tuple[float, ...] = _IMAGENET[1]
+    """Standard deviation of red, green and blue; likewise."""
 
     def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or not 1 <= len(self.mean) <= CHANNELS:
+            raise ValueError(
+                f"mean and std take as many numbers as images have channels, 1 to {CHANNELS}; got "
+                f"{self.mean} and {self.std}"
+            )
         if not all(0 <= value <= 1 for value in self.mean):
             raise ValueError(f"mean must be RGB in [0, 1]; got {self.mean}")
         if not all(value > 0 for value in self.std):

@@ -1,16 +1,17 @@
 """What a strong view is, and how one of one's own is written.
 
     @device_view("noise")
-    def noise(pixels, draws, *, levels: float = 20.0):      pixels (n, H, W, 3) uint8, to be kept
+    def noise(pixels, draws, *, levels: float = 20.0):      pixels (n, H, W, C) uint8, to be kept
         return ...                                          the same, or with valid (n, H, W) bool
 
     @host_view("grain")
-    def grain(image, rng, *, levels: float = 20.0):         one whole image (H, W, 3) uint8, NumPy
+    def grain(image, rng, *, levels: float = 20.0):         one whole image (H, W, C) uint8, NumPy
         return ...                                          the same size
 
     warpseg train RECIPE --plugin FILE.py --strong.view noise --strong.options levels=30 ...
 
-Neither moves a pixel: masks stay as they are. What is random is drawn from `draws` or `rng`, which
+C is 3, red, green and blue, where the data set's images are not of other channels; those of 16 bits
+are uint16. Neither moves a pixel: masks stay as they are. What is random is drawn from `draws` or `rng`, which
 are functions of (seed, stream, position): the same under every loader, on any number of ranks, and
 after a resume.
 """
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import TPS, normalize, window_mask
+from ..shards.bands.bands import PLAIN, words_of
 from .registry import VIEWS
 from .settings import NormalizationSettings, StrongSettings
 
@@ -41,7 +43,7 @@ host."""
 class Crop:
     """What a strong view is made from: crops of one rank, and what may be drawn for them.
 
-    pixels (n, H, W, 3) uint8 and window (n, 4) lie on the device. rows: numbers of the crops in the
+    pixels (n, H, W, C) uint8, or uint16, and window (n, 4) lie on the device. rows: numbers of the crops in the
     joined batch of all ranks, which has `total`. draws: (n, k) uniform numbers in [0, 1) of each
     crop's position. seed_of_step, seed_of_crop: seeds for a purpose, of the joined batch or of one
     of the crops by its place. number: 0, or 1 for the second view. paired: the weak view and the
@@ -87,12 +89,14 @@ class View:
 
     whole: it changes whole images on the host (`change`), before scale, crop and flip. twice: it
     can be drawn a second time for the same crops. moves: it moves pixels without their masks, and
-    is for images that are classified as wholes.
+    is for images that are classified as wholes. any_channels: it is for images of any channels and
+    bits, not for RGB of 8 bits alone.
     """
 
     whole = False
     twice = False
     moves = False
+    any_channels = False
 
     def __init__(
         self, settings: StrongSettings, look: NormalizationSettings, dtype: torch.dtype
@@ -108,6 +112,16 @@ class View:
     def check_options(self, options: dict[str, Any]) -> None:
         """Raise ValueError for options that the view does not have."""
 
+    def check_channels(self, kind: tuple[int, int]) -> None:
+        """Raise ValueError where the view is for RGB of 8 bits, and images are of another kind,
+        channels and bits."""
+        if kind != PLAIN and not self.any_channels:
+            raise ValueError(
+                f"view {self.settings.view} changes hue, saturation or else what RGB of 8 bits "
+                f"alone has, and the images have {words_of(kind)}: choose --strong.view channels, "
+                "chtps (with the warp), tps or none"
+            )
+
     def change(self, image: np.ndarray, seed: Callable[[int], int]) -> np.ndarray:
         """Return another image (H, W, 3) uint8 in place of this one; seed(purpose) gives seeds."""
         return image
@@ -117,7 +131,7 @@ class View:
         return Perturbed(strong=self.normalized(crop.pixels))
 
     def normalized(self, pixels: Tensor) -> Tensor:
-        """Return crops (n, H, W, 3) uint8 as the network wants them."""
+        """Return crops (n, H, W, C) as the network wants them."""
         return normalize(pixels, self.look.mean, self.look.std, self.dtype)
 
 
@@ -145,6 +159,7 @@ class Draws:
 class FunctionView(View):
     """A view that is a function of one's own, with its keyword arguments as options."""
 
+    any_channels = True
     function: Callable[..., Any]
 
     def check_options(self, options: dict[str, Any]) -> None:
@@ -172,7 +187,7 @@ class DeviceView(FunctionView):
         draws = Draws(seeds, crop.pixels.device)
         made = self.function(crop.pixels.clone(), draws, **self.options)
         pixels, valid = made if isinstance(made, tuple) else (made, None)
-        _check(self.settings.view, pixels, crop.pixels.shape, torch.uint8)
+        _check(self.settings.view, pixels, crop.pixels.shape, crop.pixels.dtype)
         if valid is not None:
             _check(f"{self.settings.view}'s validity", valid, crop.pixels.shape[:3], torch.bool)
             valid = valid & window_mask(crop.window, (pixels.shape[1], pixels.shape[2]))
@@ -187,7 +202,7 @@ class HostView(FunctionView):
     def change(self, image: np.ndarray, seed: Callable[[int], int]) -> np.ndarray:
         """Call the function. Raise ValueError where it returns something else than it should."""
         made = self.function(image.copy(), np.random.default_rng(seed(HOST)), **self.options)
-        _check(self.settings.view, made, image.shape, np.uint8)
+        _check(self.settings.view, made, image.shape, image.dtype)
         return made
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from .. import UNLABELED
 from ..plain import shown
 from .archive import count_rows, read_index
+from .bands.bands import PLAIN, Bands
 from .images import IMAGE_EXTENSIONS
 from .manifest import Manifest, ShardRecord, counts_of, counts_row, load_manifest
 from .masks import CLASS_EXTENSION, MASK_EXTENSION
@@ -58,6 +59,7 @@ class Subset:
     @cached_property
     def _samples(self) -> list[Sample]:
         samples, listed = [], 0
+        kind = self.dataset.channels.kind
         for shard in self.shards:
             record = self.dataset.records[shard.tar.name]
             for key, parts in read_index(shard.index, record.bytes):
@@ -73,7 +75,7 @@ class Subset:
                     )
                 if self.keys is None or key in self.keys:
                     name, size = record.names[position], record.size(position)
-                    samples.append(Sample(key, shard.tar, parts, name, size))
+                    samples.append(Sample(key, shard.tar, parts, name, size, kind))
         if self.count is not None and listed != self.count:
             raise ValueError(
                 f"split {self.split!r} of {self.dataset.root} lists {listed} {self.name} images in "
@@ -159,6 +161,16 @@ class Dataset:
     def num_classes(self) -> int:
         """Count of classes, IGNORE not among them."""
         return len(self.manifest.classes)
+
+    @property
+    def channels(self) -> Bands:
+        """Channels of the images, and their levels where they are not plain RGB of 8 bits."""
+        return self.manifest.channels or Bands(count=PLAIN[0], bits=PLAIN[1])
+
+    @property
+    def plain(self) -> bool:
+        """Whether images are RGB of 8 bits."""
+        return self.manifest.channels is None
 
     @cached_property
     def records(self) -> dict[str, ShardRecord]:

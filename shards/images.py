@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
+from .bands.arrays import read_npy
+from .bands.tiff import Pages, read_tiff
 from .outside.encoded import FORMATS, fault_of
 
 Encoding = Literal["keep", "jpeg", "png", "npy"]
 Exif = Literal["auto", "upright", "raw"]
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-IMAGE_EXTENSIONS = ("jpg", "png", "webp", "npy")
+IMAGE_EXTENSIONS = ("jpg", "png", "webp", "npy", "tif")
 """Extensions of the image member of a sample."""
 _PACKED = ("JPEG", "PNG", "WEBP")
 JPEG_QUALITY = 95
@@ -123,6 +125,39 @@ def to_rgb(image: Image.Image, file: str) -> Image.Image:
         raise ValueError(
             f"{file} cannot be turned into RGB ({first_line(error)}): save it as 8-bit RGB"
         ) from error
+
+
+def form_of(data: bytes) -> str:
+    """Return tif, npy or png for the first bytes of such a file, nothing for others."""
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tif"
+    return "npy" if data[:6] == b"\x93NUMPY" else "png" if data[:4] == b"\x89PNG" else ""
+
+
+def read_levels(data: bytes, file: str = "image", pages: Pages = "refuse") -> np.ndarray:
+    """Decode an image with all channels and bits that it has: (H, W, C) uint8 or uint16.
+
+    PNG, TIFF (by tifffile) and NPY may have 16 bits and, but for PNG, up to 16 channels; other
+    files are what Pillow makes of them. Raises ValueError naming `file`.
+    """
+    form = form_of(data)
+    if form in ("tif", "npy"):
+        return read_tiff(data, file, pages) if form == "tif" else read_npy(data, file)
+    image = open_image(data, file, load=False)
+    deep = form == "png" and data[24] == 16
+    if form == "png" and data[25] == 4 and deep:
+        raise ValueError(f"{file} is grey with transparency, of 16 bits: save it as TIFF")
+    if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
+        raise ValueError(f"{file} has pixels of kind {image.mode}: save its levels of 8 or 16 bits")
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        raise ValueError(f"{file} is turned by EXIF: save it upright")
+    levels = np.asarray(open_image(data, file))
+    if deep and image.mode in ("RGB", "RGBA"):
+        # Pillow keeps the upper byte of each level; told that bytes lie the other way round, the
+        # lower one.
+        image.tile = [tile._replace(args=f"{image.mode};16L") for tile in image.tile]
+        levels = (levels.astype(np.uint16) << 8) | np.asarray(image)
+    return levels[..., None] if levels.ndim == 2 else levels
 
 
 def upright(image: Image.Image, file: str) -> Image.Image:

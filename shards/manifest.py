@@ -10,6 +10,7 @@ import numpy as np
 
 from ..plain import shown
 from .archive import LARGEST, write_text
+from .bands.bands import FORM, LEVELS, Bands, Row, join_levels
 from .masks import MAX_CLASSES
 from .outside.text import (
     checked,
@@ -28,6 +29,7 @@ from .outside.text import (
 VERSION = 1
 FILE = "manifest.json"
 TASKS = ("segmentation", "classification")
+TRAINED = ("train", "unlabeled")
 _REMEDY = "convert the data set again, with --replace"
 _SUBSET = re.compile(r"[A-Za-z0-9_]{1,64}")
 _COUNTS = re.compile(r"(\d{1,3}:\d{1,11})( \d{1,3}:\d{1,11})*")
@@ -44,7 +46,8 @@ class ShardRecord:
     one pair for all. `counts` are pixels (segmentation) or images (classification) of each class,
     ignored ones last; empty without annotation. `labels` are the class ids of a classification
     shard. `class_counts` has a row of `ID:PIXELS` for each image with a mask, the ids as stored;
-    empty where an older conversion did not count them.
+    empty where an older conversion did not count them. `levels` are those of each channel, least,
+    greatest, mean and standard deviation; empty for plain RGB.
     """
 
     tar: str
@@ -54,6 +57,7 @@ class ShardRecord:
     counts: tuple[int, ...] = ()
     labels: tuple[int, ...] = ()
     class_counts: tuple[str, ...] = ()
+    levels: tuple[Row, ...] = ()
     bytes: int
     sha256: str
 
@@ -70,6 +74,12 @@ class ShardRecord:
     def keys(self) -> list[str]:
         """Return the keys of the samples in order."""
         return [f"{self.first_key + i:08d}" for i in range(len(self.names))]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all images together."""
+        sizes = self.sizes if len(self.sizes) > 1 else self.sizes * len(self.names)
+        return sum(height * width for height, width in sizes)
 
     def size(self, position: int) -> tuple[int, int]:
         """Return (height, width) in pixels of the image at a position of the shard."""
@@ -95,6 +105,7 @@ class Manifest:
     `source` names the kind of source and its settings, `packing` the encoding; `groups` are named
     sets of source names that results should tell apart (VOC: the `fine` masks among those of SBD).
     A manifest that is not `complete` belongs to a conversion that was stopped and can be continued.
+    `channels` are those of images that are not RGB of 8 bits, with the levels of the training ones.
     """
 
     complete: bool
@@ -105,14 +116,19 @@ class Manifest:
     packing: dict[str, Any]
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     subsets: dict[str, SubsetRecord]
+    channels: Bands | None = None
 
     def save(self, root: Path) -> None:
         """Write `manifest.json` in a data set's folder, whole or not at all."""
         values = {"version": VERSION, **asdict(self)}
+        del values["channels"]
+        if self.channels is not None:
+            values["channels"] = self.channels.to_json()
         for subset in values["subsets"].values():
             for shard in subset["shards"]:
-                if not shard["class_counts"]:
-                    del shard["class_counts"]
+                for name in ("class_counts", "levels"):
+                    if not shard[name]:
+                        del shard[name]
         write_text(root / FILE, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
     def with_shards(self, shards: dict[str, list[ShardRecord]], complete: bool) -> "Manifest":
@@ -121,7 +137,16 @@ class Manifest:
             name: replace(record, shards=tuple(shards.get(name, ())))
             for name, record in self.subsets.items()
         }
-        return replace(self, subsets=subsets, complete=complete)
+        return replace(self, subsets=subsets, complete=complete, channels=self._counted(subsets))
+
+    def _counted(self, subsets: dict[str, SubsetRecord]) -> Bands | None:
+        """Return the channels with the levels of some shards: those that are trained on, if any."""
+        if self.channels is None:
+            return None
+        trained = [name for name in TRAINED if name in subsets] or list(subsets)
+        shards = [shard for name in trained for shard in subsets[name].shards if shard.levels]
+        levels = join_levels([(shard.pixels, shard.levels) for shard in shards])
+        return Bands(count=self.channels.count, bits=self.channels.bits, **levels)
 
 
 def counts_row(mask: np.ndarray) -> str:
@@ -175,6 +200,7 @@ _SHARD = fields(
         "counts": list_of(number()),
         "labels": list_of(number(0, MAX_CLASSES - 1)),
         "class_counts": list_of(text),
+        "levels": LEVELS,
     },
 )
 _SUBSETS = mapping(
@@ -190,7 +216,7 @@ _MANIFEST = fields(
         "packing": fields({}, open=True),
         "subsets": _SUBSETS,
     },
-    {"groups": mapping(list_of(text))},
+    {"groups": mapping(list_of(text)), "channels": FORM},
 )
 
 
@@ -199,6 +225,8 @@ def _from_json(values: dict[str, Any]) -> Manifest:
         name: SubsetRecord(**{**v, "shards": tuple(ShardRecord(**s) for s in v["shards"])})
         for name, v in values["subsets"].items()
     }
+    if "channels" in values:
+        values["channels"] = Bands(**values["channels"])
     return Manifest(**values)
 
 
@@ -206,7 +234,9 @@ def _fault(manifest: Manifest) -> str:
     """Say what does not fit together in a manifest, or nothing."""
     if len(manifest.palette) != len(manifest.classes):
         return f"{len(manifest.classes)} classes have {len(manifest.palette)} colours"
-    keys = 0
+    if manifest.channels is not None and not manifest.channels.fits():
+        return f"its {manifest.channels.count} channels have levels of another number"
+    keys, bands = 0, manifest.channels.count if manifest.channels else 0
     for name, subset in manifest.subsets.items():
         if not _SUBSET.fullmatch(name):
             return f"a subset is named {shown(name)}"
@@ -214,6 +244,8 @@ def _fault(manifest: Manifest) -> str:
             fault = _fault_of_shard(shard, name, len(manifest.classes))
             if fault:
                 return f"{shown(shard.tar)} {fault}"
+            if len(shard.levels) not in (0, bands):
+                return f"{shard.tar} has levels of {len(shard.levels)} channels, not {bands}"
             if manifest.complete and shard.first_key != keys:
                 return f"{shard.tar} begins with key {shard.first_key}, not {keys}"
             keys += len(shard.names)

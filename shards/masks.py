@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from .. import IGNORE, UNLABELED
-from .images import open_image, to_rgb
+from .bands.arrays import read_npy
+from .images import form_of, open_image, to_rgb
 from .readings import (
     check_grey_colours,
     check_palette,
@@ -85,6 +86,8 @@ class MaskValues:
         Raises ValueError naming `file`, the values without a meaning and the known ones, and for a
         mask that can be read in two ways.
         """
+        if form_of(data) == "npy":
+            return self.of_values(read_npy(data, file), file)
         image = open_image(data, file)
         refuse_unfit(image, data, file)
         if not self.ids:
@@ -107,6 +110,16 @@ class MaskValues:
         if self.colours and image.mode == "L":
             check_grey_colours(raw, self.ids, self.colours, file)
         return self.map(raw, file)
+
+    def of_values(self, values: np.ndarray, file: str) -> np.ndarray:
+        """Read values (H, W, C) of a mask that is no picture: of one channel, or colours."""
+        if values.shape[2] == 1 and self.ids:
+            return self.map(np.ascontiguousarray(values[..., 0]), file)
+        if values.shape[2] == 3 and values.dtype == np.uint8:
+            return self._of_channels(values, file) if self.ids else self._by_colour(values, file)
+        raise ValueError(
+            f"{file} holds {values.dtype} of {values.shape[2]} channels: save class ids of one"
+        )
 
     def _of_channels(self, raw: np.ndarray, file: str) -> np.ndarray:
         """Read an RGB mask: by its colours where that is allowed, else by a value that all three

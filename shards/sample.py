@@ -12,7 +12,8 @@ from PIL import Image
 from .. import IGNORE, UNLABELED
 from ..plain import shown
 from .archive import BLOCK, Parts
-from .images import IMAGE_EXTENSIONS, open_packed, read_rgb
+from .bands.bands import PLAIN, kind_of, words_of
+from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
 from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
 
@@ -30,6 +31,8 @@ class Sample:
     parts: Mapping[str, tuple[int, int]]
     name: str
     size: tuple[int, int]
+    bands: tuple[int, int] = PLAIN
+    """Channels, and bits of each."""
     optional: ClassVar[bool] = False
     """Whether training goes on without it where it cannot be decoded, whatever it was told."""
 
@@ -58,7 +61,10 @@ class Sample:
         return block[BLOCK:]
 
     def read_image(self) -> np.ndarray:
-        """Decode the image, uint8 RGB (H, W, 3)."""
+        """Decode the image, uint8 RGB (H, W, 3), or with all its channels, (H, W, C) uint8 or
+        uint16."""
+        if self.bands != PLAIN:
+            return self._read_levels()
         return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
 
     def read_picture(self) -> Image.Image:
@@ -66,6 +72,16 @@ class Sample:
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
         return open_packed(self.read(self.extension), f"{self.shard}:{self.key}")
+
+    def _read_levels(self) -> np.ndarray:
+        where = f"{self.shard}:{self.key}"
+        levels = read_levels(self.read(self.extension), where)
+        if kind_of(levels) != self.bands:
+            raise ValueError(
+                f"{where} has {words_of(kind_of(levels))}, not {words_of(self.bands)}: convert the "
+                "data set again"
+            )
+        return levels
 
     def read_mask(self) -> np.ndarray:
         """Decode the mask, uint8 class ids (H, W), IGNORE where nobody has labeled yet as well; a

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..plain import steers
 from .masks import MAX_CLASSES, MaskValues
-from .outside.encoded import IMAGE_SUFFIXES
+from .outside.encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from .outside.files import LeftOut, normal, read_file, walk_images
 
 Palette = tuple[tuple[int, int, int], ...]
@@ -39,7 +39,8 @@ class Source:
     Subsets are `train`, `val`, and `unlabeled` for images that have no masks. `settings` are
     recorded in the manifest; `groups` are named sets of entry names (see Manifest); `left_out` says
     what below the root is not taken. `size`, height and width in pixels, is what images and masks
-    are brought to when they are packed, None their own. A source whose pixels are not files of
+    are brought to when they are packed, None their own. `bands`, channels and bits, is what all
+    images have, None for RGB of 8 bits; conversion sets it. A source whose pixels are not files of
     their own overrides `read` and `files`.
     """
 
@@ -53,6 +54,7 @@ class Source:
     settings: dict[str, Any] = field(default_factory=dict)
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     size: tuple[int, int] | None = None
+    bands: tuple[int, int] | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def __post_init__(self) -> None:
@@ -84,7 +86,8 @@ class Source:
     def read(self, entry: Entry) -> tuple[bytes | np.ndarray, np.ndarray | None]:
         """Return an image and its class ids.
 
-        The image is its file, or pixels, uint8 RGB (H, W, 3); class ids are uint8 (H, W). The mask
+        The image is its file, or pixels, uint8 RGB (H, W, 3), with `bands` uint8 or uint16
+        (H, W, C); class ids are uint8 (H, W). The mask
         is None for an entry without one. Raises ValueError or FileNotFoundError naming a file.
         """
         image = read_file(self.root / entry.image)
@@ -100,7 +103,7 @@ class Source:
 
 def list_images(root: Path, folder: str, left_out: LeftOut | None = None) -> list[str]:
     """List image files of a folder, sorted, as paths below `root`; what is not taken is counted in
-    `left_out` (see `walk_images`).
+    `left_out` (see `walk_images`). In a folder without pictures arrays (.npy) are images.
 
     Raises FileNotFoundError where the folder is missing and ValueError where it holds no image.
     """
@@ -108,7 +111,9 @@ def list_images(root: Path, folder: str, left_out: LeftOut | None = None) -> lis
         raise FileNotFoundError(
             f"{root / folder} is missing: {root} does not have the expected layout"
         )
-    found = walk_images(root, folder, LeftOut() if left_out is None else left_out)
+    found = walk_images(root, folder, LeftOut() if left_out is None else left_out) or walk_images(
+        root, folder, LeftOut(), ARRAY_SUFFIXES
+    )
     if not found:
         raise ValueError(f"{root / folder} holds no images ({' '.join(IMAGE_SUFFIXES)})")
     return found

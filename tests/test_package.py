@@ -30,7 +30,7 @@ WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
     "pipelines": "views loaders streams",
-    "shards": "outside . pools labeling sources conversion commands",
+    "shards": "outside bands . rasters pools labeling sources conversion commands",
     "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures studies",
 }
@@ -51,6 +51,7 @@ ONLY = {
         "fsspec",
         "yaml",
         "pyarrow",
+        "tifffile",
     },
     "kernels": {"torch", "triton"},
 }

@@ -3,6 +3,9 @@
 The photometric change comes before the warp, so each of the four source pixels is changed before
 they are blended; outside of the image lies black (0 in [0, 1] RGB, before normalisation), as in the
 one-way consistency paper's code. The result is channels-last.
+
+Images of 1 to 16 channels of 8 or 16 bits are warped and normalised alike, by the reference on any
+device: the kernels know RGB of 8 bits.
 """
 
 from collections.abc import Sequence
@@ -20,6 +23,10 @@ from .warp import sample_bilinear
 __all__ = ["StrongView", "normalize", "strong_view", "strong_view_reference"]
 
 Triple = Sequence[float]
+HIGHEST = {torch.uint8: 255, torch.uint16: 65535}
+"""The level that is 1."""
+MOST = 16
+"""Channels that an image may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +55,15 @@ def strong_view(
 ) -> StrongView:
     """Make the strong view (and the weak one, if asked) of a batch of crops.
 
-    crop: (N, H, W, 3) uint8 RGB. photometric, tps: the perturbation, None to leave it out.
+    crop: (N, H, W, 3) uint8 RGB; without a photometric change also (N, H, W, C) uint8 or uint16.
+    photometric, tps: the perturbation, None to leave it out.
     mean, std: per channel, in units of [0, 1]. window: (N, 4) integers [top, left, bottom, right),
     the part of the crop that shows the image. dtype: float32, float16 or bfloat16.
     space, clamp: see `photometric`. No gradient. Raises ValueError for other shapes or dtypes.
     """
     first = None if photometric is None else photometric.brightness
-    if not use_op(crop, first, None if tps is None else tps.points, window):
+    plain = crop.shape[-1] == 3 and crop.dtype == torch.uint8
+    if not plain or not use_op(crop, first, None if tps is None else tps.points, window):
         return strong_view_reference(
             crop,
             photometric=photometric,
@@ -117,9 +126,9 @@ def strong_view_reference(
 def normalize(
     crop: Tensor, mean: Triple, std: Triple, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Normalise uint8 crops (N, H, W, 3) to (N, 3, H, W) channels-last of `dtype`.
+    """Normalise crops (N, H, W, C), uint8 or uint16, to (N, C, H, W) channels-last of `dtype`.
 
-    (crop / 255 - mean) / std: `strong_view` without a perturbation.
+    (crop / 255 - mean) / std, of 16 bits crop / 65535: `strong_view` without a perturbation.
     """
     return strong_view(crop, mean=mean, std=std, dtype=dtype).strong
 
@@ -134,18 +143,26 @@ def check_strong_view(
     space: str,
 ) -> None:
     """Raise ValueError for what `strong_view` cannot take."""
-    if crop.ndim != 4 or crop.shape[3] != 3 or crop.dtype != torch.uint8:
+    if crop.ndim != 4 or not 1 <= crop.shape[3] <= MOST or crop.dtype not in HIGHEST:
         raise ValueError(
-            f"crop must be (N, H, W, 3) uint8; got {tuple(crop.shape)} {crop.dtype}; "
-            "permute and keep the loader's bytes"
+            f"crop must be (N, H, W, 3) uint8, or (N, H, W, C) uint8 or uint16; got "
+            f"{tuple(crop.shape)} {crop.dtype}; permute and keep the loader's bytes"
         )
-    batch = crop.shape[0]
+    batch, channels = crop.shape[0], crop.shape[3]
     if p is not None:
+        if (channels, crop.dtype) != (3, torch.uint8):
+            raise ValueError(
+                f"the photometric change is one of RGB of 8 bits; got {channels} channels of "
+                f"{crop.dtype}: leave it out"
+            )
         check_photometric(batch, p, space)
     if tps is not None and len(tps) != batch:
         raise ValueError(f"one spline per image: got {len(tps)} for {batch} images")
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"mean and std must be positive triples; got {mean} and {std}")
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(
+            f"mean and std must be positive, one for each of {channels} channels; got {mean} and "
+            f"{std}"
+        )
     if window is not None and window.shape != (batch, 4):
         raise ValueError(f"window must be ({batch}, 4); got {tuple(window.shape)}")
 
@@ -154,9 +171,10 @@ _photometric = photometric
 
 
 def _to_unit(crop: Tensor) -> Tensor:
-    """Return contiguous (N, 3, H, W) float32 in [0, 1]; planes are what the CPU vectorises."""
+    """Return contiguous (N, C, H, W) float32 in [0, 1]; planes are what the CPU vectorises."""
     planes = crop.permute(0, 3, 1, 2)
-    return planes.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    wide = planes.to(torch.float32, memory_format=torch.contiguous_format)
+    return wide.div_(HIGHEST[crop.dtype])
 
 
 def _standardize(image: Tensor, mean: Triple, std: Triple, dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,8 @@
     RUN, RUN/checkpoint.pt#teacher      a WarpSeg run, checkpoint (and network) or export
 
 The backbone must fit whole: a file that would leave a part of it random is refused. Decoder and
-classifier are taken where they fit.
+classifier are taken where they fit. Of a network for images of other channels than three the first
+layer is adapted (see `first_layer`), and the report says so.
 """
 
 import logging
@@ -24,6 +25,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from ..first_layer import RGB, adapt_filters
 from ..network import SegmentationNetwork, trait
 from ..norm import plain_state_dict
 from . import names
@@ -47,6 +49,8 @@ class WeightsReport:
     """Names in the source that the network has no place for."""
     left_out: tuple[str, ...] = ()
     """Names that only the source's own training used."""
+    adapted: str = ""
+    """How the first layer was made to fit images of other channels."""
 
     def summary(self) -> str:
         """Return one line that names what is missing, mismatched and unexpected."""
@@ -54,7 +58,7 @@ class WeightsReport:
         for what in ("missing", "mismatched", "unexpected", "left_out"):
             if getattr(self, what):
                 parts.append(f"{what.replace('_', ' ')}: {_some(getattr(self, what))}")
-        return "; ".join(parts)
+        return "; ".join([*parts, self.adapted] if self.adapted else parts)
 
 
 def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
@@ -76,7 +80,9 @@ def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
     if source.caffe and "conv1.weight" in state:
         # Our images are RGB; the first convolution is linear, so turning it round is exact.
         state["conv1.weight"] = state["conv1.weight"].flip(1)
+    adapted = _adapt_first(network, state)
     matched, report = _match(network, state, weights)
+    report = replace(report, adapted=adapted)
     _refuse_misfit(network, report)
     network.load_state_dict(matched, strict=False)
     if source.normalization is not None:
@@ -86,6 +92,18 @@ def load_weights(network: SegmentationNetwork, weights: str) -> WeightsReport:
     network.pretrained = frozenset(parameters.intersection(report.loaded))
     log.info("%s", report.summary())
     return report
+
+
+def _adapt_first(network: SegmentationNetwork, state: dict[str, Tensor]) -> str:
+    """Adapt the filters in a state that see RGB to the channels that the network's images have;
+    return how, in words, nothing where the state has such filters already."""
+    for name in (network.first_weight, f"backbone.{network.first_weight}"):
+        found = state.get(name)
+        if network.in_channels != RGB and found is not None and found.shape[1] == RGB:
+            state[name] = adapt_filters(found, network.in_channels)
+            how = "summed" if network.in_channels == 1 else f"repeated, times 3/{network.in_channels}"
+            return f"{name} adapted from 3 to {network.in_channels} channels ({how})"
+    return ""
 
 
 def _read(network: SegmentationNetwork, weights: str) -> Source:

@@ -20,7 +20,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class HostCache:
-    """Images of some samples as uint8 RGB, decoded once.
+    """Images of some samples, decoded once.
 
     Raises ValueError where they, on all ranks of this machine and beside what other caches of this
     process have yet to fill, do not fit into the memory that is free.
@@ -35,7 +35,7 @@ class HostCache:
         self._open.add(self)
 
     def read(self, sample: Sample) -> np.ndarray:
-        """Return the image of a sample, (H, W, 3) uint8; not to be written to.
+        """Return the image of a sample, (H, W, C); not to be written to.
 
         Raises what `Sample.read_image` raises. Two threads may both decode an image; one is kept.
         """
@@ -54,8 +54,11 @@ class HostCache:
 
 
 def decoded_bytes(samples: Sequence[Sample]) -> int:
-    """Return the bytes of the images of samples as uint8 RGB."""
-    return sum(3 * height * width for height, width in (sample.size for sample in samples))
+    """Return the bytes of the decoded images of samples."""
+    return sum(
+        sample.bands[0] * (sample.bands[1] // 8) * sample.size[0] * sample.size[1]
+        for sample in samples
+    )
 
 
 def check_host_room(needed: int, images: int) -> None:

@@ -88,7 +88,7 @@ class Loader(ABC):
         """Read what the loader needs of the image at a position, in a thread."""
 
     def _image(self, sample: Sample, position: int) -> np.ndarray:
-        """Return a whole image, uint8 RGB (H, W, 3), changed as the plan says; it is read-only."""
+        """Return a whole image (H, W, C), changed as the plan says; it is read-only."""
         image = sample.read_image() if self._cache is None else self._cache.read(sample)
         return image if self.plan.change is None else self.plan.change(image, position)
 
@@ -96,9 +96,9 @@ class Loader(ABC):
         """Return the memory that `_payload` fills, if it fills any."""
         return None
 
-    def _room(self, *shape: int) -> Tensor:
-        """Return memory of the host for a batch, uint8, not filled."""
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=self._pinned)
+    def _room(self, *shape: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+        """Return memory of the host for a batch, not filled."""
+        return torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
 
     def close(self) -> None:
         """Stop reading ahead."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ... import IGNORE, UNLABELED
 from ...shards import Sample
+from ...shards.bands.bands import PLAIN
 from ...shards.images import first_line
 from ...shards.maps import member_of
 from ...shards.masks import MASK_EXTENSION
@@ -69,7 +70,7 @@ class Request:
 class Crops:
     """A batch as loaded.
 
-    image: (N, H, W, 3) uint8 on the loader's device. maps: (N, H, W) uint8 by name, on the CPU;
+    image: (N, H, W, C) uint8, or uint16, on the loader's device. maps: (N, H, W) uint8 by name, on the CPU;
     "class" is (N, 1, 1). skipped: how many of its samples stand in for corrupt ones.
     """
 
@@ -95,17 +96,18 @@ class Crops:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a stream's batches are made of; `change` acts on whole images, before their geometry;
-    `focus` centres some crops on a class of the map "mask"."""
+    `focus` centres some crops on a class of the map "mask"; `bands` are channels and bits."""
 
     samples: Sequence[Sample]
     sampler: Sampler
     geometry: GeometrySettings
     batch_size: int
-    fill: tuple[int, int, int]
+    fill: tuple[int, ...]
     maps: Mapping[str, MapSource]
     classes: bool = False
     change: Change | None = None
     focus: Focus | None = None
+    bands: tuple[int, int] = PLAIN
 
     def indices(self, position: int) -> np.ndarray:
         """Return the samples of the batch whose first stands at `position`, int64."""

@@ -7,10 +7,13 @@ window's border where there is image; that is what DALI does with `roi_start` an
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from ...shards import Sample
+from ...shards.bands.bands import PLAIN
+from ...shards.bands.resample import resample
 from ..views.geometry import Window
 from .loading import Loader
 from .plan import Crops, Request
@@ -26,7 +29,10 @@ class PortableLoader(Loader):
         return self._collect(position)[0]
 
     def _canvas(self, request: Request) -> Tensor:
-        return self._room(len(request.samples), *self.plan.geometry.crop_size, 3)
+        channels, bits = self.plan.bands
+        dtype = torch.uint8 if bits == 8 else torch.uint16
+        crop = self.plan.geometry.crop_size
+        return self._room(len(request.samples), *crop, channels, dtype=dtype)
 
     def _picture(self, sample: Sample, position: int) -> Image.Image:
         """Return a whole image as Pillow's, without a detour where nothing else wants it."""
@@ -37,14 +43,18 @@ class PortableLoader(Loader):
     def _payload(
         self, sample: Sample, window: Window, canvas: Any, row: int, position: int
     ) -> None:
-        image = self._picture(sample, position)
         top, left, bottom, right = window.region
         height, width = window.shown_size
-        image = image.resize(
-            (width, height), Image.Resampling.BILINEAR, box=(left, top, right, bottom)
-        )
-        if window.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        box = (left, top, right, bottom)
+        if self.plan.bands == PLAIN:
+            image = self._picture(sample, position)
+            image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+            if window.flip:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            levels = np.asarray(image)
+        else:
+            levels = resample(self._image(sample, position), (height, width), box)
+            levels = levels[:, ::-1] if window.flip else levels
         top, left, bottom, right = window.shown
         canvas[row] = self.plan.fill
-        canvas[row, top:bottom, left:right] = np.asarray(image)
+        canvas[row, top:bottom, left:right] = levels

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...kernels import normalize
 from ...kernels.views.tps import window_mask
 from ...shards import Sample, Subset
+from ...shards.bands.bands import PLAIN, words_of
 from ...shards.pools.settings import PoolSettings
 from ..batches import LabeledBatch, PairedBatch
 from ..loaders.dali import DaliLoader, has_dali
@@ -38,6 +39,7 @@ from ..settings import (
 )
 from ..strong import Crop, Perturbed, View, build_view
 from ..views.distortion import Distortion, distort, sample_distortion
+from .kinds import check_channels, fill_of
 
 Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 
@@ -120,7 +122,11 @@ class Stream(ABC, Generic[Batch]):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must lie in [0, {world_size}); got {rank}")
         self.normalization = normalization_of(normalization)
+        channels = subset.dataset.channels
+        check_channels(channels.kind, self.normalization, weak_photometric, pool, loader)
         self.view = None if strong is None else build_view(strong, self.normalization, dtype)
+        if self.view is not None:
+            self.view.check_channels(channels.kind)
         moved = self.view is not None and self.view.moves
         if strong is not None and moved and subset.dataset.task != "classification":
             raise ValueError(
@@ -147,7 +153,8 @@ class Stream(ABC, Generic[Batch]):
             "sampler": self._sampler,
             "geometry": geometry,
             "batch_size": batch_size,
-            "fill": geometry.fill or _levels(self.normalization),
+            "fill": fill_of(geometry, self.normalization, channels),
+            "bands": channels.kind,
             "maps": maps,
             "classes": classes,
             "focus": self._focus(subset, focus, samples),
@@ -282,7 +289,7 @@ class Stream(ABC, Generic[Batch]):
         return self._strong_view().perturb(crop)
 
     def _normalized(self, pixels: Tensor) -> Tensor:
-        """Return crops (N, H, W, 3) uint8 as the network wants them."""
+        """Return crops (N, H, W, C) as the network wants them."""
         return normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
 
     def _weak(self, plain: Tensor, pixels: Tensor, crops: Crops) -> Tensor:
@@ -336,13 +343,24 @@ def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torc
     """Build the loader that the settings name; RuntimeError where it is DALI and not installed."""
     if settings.cache == "device":
         return ResidentLoader(plan, settings, stride, device)
-    if loader_name(settings) == "dali":
+    if loader_name(settings, plan.bands) == "dali":
         return DaliLoader(plan, settings, stride, device)
     return PortableLoader(plan, settings, stride, device)
 
 
-def loader_name(settings: LoaderSettings) -> str:
-    """Return "dali" or "portable": what decodes where the device keeps no images."""
+def loader_name(settings: LoaderSettings, bands: tuple[int, int] = PLAIN) -> str:
+    """Return "dali" or "portable": what decodes where the device keeps no images.
+
+    Those that are not RGB of 8 bits are the portable loader's, unless DALI is asked for by name.
+    Raises ValueError where it is.
+    """
+    if bands != PLAIN and settings.loader == "dali":
+        raise ValueError(
+            f"--loader.loader dali decodes RGB of 8 bits, and the images have {words_of(bands)}: "
+            "leave it at auto"
+        )
+    if bands != PLAIN:
+        return "portable"
     return choose_loader() if settings.loader == "auto" else settings.loader
 
 
@@ -352,12 +370,6 @@ def choose_loader() -> str:
     name = "dali" if has_dali() else "portable"
     _log.info("loader: %s%s", name, "" if name == "dali" else " (NVIDIA DALI is not installed)")
     return name
-
-
-def _levels(normalization: NormalizationSettings) -> tuple[int, int, int]:
-    """Return the mean colour as 8-bit levels."""
-    red, green, blue = (round(255 * value) for value in normalization.mean)
-    return red, green, blue
 
 
 def _digest(samples: Sequence[Sample]) -> str:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ...kernels import TPS, Photometric, sample_photometric, sample_tps, strong_view
 from ..registry import VIEWS
+from ..settings import StrongSettings
 from ..strong import Crop, Perturbed, View
 
 _PHOTOMETRIC, _TPS = 0, 1
@@ -19,6 +20,11 @@ class PhTps(View):
     """Photometric change and warp; normalisation, weak view and validity come in the same pass."""
 
     twice = True
+
+    @property
+    def any_channels(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether no colour changes."""
+        return not self.settings.photometric
 
     def perturb(self, crop: Crop) -> Perturbed:
         """Draw the change and make the view; the weak one comes with the first of two."""
@@ -43,7 +49,7 @@ class PhTps(View):
         """Draw the parameters for the batches of all ranks at once, so that N ranks draw together
         what one rank draws with N times the batch; return those of the crops."""
         settings, own, device = self.settings, crop.own, crop.pixels.device
-        changed = warped = None
+        changed = None
         if settings.photometric:
             drawn = sample_photometric(
                 crop.total,
@@ -53,18 +59,21 @@ class PhTps(View):
             )
             changed = Photometric(**{name: value[own] for name, value in vars(drawn).items()})
             changed = changed.to(device, non_blocking=True)
-        if settings.warped:
-            spline = sample_tps(
-                crop.total,
-                _size(crop.pixels),
-                sigma=settings.tps_sigma,
-                preset=settings.tps,
-                strength=settings.geometric_strength,
-                generator=crop.generator(_TPS + 2 * crop.number),
-            )
-            warped = TPS(points=spline.points[own], weights=spline.weights[own])
-            warped = warped.to(device, non_blocking=True)
-        return changed, warped
+        return changed, draw_tps(settings, crop) if settings.warped else None
+
+
+def draw_tps(settings: StrongSettings, crop: Crop) -> TPS:
+    """Draw the warps of the crops, out of those for the batches of all ranks."""
+    spline = sample_tps(
+        crop.total,
+        _size(crop.pixels),
+        sigma=settings.tps_sigma,
+        preset=settings.tps,
+        strength=settings.geometric_strength,
+        generator=crop.generator(_TPS + 2 * crop.number),
+    )
+    warped = TPS(points=spline.points[crop.own], weights=spline.weights[crop.own])
+    return warped.to(crop.pixels.device, non_blocking=True)
 
 
 def _size(pixels: Tensor) -> tuple[int, int]:

@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..archive import TarWriter, index_text, replacing, verify_index, write_text
+from ..bands.bands import Bands, sum_levels
 from ..manifest import FILE, Manifest, ShardRecord, SubsetRecord, load_manifest
 from ..outside.files import LeftOut
+from ..rasters.kinds import bands_of
+from ..rasters.tiling import tiled
 from ..sample import parts_of_image
 from ..sense import findings
 from ..source import Entry, Source, shuffling_hash
@@ -75,6 +78,7 @@ def convert(
     on a full disk; finished shards are kept in either case.
     """
     part = Part.parse(settings.part) if settings.part else None
+    source = prepared(source, settings)
     root = part.folder(root) if part else root
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
@@ -103,6 +107,16 @@ def convert(
     samples = {name: len(entries) for name, entries in source.subsets.items()}
     said = _said(source, notes, None if part else load_manifest(root))
     return Report(len(todo), len(planned) - len(todo), samples, said)
+
+
+def prepared(source: Source, settings: PackSettings) -> Source:
+    """Return a source as it is packed: with the channels that its images keep, cut into tiles where
+    that is asked for. Raises ValueError for images that cannot be read so."""
+    bands = bands_of(source, settings.channels, settings.pages)
+    if settings.tile:
+        source = tiled(source, settings.tile, settings.overlap, settings.pages)
+    source.bands = bands
+    return source
 
 
 def _load_found(root: Path, replace_other: bool) -> Manifest | None:
@@ -160,6 +174,7 @@ def _plan(
         packing=settings.record(),
         groups=source.groups,
         subsets=records,
+        channels=None if source.bands is None else Bands(count=source.bands[0], bits=source.bands[1]),
     )
     return shards, manifest
 
@@ -180,9 +195,10 @@ def _source_record(source: Source) -> dict[str, Any]:
 
 
 def _same_settings(found: Manifest, source: Source, settings: PackSettings) -> bool:
-    there = (found.task, found.classes, found.palette, found.source, found.packing)
+    kind = None if found.channels is None else found.channels.kind
+    there = (found.task, found.classes, found.palette, found.source, found.packing, kind)
     here = (source.task, source.classes, source.palette, _source_record(source), settings.record())
-    return there == here
+    return there == (*here, source.bands)
 
 
 def _same_images(found: Manifest, planned: list[PlannedShard]) -> bool:
@@ -257,6 +273,7 @@ def _write_shard(
     root: Path, shard: PlannedShard, samples: Iterable[Packed], tick: Callable[[int], object]
 ) -> tuple[ShardRecord, LeftOut]:
     rows, sizes, counts, class_counts, remarks = [], [], [], [], LeftOut()
+    levels: list[list[tuple[int, ...]]] = []
     path = root / shard.tar
     with replacing(path) as file:
         tar = TarWriter(file)
@@ -266,6 +283,7 @@ def _write_shard(
             sizes.append(sample.size)
             counts.append(sample.counts)
             class_counts.append(sample.row)
+            levels.append(sample.levels)
             for remark in sample.remarks:
                 remarks.add(remark, shard.entries[position].name)
             tick(1)
@@ -278,6 +296,7 @@ def _write_shard(
         counts=() if counts[0] is None else tuple(int(n) for n in np.sum(counts, axis=0)),
         labels=tuple(entry.label for entry in shard.entries if entry.label is not None),
         class_counts=tuple(class_counts) if all(class_counts) else (),
+        levels=sum_levels(levels) if all(levels) else (),
         bytes=tar.bytes,
         sha256=total,
     )

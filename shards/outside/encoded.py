@@ -15,6 +15,8 @@ IMAGE_SUFFIXES = (
     *((".avif",) if _AVIF else ()),
 )
 """Suffixes of files that are taken for images in a source's folders."""
+ARRAY_SUFFIXES = (".npy",)
+"""Suffixes of those that are taken for images where there are no others."""
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF"),
     *(("AVIF",) if _AVIF else ()),

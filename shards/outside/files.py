@@ -6,7 +6,7 @@ Whatever a walk does not take is counted by its reason, so that the end of a con
 import os
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,8 +54,10 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
-def walk_images(root: Path, folder: str, left_out: LeftOut) -> list[str]:
-    """Return the image files below a folder, sorted, as paths below `root`.
+def walk_images(
+    root: Path, folder: str, left_out: LeftOut, suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> list[str]:
+    """Return the image files below a folder, sorted, as paths below `root`; those with `suffixes`.
 
     Links to folders are followed, each folder once. Hidden files, what systems put beside images,
     other kinds of files, and pipes and devices are counted in `left_out`. Raises ValueError for a
@@ -63,7 +65,7 @@ def walk_images(root: Path, folder: str, left_out: LeftOut) -> list[str]:
     """
     found = []
     for name, _ in walk(root, folder, left_out):
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        if Path(name).suffix.lower() in suffixes:
             check_name(root / name)
             found.append(name)
         else:

@@ -13,14 +13,19 @@ log = logging.getLogger("warpseg")
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
-def settle(settings: Settings, network: SegmentationNetwork) -> Settings:
+def settle(
+    settings: Settings, network: SegmentationNetwork, *, own: bool = False
+) -> Settings:
     """Return a run's settings with the input normalisation and the options of its network's
-    weights, where the settings leave them open; warn where they say otherwise."""
+    weights, where the settings leave them open; warn where they say otherwise.
+
+    own: the normalisation is that of the data set's own channels, which no weights know.
+    """
     theirs = normalization_of_network(network)
     told = settings.normalization
     if told.name == "network":
         settings = replace(settings, normalization=theirs)
-    elif network.pretrained and not told.same(theirs):
+    elif network.pretrained and not own and not told.same(theirs):
         log.warning(
             f"images are normalised by {_words(told)}, but the weights of {network.name} were "
             f"trained with {_words(theirs)}; --normalization.name network takes theirs"

@@ -26,6 +26,7 @@ from ...plugins import only_named, recorded_plugins, require_plugins
 from ...registry import noting_uses
 from ...shards import Dataset, Subset
 from ...shards.archive import write_text
+from ...shards.bands.bands import plain_bands
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.checkpoint import check_state, load_checkpoint, refuse_diverged
 from ..engine.processes.locking import LOCK
@@ -65,6 +66,7 @@ class RunFile(TypedDict):
     classes: list[str]
     palette: list[tuple[int, int, int]]
     settings: dict[str, Any]
+    channels: NotRequired[dict[str, Any]]
     sums: NotRequired[dict[str, str]]
     plugins: NotRequired[list[dict[str, Any]]]
     world_size: NotRequired[int | None]
@@ -77,6 +79,7 @@ def describe_run(
     """Return all that defines a run, as plain values."""
     labels = getattr(settings, "labels", "")  # of rounds, settings of another kind
     folder = Path(labels) if isinstance(labels, str) and labels else None
+    channels = {} if dataset.plain else {"channels": dataset.channels.to_json()}
     return {
         "warpseg": __version__,
         "torch": str(torch.__version__),
@@ -87,6 +90,7 @@ def describe_run(
         "task": dataset.task,
         "classes": list(dataset.classes),
         "palette": [list(colour) for colour in dataset.palette],
+        **channels,
         "settings": to_plain(settings),
         "sums": data_sums(dataset, split, folder),
         "plugins": recorded_plugins(),
@@ -252,6 +256,7 @@ def open_trained(path: Path, *, network: str | None = None) -> TrainedNetwork:
             palette=tuple((r, g, b) for r, g, b in run["palette"]),
             normalization=settings.normalization,
             evaluation=settings.evaluation,
+            channels=plain_bands(run.get("channels")),
             task=run["task"],
             plugins=tuple(only_named(used)),
             origin={

@@ -11,6 +11,7 @@ import torch
 from ...models.network import count_parameters
 from ...pipelines.streams.stream import loader_name
 from ...shards import Subset
+from ...shards.bands.bands import words_of
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
 from ..engine.stages import Method
@@ -34,10 +35,10 @@ def run_header(run: "Run") -> str:
     rows = {
         "network": _network(settings, method),
         "data": f"{run.dataset.root}, {_split(run.run)}, {len(run.dataset.classes)} classes",
-        "images": f"{images}; {scored}",
+        "images": f"{images}; {scored}{_channels(run)}",
         "batch": f"{batch_words(settings, sizes, runtime.world_size)}, {crop}",
         "steps": f"{settings.num_steps}, {_scores(run.validation, run.evaluate_every)}",
-        "device": f"{_device(runtime)}, {runtime.precision}, {loader_name(settings.loader)} loader",
+        "device": f"{_device(runtime)}, {runtime.precision}, {_loader(run)} loader",
         "folder": str(run.out),
     }
     title = run.run["recipe"] or run.run["method"]
@@ -69,6 +70,15 @@ def _scores(validation: Subset | None, interval: int) -> str:
     if validation is None:
         return "never scored"
     return f"scored every {interval}" if interval else "scored at the end"
+
+
+def _channels(run: "Run") -> str:
+    """Say which channels images have that are not RGB of 8 bits."""
+    return "" if run.dataset.plain else f"; {words_of(run.dataset.channels.kind)}"
+
+
+def _loader(run: "Run") -> str:
+    return loader_name(run.settings.loader, run.dataset.channels.kind)
 
 
 def _device(runtime: Runtime) -> str:

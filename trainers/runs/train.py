@@ -13,6 +13,7 @@ import torch
 
 from ...models import SegmentationNetwork
 from ...shards import Dataset
+from ..engine.channels import with_channels
 from ..engine.checkpoint import DIVERGED, mark_diverged, save_checkpoint
 from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.journal import FILE as METRICS
@@ -115,9 +116,10 @@ class Run(Scored):
         self.progress.say("opening")
         self.dataset = dataset = Dataset.open(data)
         runtime.seed(settings.seed)
+        settings = with_channels(settings, dataset)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
         network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
-        self.settings = settings = settle(settings, network)
+        self.settings = settings = settle(settings, network, own=not dataset.plain)
         check_network(network, settings, self.dataset)
         self.run = {
             **describe_run(settings, self.dataset, split, recipe=recipe),

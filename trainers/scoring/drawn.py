@@ -13,6 +13,7 @@ from PIL import Image
 from ...plain import one_line
 from ..drawing import Colour, indexed_image, overlay, with_legend
 from .settings import PredictSettings
+from .showing import as_picture
 from .trained import TrainedNetwork
 
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
@@ -20,7 +21,7 @@ FORMATS = {"jpeg": ".jpg", "png": ".png"}
 
 @dataclass(frozen=True)
 class Labeled:
-    """An image, uint8 (H, W, 3), its class ids and their probabilities in 255ths, uint8 (H, W)."""
+    """An image (H, W, C), its class ids and their probabilities in 255ths, uint8 (H, W)."""
 
     name: str
     image: np.ndarray
@@ -38,7 +39,8 @@ def write_files(
         save(Image.fromarray(labeled.confidence), out / "confidence" / f"{name}.png")
     if settings.overlay == "none":
         return
-    drawn = overlay(labeled.image, mask, palette, settings.opacity)
+    image = as_picture(labeled.image, trained.normalization, trained.channels)
+    drawn = overlay(image, mask, palette, settings.opacity)
     if settings.legend:
         picture = _with_legend(drawn, mask, trained.classes, palette)
     else:

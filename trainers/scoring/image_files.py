@@ -16,8 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from ...shards.images import eight_bits, losses, open_image, to_rgb, upright
-from ...shards.outside.encoded import IMAGE_SUFFIXES
+from ...shards.bands.bands import Bands, kind_of, words_of
+from ...shards.images import eight_bits, losses, open_image, read_levels, to_rgb, upright
+from ...shards.outside.encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from ...shards.outside.fetching import fetch
 from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
 
@@ -117,7 +118,8 @@ def _without_patterns(paths: Sequence[str | Path]) -> Iterator[str | Path]:
 
 def _in_folder(path: Path, out: Path | None, left_out: LeftOut) -> list[Source]:
     own = None if out is None else out.resolve()
-    found = [path / name for name in walk_images(path, "", left_out)]
+    listed = walk_images(path, "", left_out) or walk_images(path, "", LeftOut(), ARRAY_SUFFIXES)
+    found = [path / name for name in listed]
     found = [f for f in found if own is None or not f.resolve().is_relative_to(own)]
     if not found:
         raise ValueError(
@@ -147,19 +149,37 @@ def read_image(path: Path) -> np.ndarray:
     return _read(path)[0]
 
 
-def _read(path: Path) -> tuple[np.ndarray, list[str]]:
+def read_channels(path: Path, channels: Bands) -> np.ndarray:
+    """Read an image with all its channels, (H, W, C) uint8 or uint16. Raises as `read_image`, and
+    for an image of other channels or bits."""
+    return _read(path, channels)[0]
+
+
+def _read(path: Path, channels: Bands | None = None) -> tuple[np.ndarray, list[str]]:
     """Read an image as `read_image` does, and say what of the file it does not show."""
-    return _decode(read_file(path), str(path))
+    return _decode(read_file(path), str(path), channels)
 
 
-def _read_address(address: str) -> tuple[np.ndarray, list[str]]:
+def _read_address(address: str, channels: Bands | None) -> tuple[np.ndarray, list[str]]:
     """Read an image from a URL or, for -, standard input, as `_read` does."""
     if address == "-":
-        return _decode(sys.stdin.buffer.read(), "standard input")
-    return _decode(fetch(address), address)
+        return _decode(sys.stdin.buffer.read(), "standard input", channels)
+    return _decode(fetch(address), address, channels)
 
 
-def _decode(data: bytes, file: str) -> tuple[np.ndarray, list[str]]:
+def check_kind(kind: tuple[int, int], file: str, channels: Bands) -> None:
+    """Raise ValueError for an image of other channels or bits than a network's."""
+    if kind != channels.kind:
+        raise ValueError(
+            f"{file} has {words_of(kind)}, and the network was trained on {words_of(channels.kind)}"
+        )
+
+
+def _decode(data: bytes, file: str, channels: Bands | None) -> tuple[np.ndarray, list[str]]:
+    if channels is not None:
+        levels = read_levels(data, file)
+        check_kind(kind_of(levels), file, channels)
+        return levels, []
     image = open_image(data, file)
     told = losses(image, data)
     image = eight_bits(upright(image, file), file, told)
@@ -172,20 +192,22 @@ def read_ahead(
     ahead: int,
     failed: Callable[[str], None],
     remarks: LeftOut | None = None,
+    channels: Bands | None = None,
 ) -> Iterator[tuple[Source, np.ndarray]]:
     """Yield decoded images in order, at most `ahead` of them decoded before they are asked for.
 
     `failed` is called with a sentence about each file that cannot be read; where it does not raise,
-    the file is left out. What of a file is not shown is counted in `remarks`.
+    the file is left out. What of a file is not shown is counted in `remarks`. channels: those that
+    images have, where they are not brought to RGB of 8 bits.
     """
     waiting: deque[tuple[Source, Future[tuple[np.ndarray, list[str]]]]] = deque()
     rest = iter(sources)
     while True:
         while len(waiting) < ahead and (source := next(rest, None)) is not None:
             read = (
-                partial(_read_address, source.address)
+                partial(_read_address, source.address, channels)
                 if source.address
-                else partial(_read, source.path)
+                else partial(_read, source.path, channels)
             )
             waiting.append((source, pool.submit(read)))
         if not waiting:

@@ -133,7 +133,7 @@ def _predict(
                 progress.reach(progress.done + len(batch))
 
         writes = _Writes(pool, ahead, partial(_write, out, trained, settings, labels))
-        done = writes.take(labeled(read_ahead(pictures, pool, ahead, failed, remarks)))
+        done = writes.take(labeled(read_ahead(pictures, pool, ahead, failed, remarks, trained.channels)))
         for film in films:
             found = labeled(read_frames(film, failed))
             if settings.video != "frames":
@@ -192,7 +192,7 @@ def label_one(
     if len(sources) != 1 or is_video(sources[0]):
         raise ValueError("--out - writes the mask of one image: name one, or - to read it")
     with ThreadPoolExecutor(1) as pool, evaluating(trained.network):
-        batch = list(read_ahead(sources, pool, 1, _refuse))
+        batch = list(read_ahead(sources, pool, 1, _refuse, channels=trained.channels))
         (labeled,) = label_batch(trained, batch, device, dtype, _refuse)
     whole = io.BytesIO()
     indexed_image(labeled.mask, trained.palette).save(whole, "PNG", compress_level=3)

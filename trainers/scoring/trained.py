@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from ...kernels import normalize, pseudo_label
 from ...pipelines.settings import NormalizationSettings
+from ...shards.bands.bands import Bands, checked_image, kind_of
 from ..drawing import Colour, indexed_image
 from ..engine.protocol import EvaluationSettings
-from .image_files import read_image
+from .image_files import check_kind, read_channels, read_image
 from .inference import evaluating, predict_logits
 
 ImageLike = str | Path | Image.Image | np.ndarray
-"""A file, a picture of Pillow's, or an array: RGB (H, W, 3) or grey (H, W), uint8."""
+"""A file, a picture of Pillow's, or an array: RGB (H, W, 3) or grey (H, W), uint8; of a network for
+other channels (H, W, C), uint8 or uint16."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class TrainedNetwork:
     palette: tuple[Colour, ...]
     normalization: NormalizationSettings
     evaluation: EvaluationSettings
+    channels: Bands | None = None
+    """Those of its images, with their levels, where they are not RGB of 8 bits."""
     task: Literal["segmentation", "classification"] = "segmentation"
     plugins: tuple[Mapping[str, str], ...] = ()
     """Records of the plugins that parts of the network came with."""
@@ -78,7 +82,7 @@ class TrainedNetwork:
             )
         if isinstance(images, ImageLike):
             return self.predict([images], batch_size=1)[0]
-        pixels = [to_pixels(image) for image in images]
+        pixels = [to_pixels(image, self.channels) for image in images]
         made: dict[int, np.ndarray] = {}
         with evaluating(self.network):
             for chunk in _chunks(pixels, batch_size):
@@ -90,7 +94,7 @@ class TrainedNetwork:
     def label(self, pixels: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Return class ids, uint8 (N, H, W), and their probabilities, float32, of images.
 
-        pixels: uint8 (N, H, W, 3) on the network's device. dtype: bfloat16 or float16 runs under
+        pixels: (N, H, W, C), uint8 or uint16, on the network's device. dtype: bfloat16 or float16 runs under
         autocast. The caller holds the network in evaluation mode (`evaluating`). Of images that
         are classified as wholes the results are (N,). Raises ValueError for a network whose logits
         do not cover the image or are no finite numbers.
@@ -133,9 +137,11 @@ class TrainedNetwork:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float16
 
 
-def to_pixels(image: ImageLike) -> np.ndarray:
-    """Return an image as RGB, uint8 (H, W, 3), upright. Raise as `read_image`, and ValueError for
-    an array of another shape or type."""
+def to_pixels(image: ImageLike, channels: Bands | None = None) -> np.ndarray:
+    """Return an image as RGB, uint8 (H, W, 3), upright, or with all its `channels`. Raise as
+    `read_image`, and ValueError for an array of another shape or type."""
+    if channels is not None:
+        return _with_channels(image, channels)
     if isinstance(image, str | Path):
         return read_image(Path(image))
     pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
@@ -148,6 +154,14 @@ def to_pixels(image: ImageLike) -> np.ndarray:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ValueError(f"an image is (H, W, 3) or (H, W); got an array of {pixels.shape}")
     return pixels
+
+
+def _with_channels(image: ImageLike, channels: Bands) -> np.ndarray:
+    if isinstance(image, str | Path):
+        return read_channels(Path(image), channels)
+    levels = checked_image(np.asarray(image), "the image")
+    check_kind(kind_of(levels), "the image", channels)
+    return levels
 
 
 def _chunks(pixels: Sequence[np.ndarray], batch_size: int) -> Iterable[list[int]]:

@@ -1,0 +1,1 @@
+"""Image files read by windows, packed with all their channels, and cut into tiles."""

@@ -1,0 +1,207 @@
+"""Images and masks cut into tiles while they are packed; of large ones only windows are read.
+
+Tiles are `tile` pixels a side and share `overlap` with their neighbours; the last of a row or
+column is shifted back to end where the image does. An image that is smaller is one tile.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..bands.tiff import Pages, TiffImage
+from ..images import eight_bits, open_image, read_levels, to_rgb
+from ..masks import MaskValues
+from ..outside.files import read_file
+from ..source import Entry, Source
+from .opened import PictureFile, Raster, open_raster
+
+OPEN = 4
+"""Files that a process keeps open, or decoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile(Entry):
+    """A window of an image of a source: `name` is the image's, then @ROW-COLUMN, in pixels."""
+
+    window: tuple[int, int, int, int]
+    """Top, left, height, width."""
+    of: Entry
+    """The image."""
+
+
+@dataclass(kw_only=True)
+class TiledSource(Source):
+    """A source whose entries are tiles of the images of another one, `whole`."""
+
+    whole: Source
+    pages: Pages = "refuse"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, entry: Entry) -> tuple[bytes | np.ndarray, np.ndarray | None]:
+        """Return the levels of a tile, RGB or all channels as `bands` says, and its class ids."""
+        assert isinstance(entry, Tile)
+        if not _has_files(self.whole):
+            return self._cut(entry)
+        image = _window(self.root / entry.image, self.pages, entry.window, self.bands is None)
+        if entry.mask is None:
+            return image, None
+        return image, mask_window(self.values, self.root / entry.mask, entry.window)
+
+    def files(self, entry: Entry) -> list[Path]:
+        """Return the files that a tile is cut out of."""
+        assert isinstance(entry, Tile)
+        return self.whole.files(entry.of)
+
+    def _cut(self, entry: Tile) -> tuple[np.ndarray, np.ndarray | None]:
+        """Cut a tile out of an image that its source reads as a whole."""
+        image, mask = self.whole.read(entry.of)
+        name = str(self.root / entry.image)
+        if isinstance(image, bytes):
+            image = _rgb(image, name) if self.bands is None else read_levels(image, name)
+        top, left, height, width = entry.window
+        part = (slice(top, top + height), slice(left, left + width))
+        return np.ascontiguousarray(image[part]), None if mask is None else mask[part].copy()
+
+
+def tiled(source: Source, tile: int, overlap: int, pages: Pages) -> TiledSource:
+    """Return a source of the tiles of another one's images.
+
+    Raises ValueError for images that are classified as wholes, for a mask of another size than its
+    image, and for a file that cannot be read.
+    """
+    if source.task != "segmentation":
+        raise ValueError("--tile cuts images with masks: leave it out for images of one class each")
+    subsets = {
+        name: [part for entry in entries for part in _tiles(source, entry, tile, overlap, pages)]
+        for name, entries in source.subsets.items()
+    }
+    shared = {f.name: getattr(source, f.name) for f in dataclasses.fields(Source)}
+    by_image: dict[str, list[str]] = {}
+    for part in (part for parts in subsets.values() for part in parts):
+        by_image.setdefault(part.name.rpartition("@")[0], []).append(part.name)
+    groups = {
+        group: tuple(part for image in images for part in by_image.get(image, ()))
+        for group, images in source.groups.items()
+    }
+    return TiledSource(
+        **shared | {"subsets": subsets, "groups": groups}, whole=source, pages=pages
+    )
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Return where tiles begin along an axis of `length` pixels."""
+    if length <= tile:
+        return [0]
+    step = tile - overlap
+    count = -(-(length - tile) // step) + 1
+    return [min(number * step, length - tile) for number in range(count)]
+
+
+def _tiles(source: Source, entry: Entry, tile: int, overlap: int, pages: Pages) -> list[Entry]:
+    height, width = _size(source, entry, pages)
+    found: list[Entry] = []
+    for top in starts(height, tile, overlap):
+        for left in starts(width, tile, overlap):
+            window = (top, left, min(tile, height), min(tile, width))
+            name = f"{entry.name}@{top}-{left}"
+            found.append(
+                Tile(name=name, image=entry.image, mask=entry.mask, window=window, of=entry)
+            )
+    return found
+
+
+def _size(source: Source, entry: Entry, pages: Pages) -> tuple[int, int]:
+    """Return height and width of an image, by the head of its file; its mask has the same."""
+    if not _has_files(source):
+        image, _ = source.read(entry)
+        file = str(source.root / entry.image)
+        shape = (read_levels(image, file) if isinstance(image, bytes) else image).shape
+        return shape[0], shape[1]
+    sizes = []
+    for name, of_mask in ((entry.image, False), (entry.mask, True)):
+        if name is not None:
+            raster = open_raster(source.root / name, pages, any_type=of_mask)
+            sizes.append((raster.shape[0], raster.shape[1]))
+            raster.close()
+    if sizes[0] != sizes[-1]:
+        (height, width), (tall, wide) = sizes
+        raise ValueError(
+            f"{source.root / entry.image} is {width} x {height} but its mask {wide} x {tall} "
+            "(width x height): give both one size"
+        )
+    return sizes[0]
+
+
+def _has_files(source: Source) -> bool:
+    """Tell whether the images and masks of a source are files of their own."""
+    return type(source).read is Source.read
+
+
+@lru_cache(maxsize=OPEN)
+def _opened(path: Path, pages: Pages, any_type: bool) -> Raster:
+    return open_raster(path, pages, any_type=any_type)
+
+
+@lru_cache(maxsize=1)
+def _picture(path: Path) -> np.ndarray:
+    """Return an image in RGB, decoded as a whole."""
+    return _rgb(read_file(path), str(path))
+
+
+def _rgb(data: bytes, file: str) -> np.ndarray:
+    image = open_image(data, file)
+    return np.array(to_rgb(eight_bits(image, file, []), file))
+
+
+def _window(
+    path: Path, pages: Pages, window: tuple[int, int, int, int], rgb: bool
+) -> np.ndarray:
+    """Return a window of an image, with `rgb` in RGB of 8 bits."""
+    raster = _opened(path, pages, False)
+    if not rgb or (isinstance(raster, TiffImage) and _is_rgb(raster)):
+        levels = raster.read(*window)
+        return levels[..., :3] if rgb else levels
+    top, left, height, width = window
+    return _picture(path)[top : top + height, left : left + width].copy()
+
+
+def _is_rgb(image: TiffImage) -> bool:
+    return image.shape[2] in (3, 4) and image.dtype == np.uint8
+
+
+def mask_window(
+    values: MaskValues, path: Path, window: tuple[int, int, int, int]
+) -> np.ndarray:
+    """Return the class ids of a window of a mask file, uint8 (height, width)."""
+    raster = _opened(path, "refuse", True)
+    top, left, height, width = window
+    if isinstance(raster, PictureFile):
+        picture = _mask_picture(path).crop((left, top, left + width, top + height))
+        return values.read(_png(picture), str(path))
+    levels = raster.read(*window)
+    colours = raster.palette if isinstance(raster, TiffImage) else None
+    if levels.dtype == np.uint8 and levels.shape[2] in (1, 3):
+        picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+        if colours is not None:
+            picture.putpalette(colours.tobytes())
+        return values.read(_png(picture), str(path))
+    return values.of_values(levels, str(path))
+
+
+@lru_cache(maxsize=1)
+def _mask_picture(path: Path) -> Image.Image:
+    return open_image(read_file(path), str(path))
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
