@@ -41,7 +41,7 @@ def open_image(
         formats = (*formats, "TGA")  # has no signature: anything could be taken for one
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
-        if os.environ.get(LIMIT) and image.width * image.height > _most_megapixels() * 10**6:
+        if os.environ.get(LIMIT) and image.width * image.height > most_megapixels() * 10**6:
             raise Image.DecompressionBombError(f"({image.width * image.height} pixels)")
         if load:
             image.load()
@@ -59,13 +59,13 @@ def _too_large(file: str, error: Exception) -> ValueError:
     found = re.search(r"\((\d+) pixels\)", str(error))
     has = f"has {int(found[1]) / 1e6:.0f} megapixels" if found else "has too many pixels"
     return ValueError(
-        f"{file} {has}, and files above {_most_megapixels()} are not decoded: cut it into tiles "
+        f"{file} {has}, and files above {most_megapixels()} are not decoded: cut it into tiles "
         f"(such as 2048 x 2048), or, if you know the file, set {LIMIT} to the megapixels that it "
         "may have"
     )
 
 
-def _most_megapixels() -> int:
+def most_megapixels() -> int:
     """Return how many million pixels a file may have: 178, or what the environment says. Raises
     ValueError where that is no number."""
     word = os.environ.get(LIMIT, "")

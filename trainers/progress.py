@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from tqdm import tqdm
@@ -27,7 +28,8 @@ class Progress:
 
     On a terminal a bar is there from the first moment, and what is being done beside it. Elsewhere
     lines are written where `lines` are asked for: at once, then every `pause` seconds.
-    With `quiet` nothing is shown, as on ranks that only take part.
+    With `quiet` nothing is shown, as on ranks that only take part. With `estimate` lines say how
+    long the rest takes, as a bar does.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class Progress:
         lines: bool = False,
         pause: float = PAUSE,
         quiet: bool = False,
+        estimate: bool = False,
     ) -> None:
+        self.estimate, self.begun = estimate, time.monotonic()
         self.total, self.unit, self.done, self.pause = total, unit, start, pause
         self.lines = lines and not quiet
         self.told = float("-inf")
@@ -78,7 +82,14 @@ class Progress:
         now = time.monotonic()
         if self.lines and now - self.told >= self.pause:
             self.told = now
-            log.info(f"{done} of {self.total} {self.unit}s")
+            log.info(f"{done} of {self.total} {self.unit}s{self._left(now)}")
+
+    def _left(self, now: float) -> str:
+        """Say how long the rest takes, once something is done."""
+        if not self.estimate or not self.done:
+            return ""
+        seconds = (now - self.begun) * (self.total - self.done) / self.done
+        return f", about {timedelta(seconds=round(seconds))} left"
 
     def close(self) -> None:
         """Take the bar away."""

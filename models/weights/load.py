@@ -101,7 +101,9 @@ def _adapt_first(network: SegmentationNetwork, state: dict[str, Tensor]) -> str:
         found = state.get(name)
         if network.in_channels != RGB and found is not None and found.shape[1] == RGB:
             state[name] = adapt_filters(found, network.in_channels)
-            how = "summed" if network.in_channels == 1 else f"repeated, times 3/{network.in_channels}"
+            how = (
+                "summed" if network.in_channels == 1 else f"repeated, times 3/{network.in_channels}"
+            )
             return f"{name} adapted from 3 to {network.in_channels} channels ({how})"
     return ""
 

@@ -42,7 +42,9 @@ class ChannelsView(View):
 
     def perturb(self, crop: Crop) -> Perturbed:
         """Draw each crop's own changes and make the view."""
-        seeds = [crop.seed_of_crop(place, _PURPOSE + crop.number) for place in range(len(crop.rows))]
+        seeds = [
+            crop.seed_of_crop(place, _PURPOSE + crop.number) for place in range(len(crop.rows))
+        ]
         size = (crop.pixels.shape[1], crop.pixels.shape[2])
         shown = window_mask(crop.window, size)
         with torch.autocast(crop.pixels.device.type, enabled=False):
@@ -63,9 +65,7 @@ class ChannelsView(View):
         return Perturbed(strong=strong, valid=valid, tps=tps)
 
 
-def change_channels(
-    image: Tensor, settings: StrongSettings, std: Tensor, draws: Draws
-) -> Tensor:
+def change_channels(image: Tensor, settings: StrongSettings, std: Tensor, draws: Draws) -> Tensor:
     """Change images (n, C, H, W), float32 in [0, 1]; the result is a new tensor.
 
     settings: `jitter` has the greatest brightness and contrast, `photometric_strength` a factor of

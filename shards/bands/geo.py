@@ -7,7 +7,10 @@ GeoAsciiParams).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 GeoTags = dict[int, tuple[Any, ...] | str]
 """The tags by code: numbers, or text."""
@@ -34,4 +37,35 @@ def read_geo(page: Any) -> GeoTags:
             number = int if code in SHORTS else float
             several = isinstance(value, list | tuple)
             found[code] = tuple(number(v) for v in (value if several else (value,)))
+    return found
+
+
+def geo_of(path: Path) -> GeoTags:
+    """Return the georeference of an image file; empty for one that is no GeoTIFF.
+
+    Where tifffile is not installed Pillow reads it, of the images that Pillow knows.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return {}
+    try:
+        import tifffile
+    except ImportError:
+        return _geo_by_pillow(path)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return read_geo(tiff.pages[0])
+    except Exception:  # who reads its pixels says what is wrong with it
+        return {}
+
+
+def _geo_by_pillow(path: Path) -> GeoTags:
+    found: GeoTags = {}
+    with Image.open(path, formats=("TIFF",)) as image:
+        tags: Any = getattr(image, "tag_v2", {})
+        for code in CODES:
+            value = tags.get(code)
+            if value is not None:
+                text = isinstance(value, str)
+                found[code] = value if text else tuple(value)
     return found

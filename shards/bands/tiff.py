@@ -105,12 +105,12 @@ class TiffImage:
     def whole(self) -> np.ndarray:
         """Return the whole image, (H, W, C)."""
         try:
-            planes = [
-                _last(page.asarray(maxworkers=1), _axes(page)) for page in self._pages
-            ]
+            planes = [_last(page.asarray(maxworkers=1), _axes(page)) for page in self._pages]
         except Exception as error:
             raise self._damaged(error) from error
-        return checked_image(planes[0] if len(planes) == 1 else np.concatenate(planes, 2), self.file)
+        return checked_image(
+            planes[0] if len(planes) == 1 else np.concatenate(planes, 2), self.file
+        )
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a window inside the image, (height, width, C)."""

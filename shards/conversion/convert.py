@@ -174,7 +174,9 @@ def _plan(
         packing=settings.record(),
         groups=source.groups,
         subsets=records,
-        channels=None if source.bands is None else Bands(count=source.bands[0], bits=source.bands[1]),
+        channels=None
+        if source.bands is None
+        else Bands(count=source.bands[0], bits=source.bands[1]),
     )
     return shards, manifest
 

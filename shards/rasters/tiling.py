@@ -91,9 +91,7 @@ def tiled(source: Source, tile: int, overlap: int, pages: Pages) -> TiledSource:
         group: tuple(part for image in images for part in by_image.get(image, ()))
         for group, images in source.groups.items()
     }
-    return TiledSource(
-        **shared | {"subsets": subsets, "groups": groups}, whole=source, pages=pages
-    )
+    return TiledSource(**shared | {"subsets": subsets, "groups": groups}, whole=source, pages=pages)
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -161,9 +159,7 @@ def _rgb(data: bytes, file: str) -> np.ndarray:
     return np.array(to_rgb(eight_bits(image, file, []), file))
 
 
-def _window(
-    path: Path, pages: Pages, window: tuple[int, int, int, int], rgb: bool
-) -> np.ndarray:
+def _window(path: Path, pages: Pages, window: tuple[int, int, int, int], rgb: bool) -> np.ndarray:
     """Return a window of an image, with `rgb` in RGB of 8 bits."""
     raster = _opened(path, pages, False)
     if not rgb or (isinstance(raster, TiffImage) and _is_rgb(raster)):
@@ -177,9 +173,7 @@ def _is_rgb(image: TiffImage) -> bool:
     return image.shape[2] in (3, 4) and image.dtype == np.uint8
 
 
-def mask_window(
-    values: MaskValues, path: Path, window: tuple[int, int, int, int]
-) -> np.ndarray:
+def mask_window(values: MaskValues, path: Path, window: tuple[int, int, int, int]) -> np.ndarray:
     """Return the class ids of a window of a mask file, uint8 (height, width)."""
     raster = _opened(path, "refuse", True)
     top, left, height, width = window

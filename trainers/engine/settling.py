@@ -13,9 +13,7 @@ log = logging.getLogger("warpseg")
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
-def settle(
-    settings: Settings, network: SegmentationNetwork, *, own: bool = False
-) -> Settings:
+def settle(settings: Settings, network: SegmentationNetwork, *, own: bool = False) -> Settings:
     """Return a run's settings with the input normalisation and the options of its network's
     weights, where the settings leave them open; warn where they say otherwise.
 

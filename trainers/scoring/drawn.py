@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ...plain import one_line
-from ..drawing import Colour, indexed_image, overlay, with_legend
+from ..drawing import Colour, indexed_image, overlay, palette_table, with_legend
+from .maps import write_map
 from .settings import PredictSettings
 from .showing import as_picture
 from .trained import TrainedNetwork
@@ -30,27 +31,40 @@ class Labeled:
 
 
 def write_files(
-    out: Path, labeled: Labeled, trained: TrainedNetwork, settings: PredictSettings
+    out: Path,
+    labeled: Labeled,
+    trained: TrainedNetwork,
+    settings: PredictSettings,
+    like: Path | None = None,
 ) -> None:
-    """Draw and write all files of one image."""
+    """Draw and write all files of one image; like: the TIFF whose form and georeference its maps
+    take, in place of PNG."""
     name, mask, palette = labeled.name, labeled.mask, trained.palette
-    save(indexed_image(mask, palette), out / "masks" / f"{name}.png")
+    maps = {"masks": (mask, palette_table(palette))}
     if settings.confidence:
-        save(Image.fromarray(labeled.confidence), out / "confidence" / f"{name}.png")
+        maps["confidence"] = (labeled.confidence, None)
+    for folder, (values, table) in maps.items():
+        file = out / folder / name
+        if like is not None:
+            write_map(like, file.with_name(f"{file.name}.tif"), values, table)
+            continue
+        picture = Image.fromarray(values) if table is None else indexed_image(values, palette)
+        save(picture, file.with_name(f"{file.name}.png"))
     if settings.overlay == "none":
         return
     image = as_picture(labeled.image, trained.normalization, trained.channels)
     drawn = overlay(image, mask, palette, settings.opacity)
     if settings.legend:
-        picture = _with_legend(drawn, mask, trained.classes, palette)
+        picture = with_legend_of(drawn, mask, trained.classes, palette)
     else:
         picture = Image.fromarray(drawn)
     save(picture, out / "overlays" / f"{name}{FORMATS[settings.overlay]}")
 
 
-def _with_legend(
+def with_legend_of(
     drawn: np.ndarray, mask: np.ndarray, classes: Sequence[str], palette: Sequence[Colour]
 ) -> Image.Image:
+    """Return a drawn picture with the names of the classes that its mask shows."""
     counts = np.bincount(mask.ravel(), minlength=len(classes))
     shown = np.flatnonzero(counts[: len(classes)])
     return with_legend(drawn, classes, palette, shown.tolist())

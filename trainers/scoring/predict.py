@@ -1,6 +1,7 @@
 """Label images of one's own, of any sizes and formats.
 
-    OUT/masks/NAME.png          class ids, 8-bit indexed, coloured by the palette
+    OUT/masks/NAME.png          class ids, 8-bit indexed, coloured by the palette; of a GeoTIFF
+                                NAME.tif, with its georeference
     OUT/overlays/NAME.jpg       the colours over the image, with a legend
     OUT/overlays/NAME.mp4       of a video, on request; its frames are NAME/000000 on
     OUT/confidence/NAME.png     probability of the class, 0 to 255 (on request)
@@ -41,6 +42,9 @@ from .films import count_frames, filmed, read_frames, require_video
 from .formats import FOLDER, Labels
 from .image_files import Source, batched_by_size, find_images, is_video, read_ahead
 from .inference import evaluating
+from .large.label import label_large
+from .large.open import by_windows
+from .maps import mask_suffix
 from .settings import PredictSettings
 from .trained import TrainedNetwork
 
@@ -109,7 +113,8 @@ def _predict(
 ) -> PredictReport:
     films = [source for source in sources if is_video(source)]
     pictures = [source for source in sources if not is_video(source)]
-    _check_format(settings, films, pictures)
+    large = [source for source in pictures if by_windows(source, settings)]
+    _check_format(settings, films, pictures, large)
     remarks = LeftOut()
     started = time.perf_counter()
     skipped: list[str] = []
@@ -117,8 +122,9 @@ def _predict(
     labels = Labels(trained, pictures, out, settings)
     _write_marker(out, trained, pictures, skipped, {}, complete=False)
     frames = dict.fromkeys(films, 0)
+    small = [source for source in pictures if source not in large]
     ahead = 2 * settings.threads + settings.batch_size
-    total = len(pictures) + sum(map(count_frames, films))
+    total = len(small) + sum(map(count_frames, films))
     with (
         ThreadPoolExecutor(settings.threads) as pool,
         evaluating(trained.network),
@@ -132,8 +138,11 @@ def _predict(
                 yield from label_batch(trained, batch, device, dtype, failed)
                 progress.reach(progress.done + len(batch))
 
-        writes = _Writes(pool, ahead, partial(_write, out, trained, settings, labels))
-        done = writes.take(labeled(read_ahead(pictures, pool, ahead, failed, remarks, trained.channels)))
+        paths = {source.name: source.path for source in pictures if not source.address}
+        writes = _Writes(pool, ahead, partial(_write, out, trained, settings, labels, paths))
+        done = writes.take(
+            labeled(read_ahead(small, pool, ahead, failed, remarks, trained.channels))
+        )
         for film in films:
             found = labeled(read_frames(film, failed))
             if settings.video != "frames":
@@ -141,6 +150,9 @@ def _predict(
             frames[film] = writes.take(found, keep=settings.video != "film")
         writes.finish()
     labels.close()
+    with evaluating(trained.network):
+        for source in large:
+            done += _by_windows(trained, source, out, settings, device, dtype, failed)
     _write_marker(out, trained, pictures, skipped, frames, complete=True)
     return PredictReport(
         images=done + sum(frames.values()),
@@ -148,6 +160,24 @@ def _predict(
         said=(*left_out.lines("not taken"), *remarks.lines("not shown whole")),
         seconds=time.perf_counter() - started,
     )
+
+
+def _by_windows(
+    trained: TrainedNetwork,
+    source: Source,
+    out: Path,
+    settings: PredictSettings,
+    device: torch.device,
+    dtype: torch.dtype,
+    failed: Callable[[str], None],
+) -> int:
+    """Label an image by windows; return 1, or 0 where it cannot be."""
+    try:
+        label_large(trained, source, out, settings, device, dtype)
+    except ValueError as error:
+        failed(f"{source.shown} cannot be labeled by windows: {error}")
+        return 0
+    return 1
 
 
 class _Writes:
@@ -204,7 +234,10 @@ def _refuse(sentence: str) -> None:
 
 
 def _check_format(
-    settings: PredictSettings, films: Sequence[Source], pictures: Sequence[Source]
+    settings: PredictSettings,
+    films: Sequence[Source],
+    pictures: Sequence[Source],
+    large: Sequence[Source],
 ) -> None:
     """Raise before anything is written for what is missing or does not go together."""
     if films:
@@ -214,6 +247,11 @@ def _check_format(
         raise ValueError(
             f"--out-format {settings.out_format} is of image files, and {without_file.shown} is "
             "none: label it in a call of its own"
+        )
+    if settings.out_format != "none" and large:
+        raise ValueError(
+            f"--out-format {settings.out_format} takes whole masks, and {large[0].shown} is labeled "
+            "by windows: leave it out"
         )
 
 
@@ -292,8 +330,11 @@ def _write(
     trained: TrainedNetwork,
     settings: PredictSettings,
     labels: Labels,
+    paths: Mapping[str, Path],
     labeled: Labeled,
 ) -> None:
     """Write all files of one image, and its part in the labels of a tool."""
-    write_files(out, labeled, trained, settings)
+    path = paths.get(labeled.name)
+    geo = path is not None and mask_suffix(path, settings, large=False) == ".tif"
+    write_files(out, labeled, trained, settings, like=path if geo else None)
     labels.add(labeled.name, labeled.mask, labeled.confidence)

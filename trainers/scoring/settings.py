@@ -49,7 +49,18 @@ class PredictSettings(LabelFormat):
     """Of videos (extra: video): a mask and an overlay of each frame; film: OUT/overlays/NAME.mp4;
     or both."""
     confidence: bool = False
-    """Also write the probability of each pixel's class, 0 to 255, as a grey PNG."""
+    """Also write the probability of each pixel's class, 0 to 255, as a grey map."""
+    mask_format: Literal["auto", "png", "tiff"] = "auto"
+    """Format of masks and confidences: auto is tiff, with the georeference, for GeoTIFFs and for
+    TIFFs that are labeled by windows, and png for all others."""
+    windows: Literal["auto", "always", "never"] = "auto"
+    """Label images by windows, of which the middle counts, so that none is in memory as a whole:
+    auto does so with TIFFs and arrays of more than 178 megapixels."""
+    window: int = 1024
+    """Pixels a side that a window labels."""
+    overlap: int = 256
+    """Pixels that neighbouring windows share beyond that: a network that sees no farther than half
+    of them gives the labels that it gives the whole image."""
     batch_size: int = 8
     """Most images of one size that pass through the network at once; fewer where the memory is too
     small for them."""
@@ -64,7 +75,9 @@ class PredictSettings(LabelFormat):
         super().__post_init__()
         if not 0 <= self.opacity <= 1:
             raise ValueError(f"--opacity must lie in [0, 1]; got {self.opacity}")
-        for name in ("batch_size", "threads"):
+        if self.overlap < 0:
+            raise ValueError(f"--overlap must be 0 or more pixels; got {self.overlap}")
+        for name in ("batch_size", "threads", "window"):
             if getattr(self, name) < 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must be at least 1; got {getattr(self, name)}")

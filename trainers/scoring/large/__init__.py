@@ -1,0 +1,1 @@
+"""Images beyond the memory: read, labeled and written by windows."""
