@@ -10,10 +10,10 @@
 
     warpseg train RECIPE --plugin FILE.py --strong.view noise --strong.options levels=30 ...
 
-C is 3, red, green and blue, where the data set's images are not of other channels; those of 16 bits
-are uint16. Neither moves a pixel: masks stay as they are. What is random is drawn from `draws` or `rng`, which
-are functions of (seed, stream, position): the same under every loader, on any number of ranks, and
-after a resume.
+C is 3, red, green and blue, where the data set's images are not of other channels; those of 16
+bits are uint16. Neither moves a pixel: masks stay as they are. What is random is drawn from `draws`
+or `rng`, which are functions of (seed, stream, position): the same under every loader, on any
+number of ranks, and after a resume.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ host."""
 class Crop:
     """What a strong view is made from: crops of one rank, and what may be drawn for them.
 
-    pixels (n, H, W, C) uint8, or uint16, and window (n, 4) lie on the device. rows: numbers of the crops in the
-    joined batch of all ranks, which has `total`. draws: (n, k) uniform numbers in [0, 1) of each
+    pixels (n, H, W, C) uint8, or uint16, and window (n, 4) lie on the device. rows: numbers of the
+    crops in the joined batch of all ranks, which has `total`. draws: (n, k) uniform numbers in [0, 1) of each
     crop's position. seed_of_step, seed_of_crop: seeds for a purpose, of the joined batch or of one
     of the crops by its place. number: 0, or 1 for the second view. paired: the weak view and the
     validity are wanted as well.

@@ -70,8 +70,8 @@ class Request:
 class Crops:
     """A batch as loaded.
 
-    image: (N, H, W, C) uint8, or uint16, on the loader's device. maps: (N, H, W) uint8 by name, on the CPU;
-    "class" is (N, 1, 1). skipped: how many of its samples stand in for corrupt ones.
+    image: (N, H, W, C) uint8, or uint16, on the loader's device. maps: (N, H, W) uint8 by name, on
+    the CPU; "class" is (N, 1, 1). skipped: how many of its samples stand in for corrupt ones.
     """
 
     request: Request

@@ -71,7 +71,7 @@ def change_channels(image: Tensor, settings: StrongSettings, std: Tensor, draws:
     settings: `jitter` has the greatest brightness and contrast, `photometric_strength` a factor of
     all changes but the blur's. std: (C, 1, 1), of each channel.
     """
-    count, channels = image.shape[:2]
+    channels = image.shape[1]
     strength = settings.photometric_strength
     brightness, contrast = (strength * most for most in settings.jitter[:2])
     uniform, gains = draws.uniform(5, 1, 1, 1), draws.uniform(channels, 1, 1)

@@ -1,4 +1,4 @@
-"""Resampling of images of any channels, by Pillow: each channel by itself, as it does those of RGB."""
+"""Resampling of images of any channels by Pillow, each channel by itself, as it does RGB's."""
 
 from __future__ import annotations
 

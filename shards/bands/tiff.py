@@ -46,8 +46,8 @@ class TiffImage:
     """An open TIFF, of whose image windows are read: `shape` is (H, W, C), `dtype` uint8 or uint16,
     `geo` its georeference.
 
-    source: a file, or its bytes. file: what errors call it. pages: what several pages are. any_type:
-    take other types, too, for masks. Overviews and masks among the pages do not count. Raises
+    source: a file, or its bytes. file: what errors call it. pages: what several pages are.
+    any_type: take other types, too, for masks. Overviews and masks among the pages do not count. Raises
     ValueError for what cannot be read so, in words.
     """
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from .geo import DOUBLES, SHORTS, GeoTags
+from .geo import DOUBLES, GeoTags
 
 TILE = 256
 """Pixels a side of a tile."""
@@ -110,9 +110,6 @@ class TiffRows:
                 tags[code] = (_ASCII, value.encode("latin-1", "replace").rstrip(b"\0") + b"\0")
             else:
                 tags[code] = (_DOUBLE if code in DOUBLES else _SHORT, value)
-        assert all(
-            code in (*DOUBLES, *SHORTS) or isinstance(v, str) for code, v in self._geo.items()
-        )
         return tags
 
     def _write_directory(self) -> None:
