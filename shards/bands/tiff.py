@@ -47,8 +47,8 @@ class TiffImage:
     `geo` its georeference.
 
     source: a file, or its bytes. file: what errors call it. pages: what several pages are.
-    any_type: take other types, too, for masks. Overviews and masks among the pages do not count. Raises
-    ValueError for what cannot be read so, in words.
+    any_type: take other types, too, for masks. Overviews and masks among the pages do not count.
+    Raises ValueError for what cannot be read so, in words.
     """
 
     def __init__(
