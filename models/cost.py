@@ -60,7 +60,8 @@ def measure(
     with torch.device("meta"):
         network = build_network(name, num_classes, **(options or {})).to(dtype)
         # Two images: one alone has no batch statistics after image pooling.
-        image = torch.empty(2, 3, *size, dtype=dtype).to(memory_format=torch.channels_last)
+        image = torch.empty(2, network.in_channels, *size, dtype=dtype)
+        image = image.to(memory_format=torch.channels_last)
         # Inside: the counter may decompose an operation into ones that make tensors.
         with FlopCounterMode(display=False) as counter:
             activations = _saved_bytes(network, image)

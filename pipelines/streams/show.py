@@ -61,7 +61,8 @@ def view_sheet(
     shared = _same_crops(geometry, look, loader, samples, seed)
     shared["weak_photometric"] = weak_photometric
     pair = _first(paired(subset, strong=strong, **shared))
-    weak, perturbed = _picture(pair.weak, look), _picture(pair.strong, look)
+    plain = subset.dataset.plain
+    weak, perturbed = (_picture(views, look, plain) for views in (pair.weak, pair.strong))
     columns = {"weak view": weak}
     if subset.has_masks and subset.dataset.task == "segmentation":
         mask = _first(labeled(subset, keep_unlabeled=True, **shared)).mask.cpu().numpy()
@@ -93,7 +94,7 @@ def label_sheet(
     look = normalization_of(normalization)
     shared = _same_crops(geometry, look, loader, samples, seed)
     pair, label, confidence = _pseudo_labeled(subset, pseudo, shared)
-    weak, palette = _picture(pair.weak, look), subset.dataset.palette
+    weak, palette = _picture(pair.weak, look, subset.dataset.plain), subset.dataset.palette
     columns = {"image": weak, **_true_mask(weak, truth, shared)}
     columns["pseudo-label"] = _overlay(weak, label, palette)
     columns["confidence"] = _heat(confidence)
@@ -125,7 +126,7 @@ def rounds_sheet(
     keys: tuple[str, ...] = ()
     for title, (pseudo, weigh) in rounds.items():
         pair, label, _ = _pseudo_labeled(subset, pseudo, shared)
-        weak, keys = _picture(pair.weak, look), pair.keys
+        weak, keys = _picture(pair.weak, look, subset.dataset.plain), pair.keys
         if not columns:
             columns = {"image": weak, **_true_mask(weak, truth, shared)}
         columns[f"{title}: labels"] = _overlay(weak, label, subset.dataset.palette)
@@ -199,9 +200,13 @@ def _heat(values: Tensor) -> np.ndarray:
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def _picture(views: Tensor, look: NormalizationSettings) -> np.ndarray:
-    """Undo the normalisation: (N, H, W, 3) uint8."""
+def _picture(views: Tensor, look: NormalizationSettings, plain: bool) -> np.ndarray:
+    """Undo the normalisation: (N, H, W, 3) uint8. Of images that are not plain RGB the first three
+    channels are shown, or one in grey, from two standard deviations below the mean to two above."""
     pixels = views.float().cpu().permute(0, 2, 3, 1)
+    if not plain:
+        shown = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1].expand(-1, -1, -1, 3)
+        return (shown / 4 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
     pixels = pixels * torch.tensor(look.std) + torch.tensor(look.mean)
     return pixels.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
 

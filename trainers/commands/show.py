@@ -21,6 +21,7 @@ def show(arguments: list[str]) -> int:
         split: str | None = None,
         labels: Path | None = None,
         network: Path | None = None,
+        view: str | None = None,
         gamma: float = 5.0,
         samples: int = 6,
         seed: int = 0,
@@ -36,6 +37,7 @@ def show(arguments: list[str]) -> int:
             split: a split; its labeled images are drawn
             labels: folder that `warpseg pseudo-label` made; its images are drawn
             network: with --labels, a run whose network weighs them as DMT's loss does (Figure 6)
+            view: the strong view in place of the recipe's, such as channels
             gamma: exponent of those weights
             samples: number of images
             seed: seed of the views
@@ -55,7 +57,7 @@ def show(arguments: list[str]) -> int:
         elif network is not None:
             raise ValueError("--network weighs pseudo-labels: name them with --labels")
         else:
-            sheet = draw_views(dataset, split, settings, samples=samples, seed=seed)
+            sheet = draw_views(dataset, split, settings, view=view, samples=samples, seed=seed)
         save_picture(sheet, out)
         print(out)
 

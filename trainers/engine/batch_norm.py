@@ -37,7 +37,8 @@ def _try(network: nn.Module, name: str, crop_size: tuple[int, int]) -> None:
     try:
         shadow = copy.deepcopy(network).to("meta").train()
         with torch.no_grad():
-            shadow(torch.empty(1, 3, height, width, device="meta"))
+            channels = getattr(network, "in_channels", 3)
+            shadow(torch.empty(1, channels, height, width, device="meta"))
     except ValueError as error:
         if any(fault in str(error) for fault in _FAULTS):
             raise ValueError(

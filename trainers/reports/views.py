@@ -1,5 +1,6 @@
 """Contact sheets of what a recipe trains on, and of pseudo-labels."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ...pipelines import PairedBatch, label_sheet, view_sheet
 from ...pipelines.streams.show import Weigh
 from ...shards import Dataset
 from ..drawing import legend, stack
+from ..engine.channels import channel_look
 from ..engine.settings import RunSettings
 from ..engine.streams import open_labeled, open_subset, with_masks, with_pseudo_labels
 from ..scoring.inference import evaluating
@@ -18,14 +20,22 @@ from ..scoring.trained import TrainedNetwork
 
 
 def draw_views(
-    dataset: Dataset, split: str | None, settings: RunSettings, *, samples: int, seed: int
+    dataset: Dataset,
+    split: str | None,
+    settings: RunSettings,
+    *,
+    samples: int,
+    seed: int,
+    view: str | None = None,
 ) -> Image.Image:
-    """Draw the weak and strong views of labeled images, and which colour is which class."""
+    """Draw the weak and strong views of labeled images, and which colour is which class; view: a
+    strong view in place of the settings'."""
+    strong = settings.strong_view()
     sheet = view_sheet(
         open_subset(dataset, "labeled", split),
         geometry=settings.geometry,
-        strong=settings.strong_view(),
-        normalization=settings.normalization,
+        strong=strong if view is None else replace(strong, view=view, options=()),
+        normalization=channel_look(settings.normalization, dataset),
         loader=settings.loader,
         samples=samples,
         seed=seed,
@@ -46,13 +56,15 @@ def draw_labels(
 ) -> Image.Image:
     """Draw pseudo-labels under the geometry of a recipe, weighed by a network if there is one."""
     subset, pseudo = with_pseudo_labels(open_labeled(dataset, folder), folder)
+    look = settings.normalization if trained is None else trained.normalization
+    look = channel_look(look, dataset)
     sheet = label_sheet(
         subset,
         pseudo,
         geometry=settings.geometry,
         truth=with_masks(dataset, subset),
         weigh=None if trained is None else dynamic_rule(trained, gamma1=gamma, gamma2=gamma),
-        normalization=settings.normalization if trained is None else trained.normalization,
+        normalization=look,
         loader=settings.loader,
         samples=samples,
         seed=seed,

@@ -96,8 +96,8 @@ class TrainedNetwork:
 
         pixels: (N, H, W, C), uint8 or uint16, on the network's device. dtype: bfloat16 or float16
         runs under autocast. The caller holds the network in evaluation mode (`evaluating`). Of
-        images that are classified as wholes the results are (N,). Raises ValueError for a network whose logits
-        do not cover the image or are no finite numbers.
+        images that are classified as wholes the results are (N,). Raises ValueError for a network
+        whose logits do not cover the image or are no finite numbers.
         """
         look = self.normalization
         image = normalize(pixels, look.mean, look.std, dtype)

@@ -80,7 +80,7 @@ class MkdSettings(RunSettings):
         if self.strong.warped:
             raise ValueError(
                 f"--strong.view {self.strong.view} warps the image, but not the teachers' labels; "
-                "choose mkd, colour, sda, ph or none"
+                "choose mkd, colour, sda, ph, channels or none"
             )
         if self.loss_stride < 1:
             raise ValueError(f"--loss-stride must be at least 1; got {self.loss_stride}")

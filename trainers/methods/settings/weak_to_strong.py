@@ -54,7 +54,7 @@ class WeakToStrongSettings(RunSettings):
         if self.strong.warped:
             raise ValueError(
                 f"--strong.view {self.strong.view} warps the image, but not its labels; choose "
-                "colour, mkd, ph or none"
+                "colour, mkd, ph, channels or none"
             )
 
     @property

@@ -122,6 +122,14 @@ def _cell(word: str) -> str:
     return word.replace("|", "\\|").replace("\n", " ")
 
 
+def _images(facts: Mapping[str, Any]) -> str:
+    """Say what images a graph takes."""
+    order, dtype, (_, highest) = (facts["input"][name] for name in ("order", "dtype", "range"))
+    if order == "RGB":
+        return "RGB images, uint8 (N, H, W, 3), levels 0 to 255"
+    return f"images of {order}, {dtype} (N, H, W, C), levels 0 to {highest}"
+
+
 def _graph_lines(facts: Mapping[str, Any]) -> list[str]:
     size = facts["input"]["size"]
     taken = f"{size[0]} x {size[1]} pixels" if size else "any size"
@@ -131,6 +139,6 @@ def _graph_lines(facts: Mapping[str, Any]) -> list[str]:
         else "It is one pass over the image, which the protocol above is not: its labels differ."
     )
     return [
-        "Without WarpSeg: `python label.py IMAGE MASK.png`. The graph takes RGB images, uint8 "
-        f"(N, H, W, 3), levels 0 to 255, of {taken}; normalisation is inside. {same}",
+        f"Without WarpSeg: `python label.py IMAGE MASK.png`. The graph takes {_images(facts)}, of "
+        f"{taken}; normalisation is inside. {same}",
     ]

@@ -16,6 +16,7 @@ import torch
 
 from .... import __version__
 from ....shards.archive import sha256_of, write_text
+from ....shards.bands.bands import PLAIN, Bands
 from ...engine.settings import to_plain
 from ..inference import Size
 from ..trained import TrainedNetwork
@@ -40,6 +41,7 @@ class Config(TypedDict):
     normalization: dict[str, Any]
     evaluation: dict[str, Any]
     origin: dict[str, Any]
+    channels: NotRequired[dict[str, Any]]
     plugins: NotRequired[list[dict[str, str]]]
     files: NotRequired[dict[str, str]]
     sha256: NotRequired[str]
@@ -77,6 +79,18 @@ def facts_of(trained: TrainedNetwork) -> dict[str, Any]:
     }
 
 
+def bands_of(trained: TrainedNetwork) -> Bands:
+    """Return channels and bits of a network's images."""
+    return trained.channels or Bands(count=PLAIN[0], bits=PLAIN[1])
+
+
+def _order(trained: TrainedNetwork) -> str:
+    """Say which channels come in what order."""
+    return (
+        "RGB" if trained.channels is None else f"{trained.channels.count} channels, as trained on"
+    )
+
+
 def facts_of_weights(trained: TrainedNetwork) -> dict[str, Any]:
     """Return the facts of model.safetensors: the caller normalises, and enlarges the logits."""
     look = trained.normalization
@@ -84,7 +98,7 @@ def facts_of_weights(trained: TrainedNetwork) -> dict[str, Any]:
         "input": {
             "layout": "NCHW",
             "dtype": "float32",
-            "order": "RGB",
+            "order": _order(trained),
             "range": [0, 1],
             "normalization": {"mean": list(look.mean), "std": list(look.std)},
         },
@@ -96,14 +110,14 @@ def facts_of_graph(
     trained: TrainedNetwork, size: Size | None, least: int, largest: int
 ) -> dict[str, Any]:
     """Return the facts of a graph of images of one size, or of any from `least` to `largest`."""
-    whole = trained.task == "classification"
+    whole, bands = trained.task == "classification", bands_of(trained)
     return facts_of(trained) | {
         "input": {
             "name": "image",
             "layout": "NHWC",
-            "dtype": "uint8",
-            "order": "RGB",
-            "range": [0, 255],
+            "dtype": "uint8" if bands.bits == 8 else "uint16",
+            "order": _order(trained),
+            "range": [0, bands.highest],
             "size": None if size is None else list(size),
             "sizes": [least, largest] if size is None else None,
             "normalization": "inside the graph",
@@ -133,6 +147,7 @@ def write_config(trained: TrainedNetwork, folder: Path, half: bool, **more: Any)
         "classes": list(trained.classes),
         "palette": [list(colour) for colour in trained.palette],
         "normalization": to_plain(trained.normalization),
+        **({} if trained.channels is None else {"channels": trained.channels.to_json()}),
         "evaluation": public_evaluation(to_plain(trained.evaluation)),
         "dtype": "float16" if half else "float32",
         "origin": public_origin(trained.origin),

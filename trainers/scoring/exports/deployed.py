@@ -30,22 +30,24 @@ class DeployedNetwork(nn.Module):
         normalization: NormalizationSettings,
         *,
         align_corners: bool = False,
+        highest: int = 255,
     ) -> None:
         super().__init__()
         self.network = network
-        self.align_corners = align_corners
+        self.align_corners, self.highest = align_corners, highest
         self.whole = getattr(network, "task", "segmentation") == "classification"
         for name in ("mean", "std"):
             value = torch.tensor(getattr(normalization, name))[:, None, None]
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits, float32 (N, C, H, W), of RGB images, uint8 (N, H, W, 3).
+        """Return logits, float32 (N, C, H, W), of RGB images, uint8 (N, H, W, 3), or of images of
+        the network's own channels, uint8 or uint16, whose `highest` level is 1.
 
         Of networks that classify whole images they are (N, C).
         """
         height, width = image.shape[1], image.shape[2]
-        pixels = image.permute(0, 3, 1, 2).float() / 255
+        pixels = image.permute(0, 3, 1, 2).float() / self.highest
         logits = self.network((pixels - self.mean) / self.std)
         if self.whole:
             return logits.flatten(1)
@@ -61,17 +63,21 @@ class DeployedNetwork(nn.Module):
 def deploy(trained: TrainedNetwork) -> DeployedNetwork:
     """Return a trained network as others run it, in evaluation mode."""
     align = trained.evaluation.align_corners
-    deployed = DeployedNetwork(trained.network, trained.normalization, align_corners=align)
+    highest = 255 if trained.channels is None else trained.channels.highest
+    look = trained.normalization
+    deployed = DeployedNetwork(trained.network, look, align_corners=align, highest=highest)
     deployed.eval().requires_grad_(False)
     # Graphs are stored with plain weights: torch.export warns of channels-last ones.
     return deployed.to(memory_format=torch.contiguous_format)  # pyright: ignore
 
 
-def draw_images(size: Size, images: int = 2, channels: int = 3) -> Tensor:
-    """Return images of noise to try a graph with, uint8 (N, H, W, channels)."""
+def draw_images(size: Size, images: int = 2, channels: int = 3, bits: int = 8) -> Tensor:
+    """Return images of noise to try a graph with, uint8 or uint16 (N, H, W, channels)."""
     generator = torch.Generator().manual_seed(0)
     shape = (images, *size, channels)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    if bits == 8:
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return torch.randint(0, 2**bits, shape, generator=generator).to(torch.uint16)
 
 
 def check_close(found: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:

@@ -27,6 +27,7 @@ from ....pipelines.settings import NormalizationSettings
 from ....plain import one_line, read_json, shown
 from ....plugins import require_plugins
 from ....shards.archive import write_text
+from ....shards.bands.bands import Bands, plain_bands
 from ...engine.processes.locking import alone
 from ...engine.protocol import EvaluationSettings
 from ...engine.settings import from_plain
@@ -40,6 +41,7 @@ from .config import (
     KEY,
     WEIGHTS,
     Config,
+    bands_of,
     check_sums,
     facts_of_weights,
     write_config,
@@ -72,6 +74,8 @@ def export_network(
     require(settings.graph)
     if settings.hub:
         card.check_name(settings.hub)
+    if settings.int8 and trained.channels is not None:
+        raise ValueError("--int8 takes its ranges from RGB images of 8 bits: leave it out")
     if settings.int8:
         check_images(settings.int8)
     with alone(folder, beside=True):
@@ -112,12 +116,16 @@ def _write(trained: TrainedNetwork, aside: Path, settings: ExportSettings) -> No
     copied = load_exported(aside)
     original = copy.deepcopy(trained.network).cpu().float()
     _compare_weights(original, copied.network, half)
-    _compare_logits(original, copied.network, size or (128, 128), 0.05 if half else 1e-4)
+    bands = bands_of(trained)
+    _compare_logits(original, copied.network, size or (128, 128), bands, 0.05 if half else 1e-4)
     more: dict[str, Any] = {}
     if settings.graph != "none":
         facts = more["graph"] = write_graph(copied, aside, settings.graph, size)
         file = FILES[settings.graph]
-        write_text(aside / SCRIPT, script_of(settings.graph, file, trained.task))
+        write_text(
+            aside / SCRIPT,
+            script_of(settings.graph, file, trained.task, plain=trained.channels is None),
+        )
         if settings.int8:
             taken = facts["input"]["size"]
             loss = quantize(
@@ -175,6 +183,7 @@ def load_exported(folder: Path) -> TrainedNetwork:
             palette=palette,
             normalization=from_plain(NormalizationSettings, config["normalization"]),
             evaluation=from_plain(EvaluationSettings, config["evaluation"]),
+            channels=plain_bands(config.get("channels")),
             task=config["task"],
             plugins=plugins,
             origin=config["origin"],
@@ -224,8 +233,10 @@ def _compare_weights(original: nn.Module, copied: nn.Module, half: bool) -> None
             raise RuntimeError(f"weight {name} was not read back as it was written")
 
 
-def _compare_logits(original: nn.Module, copied: nn.Module, size: Size, tolerance: float) -> None:
-    pixels = draw_images(size).permute(0, 3, 1, 2) / 255
+def _compare_logits(
+    original: nn.Module, copied: nn.Module, size: Size, bands: Bands, tolerance: float
+) -> None:
+    pixels = draw_images(size, channels=bands.count).permute(0, 3, 1, 2) / 255
     image = pixels.contiguous(memory_format=torch.channels_last)
     with evaluating(original), evaluating(copied):
         check_close(copied(image), original(image), tolerance, "the network that was read back")

@@ -22,7 +22,7 @@ from ....plain import one_line
 from ..inference import Size
 from ..settings import Graph
 from ..trained import TrainedNetwork
-from .config import KEY, facts_of_graph, own_size
+from .config import KEY, bands_of, facts_of_graph, own_size
 from .deployed import DeployedNetwork, check_close, deploy, draw_images
 
 log = logging.getLogger("warpseg")
@@ -109,18 +109,24 @@ def _write(
     if size is None and min(own) >= least and own[0] * own[1] <= 2**17:
         tried.append(own)
     with torch.no_grad():
-        program = _traced(deployed, tried[0], None if size else least)
+        program = _traced(deployed, _drawn(trained, tried[0]), None if size else least)
         file = folder / FILES[graph]
         WRITERS[graph](program, file, facts)
         run = RUNNERS[graph](file)
         for height, width in tried:
-            image = draw_images((height, width), 1 if (height, width) != tried[0] else 2)
+            image = _drawn(trained, (height, width), 1 if (height, width) != tried[0] else 2)
             check_close(run(image), deployed(image), TOLERANCE, file.name)
     return facts
 
 
+def _drawn(trained: TrainedNetwork, size: Size, images: int = 2) -> Tensor:
+    """Return images of noise as the network takes them."""
+    bands = bands_of(trained)
+    return draw_images(size, images, bands.count, bands.bits)
+
+
 def _traced(
-    deployed: DeployedNetwork, size: Size, least: int | None
+    deployed: DeployedNetwork, images: Tensor, least: int | None
 ) -> torch.export.ExportedProgram:
     """Trace for images of a size or, with `least`, of any from that on; any number of them."""
     auto = torch.export.Dim.AUTO
@@ -130,7 +136,7 @@ def _traced(
     with _sizes_left_open():
         program = torch.export.export(
             deployed,
-            (draw_images(size),),
+            (images,),
             dynamic_shapes={"image": shape},
             prefer_deferred_runtime_asserts_over_guards=True,
         )

@@ -38,10 +38,19 @@ size = about["input"]["size"] or (picture.height, picture.width)
 logits = run(numpy.array(picture.resize(size[::-1], Image.Resampling.BILINEAR))[None])[0]
 print(about["classes"][logits.argmax()])
 """
+_OF_CHANNELS = """import tifffile
+image = numpy.load(f) if (f := sys.argv[1]).endswith(".npy") else tifffile.imread(f)
+logits = run(image.reshape(1, *image.shape[:2], -1))[0]
+(mask := Image.fromarray(logits.argmax(0).astype("uint8"))).putpalette(sum(about["palette"], []))
+mask.save(sys.argv[2])
+"""
+"""Of images with channels of their own, of the graph's size."""
 
 
-def script_of(graph: Graph, file: str, task: str = "segmentation") -> str:
+def script_of(graph: Graph, file: str, task: str = "segmentation", *, plain: bool = True) -> str:
     """Return a program of at most ten lines, `python label.py IMAGE MASK.png`, that labels an image
-    by a graph, from what the graph says of itself alone."""
+    by a graph, from what the graph says of itself alone. plain: images are RGB of 8 bits."""
     rest = _CLASSIFYING if task == "classification" else _SEGMENTING
+    if not plain and task == "segmentation":
+        rest = _OF_CHANNELS
     return _OPENING[graph].format(file=file) + rest
