@@ -46,8 +46,8 @@ class Crop:
     pixels (n, H, W, C) uint8, or uint16, and window (n, 4) lie on the device. rows: numbers of the
     crops in the joined batch of all ranks, which has `total`. draws: (n, k) uniform numbers in
     [0, 1) of each crop's position. seed_of_step, seed_of_crop: seeds for a purpose, of the joined
-    batch or of one of the crops by its place. number: 0, or 1 for the second view. paired: the weak view and the
-    validity are wanted as well.
+    batch or of one of the crops by its place. number: 0, or 1 for the second view. paired: the
+    weak view and the validity are wanted as well.
     """
 
     pixels: Tensor

@@ -11,7 +11,7 @@ import numpy as np
 from ..plain import shown
 from .archive import LARGEST, write_text
 from .bands.bands import FORM, LEVELS, Bands, Row, join_levels
-from .masks import MAX_CLASSES
+from .masks.values import MAX_CLASSES
 from .outside.text import (
     checked,
     fields,

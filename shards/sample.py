@@ -14,7 +14,7 @@ from ..plain import shown
 from .archive import BLOCK, Parts
 from .bands.bands import PLAIN, kind_of, words_of
 from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
-from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
 
 

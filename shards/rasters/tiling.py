@@ -18,7 +18,7 @@ from PIL import Image
 
 from ..bands.tiff import Pages, TiffImage
 from ..images import eight_bits, open_image, read_levels, to_rgb
-from ..masks import MaskValues
+from ..masks.values import MaskValues
 from ..outside.files import read_file
 from ..source import Entry, Source
 from .opened import PictureFile, Raster, open_raster
