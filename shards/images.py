@@ -5,7 +5,7 @@ import os
 import re
 import struct
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -155,8 +155,9 @@ def read_levels(data: bytes, file: str = "image", pages: Pages = "refuse") -> np
     if deep and image.mode in ("RGB", "RGBA"):
         # Pillow keeps the upper byte of each level; told that bytes lie the other way round, the
         # lower one.
-        image.tile = [tile._replace(args=f"{image.mode};16L") for tile in image.tile]
-        levels = (levels.astype(np.uint16) << 8) | np.asarray(image)
+        lower: Any = open_image(data, file, load=False)  # the first one may be decoded by now
+        lower.tile = [tile._replace(args=f"{image.mode};16L") for tile in lower.tile]
+        levels = (levels.astype(np.uint16) << 8) | np.asarray(lower)
     return levels[..., None] if levels.ndim == 2 else levels
 
 

@@ -129,6 +129,10 @@ class TiffImage:
         """Close the file."""
         self._tiff.close()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_tiff"):
+            self.close()
+
     def _mapped(self, page: Any, part: np.ndarray, top: int, left: int) -> bool:
         """Fill a window out of a page that lies in the file in one piece, as it is; tell whether it
         does. Such a page may be one strip, and larger than the memory."""
@@ -260,9 +264,9 @@ def write_tiff(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     require().imwrite(
         buffer,
-        image,
+        image[..., 0] if image.shape[2] == 1 else image,
         photometric="minisblack",
-        planarconfig="contig",
+        planarconfig=None if image.shape[2] == 1 else "contig",
         compression="zlib",
         compressionargs={"level": 6},
         predictor=True,

@@ -17,6 +17,8 @@ from .opened import open_raster
 from .packing import Channels
 
 Kind = tuple[int, int]
+RASTERS = (".tif", ".tiff", ".npy")
+"""Suffixes of files that may hold what is no RGB."""
 
 
 def bands_of(source: Source, channels: Channels, pages: Pages) -> Kind | None:
@@ -41,6 +43,8 @@ def bands_of(source: Source, channels: Channels, pages: Pages) -> Kind | None:
         finally:
             raster.close()
         return None if kind == PLAIN else kind
+    if not wanted and path.suffix.lower() not in RASTERS:
+        return None
     image, _ = source.read(entry)
     return _kind_of_pixels(image, str(path), wanted, pages)
 

@@ -143,13 +143,23 @@ def _has_files(source: Source) -> bool:
     return type(source).read is Source.read
 
 
-@lru_cache(maxsize=OPEN)
 def _opened(path: Path, pages: Pages, any_type: bool) -> Raster:
+    """Return an open file, the same one as long as it does not change."""
+    return _opened_at(path, _time_of(path), pages, any_type)
+
+
+@lru_cache(maxsize=OPEN)
+def _opened_at(path: Path, time: tuple[int, ...], pages: Pages, any_type: bool) -> Raster:
     return open_raster(path, pages, any_type=any_type)
 
 
+def _time_of(path: Path) -> tuple[int, ...]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_ino
+
+
 @lru_cache(maxsize=1)
-def _picture(path: Path) -> np.ndarray:
+def _picture(path: Path, time: tuple[int, ...]) -> np.ndarray:
     """Return an image in RGB, decoded as a whole."""
     return _rgb(read_file(path), str(path))
 
@@ -166,7 +176,7 @@ def _window(path: Path, pages: Pages, window: tuple[int, int, int, int], rgb: bo
         levels = raster.read(*window)
         return levels[..., :3] if rgb else levels
     top, left, height, width = window
-    return _picture(path)[top : top + height, left : left + width].copy()
+    return _picture(path, _time_of(path))[top : top + height, left : left + width].copy()
 
 
 def _is_rgb(image: TiffImage) -> bool:
@@ -178,7 +188,7 @@ def mask_window(values: MaskValues, path: Path, window: tuple[int, int, int, int
     raster = _opened(path, "refuse", True)
     top, left, height, width = window
     if isinstance(raster, PictureFile):
-        picture = _mask_picture(path).crop((left, top, left + width, top + height))
+        picture = _mask_picture(path, _time_of(path)).crop((left, top, left + width, top + height))
         return values.read(_png(picture), str(path))
     levels = raster.read(*window)
     colours = raster.palette if isinstance(raster, TiffImage) else None
@@ -191,7 +201,7 @@ def mask_window(values: MaskValues, path: Path, window: tuple[int, int, int, int
 
 
 @lru_cache(maxsize=1)
-def _mask_picture(path: Path) -> Image.Image:
+def _mask_picture(path: Path, time: tuple[int, ...]) -> Image.Image:
     return open_image(read_file(path), str(path))
 
 
