@@ -55,7 +55,7 @@ def take_channels(backbone: nn.Module, channels: int) -> str:
         raise ValueError(f"in_channels must be 1 to {MOST}; got {channels}")
     name, layer = first_layer(backbone)
     if channels != RGB:
-        spread = layer.weight.detach().square().mean().sqrt().item()
+        spread = layer.weight.detach().square().mean().sqrt()
         shape = (layer.out_channels, channels, *layer.kernel_size)
         layer.in_channels = channels
         layer.weight = nn.Parameter(torch.randn(shape) * spread)
