@@ -118,7 +118,7 @@ class View:
         if kind != PLAIN and not self.any_channels:
             raise ValueError(
                 f"view {self.settings.view} changes hue, saturation or else what RGB of 8 bits "
-                f"alone has, and the images have {words_of(kind)}: choose --strong.view channels, "
+                f"alone has, and the images have {words_of(kind)}: choose the view channels, "
                 "chtps (with the warp), tps or none"
             )
 

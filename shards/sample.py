@@ -13,6 +13,7 @@ from .. import IGNORE, UNLABELED
 from ..plain import shown
 from .archive import BLOCK, Parts
 from .bands.bands import PLAIN, kind_of, words_of
+from .bands.shown import as_picture
 from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
 from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
@@ -72,6 +73,11 @@ class Sample:
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
         return open_packed(self.read(self.extension), f"{self.shard}:{self.key}")
+
+    def read_shown(self) -> np.ndarray:
+        """Decode the image to what a picture of it shows, uint8 RGB (H, W, 3): of other images than
+        RGB of 8 bits three channels, stretched by their own levels."""
+        return as_picture(self.read_image())
 
     def _read_levels(self) -> np.ndarray:
         where = f"{self.shard}:{self.key}"

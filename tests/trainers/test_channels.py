@@ -128,7 +128,7 @@ def test_a_run_goes_on_with_the_same_bits(fields, tmp_path):
     succeed("convert", "folder", fields / "in", data, "--workers", 1)
     words = ["train", "supervised-phtps-synthetic-swiftnet18-tiny", "--data", data]
     words += ["--network.name", "tiny", "--device", "cpu", "--loader.threads", 1, "--log-every", 1]
-    words += ["--geometry.crop-size", 32, 32, "--batch-size", 2, "--strong.view", "chtps"]
+    words += ["--geometry.crop-size", 32, 32, "--batch-size", 2, "--augmentation.view", "chtps"]
     words += ["--num-steps", 4, "--checkpoint-every", 2, "--keep-checkpoints"]
     succeed(*words, "--out", tmp_path / "whole")
     succeed(*words, "--out", tmp_path / "stopped")

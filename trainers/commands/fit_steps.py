@@ -20,6 +20,7 @@ from PIL import Image
 
 from ...shards import Dataset, Sample
 from ...shards.archive import write_text
+from ...shards.bands.bands import PLAIN
 from ...shards.sources.auto import AutoSettings, UnknownLayout, load_auto
 from ..engine.runtime import open_runtime
 from ..reports.fitting.page import build_page, plain_result
@@ -321,7 +322,7 @@ def _do(words: list[str], *, may_fail: bool = False) -> int:
 def _write_image(sample: Sample, folder: Path) -> None:
     """Write an image out of its shard, under its key and what the source called it."""
     name = re.sub(r"[^\w.-]", "_", Path(sample.name).stem)[:80]
-    if sample.extension == "npy":
+    if sample.extension == "npy" and sample.bands == PLAIN:
         Image.fromarray(sample.read_image()).save(folder / f"{sample.key}-{name}.png")
         return
     (folder / f"{sample.key}-{name}.{sample.extension}").write_bytes(sample.read(sample.extension))

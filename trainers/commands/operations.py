@@ -6,6 +6,7 @@ import tyro
 
 from ...pipelines.settings import StrongSettings
 from ...shards import Dataset
+from ...shards.bands.bands import PLAIN, words_of
 from ..drawing import save_picture
 
 
@@ -38,6 +39,8 @@ def operations(arguments: list[str]) -> int:
         samples = Dataset.open(data).subset(subset).samples()
         if not 0 <= image < len(samples):
             raise ValueError(f"--image must lie in [0, {len(samples)}); got {image}")
+        if samples[image].bands != PLAIN:
+            raise ValueError(f"{data} holds {words_of(samples[image].bands)}, and sda is of RGB")
         magnitudes = "official" if official else "sampled"
         strong = StrongSettings(view="sda", sda_magnitudes=magnitudes)
         sheet = operations_sheet(samples[image].read_image(), strong, views=views, seed=seed)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ...shards import Sample, Subset
+from ...shards.bands.bands import PLAIN
 from ...shards.outside.encoded import IMAGE_SUFFIXES
 from ...shards.outside.files import check_name, normal
 from ...shards.pseudo import open_pseudo_labels, read_pseudo_label
@@ -33,7 +34,11 @@ def sources_of(samples: Iterable[Sample], root: Path, *, packed: bool = False) -
         suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ""
         name = "/".join(words).removesuffix(suffix)
         if packed or not suffix:
-            suffix = ".png" if sample.extension == "npy" else f".{sample.extension}"
+            suffix = (
+                ".png"
+                if sample.extension == "npy" and sample.bands == PLAIN
+                else f".{sample.extension}"
+            )
         if normal(name).casefold() in taken:
             name = f"{name}-{sample.key}"
         taken.add(normal(name).casefold())

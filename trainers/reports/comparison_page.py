@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from ...shards import Dataset, Sample
+from ...shards.bands.shown import as_picture
 from ..drawing import contact_sheet, overlay
 from ..engine.runtime import open_runtime
 from ..runs.folder import open_trained
@@ -54,7 +55,8 @@ def pictures(
     """Draw validation images, evenly chosen: true mask, then each method's at its first seed."""
     samples = _evenly(dataset.subset("val").samples(), count)
     images = [sample.read_image() for sample in samples]
-    columns = [images, [sample.read_mask() for sample in samples]]
+    shown = [as_picture(image, dataset.manifest.channels) for image in images]
+    columns = [shown, [sample.read_mask() for sample in samples]]
     runtime = open_runtime(device)
     for runs in comparison.runs.values():
         trained = open_trained(runs[0].path)

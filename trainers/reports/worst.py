@@ -13,6 +13,7 @@ from PIL import Image
 from ... import IGNORE
 from ...plain import one_line
 from ...shards import Dataset, Sample
+from ...shards.bands.shown import as_picture
 from ..drawing import overlay
 from ..engine.runtime import Runtime, open_runtime
 from ..runs.folder import open_trained
@@ -101,7 +102,8 @@ def _figures(columns: Sequence[_Column], count: int, runtime: Runtime) -> list[s
             [dataset.classes[i] for i in known], [_css(palette[i]) for i in known], block=True
         )
     ]
-    for number, (sample, image) in enumerate(zip(chosen, images, strict=True)):
+    for number, (sample, levels) in enumerate(zip(chosen, images, strict=True)):
+        image = as_picture(levels, dataset.manifest.channels)
         cells = [_cell(image, "image")]
         titles = ["true mask", *(_title(c, sample) for c in columns)]
         for title, own in zip(titles, masks, strict=True):

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ...plain import one_line
+from ...shards.bands.shown import as_picture
 from ..drawing import Colour, indexed_image, overlay, palette_table, with_legend
 from .maps import write_map
 from .settings import PredictSettings
-from .showing import as_picture
 from .trained import TrainedNetwork
 
 FORMATS = {"jpeg": ".jpg", "png": ".png"}
@@ -52,7 +52,7 @@ def write_files(
         save(picture, file.with_name(f"{file.name}.png"))
     if settings.overlay == "none":
         return
-    image = as_picture(labeled.image, trained.normalization, trained.channels)
+    image = as_picture(labeled.image, trained.channels)
     drawn = overlay(image, mask, palette, settings.opacity)
     if settings.legend:
         picture = with_legend_of(drawn, mask, trained.classes, palette)

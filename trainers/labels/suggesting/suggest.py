@@ -26,6 +26,7 @@ from .... import IGNORE
 from ....pipelines.settings import LoaderSettings
 from ....shards import Sample, Subset
 from ....shards.archive import replacing, write_text
+from ....shards.bands.bands import PLAIN
 from ....shards.pseudo import quantize
 from ...drawing import save_picture
 from ...engine.processes.locking import LOCK, alone
@@ -196,7 +197,7 @@ def _label(
         labels.add(sources[made.key].name, _within(made.label, looks, settings), level)
         wanted = [look for look in looks if look.name in shown]
         if wanted:
-            image = sample.read_image()
+            image = sample.read_shown()
             for look in wanted:
                 pictures[look.name] = _picture(image, made.label, level, look.region)
     labels.close()
@@ -205,7 +206,7 @@ def _label(
 
 def _write_image(sample: Sample, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if sample.extension == "npy":
+    if sample.extension == "npy" and sample.bands == PLAIN:
         save_picture(Image.fromarray(sample.read_image()), path)
     else:
         with replacing(path) as file:

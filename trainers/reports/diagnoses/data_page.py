@@ -63,6 +63,6 @@ def _pairs(report: DataReport) -> str:
 
 
 def _picture(sample: Sample) -> np.ndarray:
-    image = Image.fromarray(sample.read_image())
+    image = Image.fromarray(sample.read_shown())
     image.thumbnail((560, 560))
     return np.asarray(image)

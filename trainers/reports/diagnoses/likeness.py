@@ -97,7 +97,7 @@ def _small(sample: Sample) -> np.ndarray:
         picture = Image.open(io.BytesIO(sample.read("jpg")), formats=("JPEG", "MPO"))
         picture.draft("L", (2 * _SMALL, 2 * _SMALL))
     else:
-        picture = Image.fromarray(sample.read_image())
+        picture = Image.fromarray(sample.read_shown())
     return np.asarray(picture.convert("L").resize((_SMALL, _SMALL), Image.Resampling.BOX))
 
 

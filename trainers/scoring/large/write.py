@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ....shards.bands.shown import as_picture
 from ....shards.bands.writing import RowWriter
 from ...drawing import overlay, palette_table
 from ..drawn import FORMATS, save, with_legend_of
 from ..image_files import Source
 from ..maps import mask_suffix, open_map
 from ..settings import PredictSettings
-from ..showing import as_picture
 from ..trained import TrainedNetwork
 from .plan import Placed
 
@@ -41,9 +41,7 @@ class Overview:
             for first, last in ((top, bottom), (left, right))
         )
         trained = self._trained
-        self._picture[rows, columns] = as_picture(
-            image[part], trained.normalization, trained.channels
-        )
+        self._picture[rows, columns] = as_picture(image[part], trained.channels)
         self._mask[rows, columns] = mask[part]
 
     def save(self, out: Path, name: str, settings: PredictSettings) -> None:
