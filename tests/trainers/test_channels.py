@@ -1,6 +1,7 @@
 """Six channels of 16 bits from files to predictions, by the commands."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
 from warpseg.shards.bands.geo import geo_of
+from warpseg.trainers.commands.api import data_of
 from warpseg.trainers.runs.folder import open_trained
 
 SIZE, CHANNELS = (48, 64), 6
@@ -121,6 +123,17 @@ def test_other_images_are_refused_in_words(fields, tmp_path, capsys):
             asked = ["predict", run, tmp_path / name, "--out", out, "--windows", windows]
             assert main([str(word) for word in (*asked, "--device", "cpu")]) == 1
             assert said in capsys.readouterr().err
+
+
+def test_a_network_of_rgb_scores_rgb_alone(fields, tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    succeed("convert", "folder", fields / "in", data, "--workers", 1)
+    words = ["--network.name", "tiny", "--device", "cpu", "--loader.threads", 1, "--num-steps", 1]
+    words += ["--geometry.crop-size", 32, 32, "--batch-size", 2, "--out", run]
+    succeed("train", "supervised-synthetic-swiftnet18-tiny", "--data", data, *words)
+    trained = open_trained(run)
+    with pytest.raises(ValueError, match="on images of 3 channels of 8 bits, and those of"):
+        data_of(replace(trained, channels=None), data)
 
 
 def test_a_run_goes_on_with_the_same_bits(fields, tmp_path):

@@ -196,7 +196,14 @@ def _enlarged(label: Tensor, size: Sequence[int]) -> np.ndarray:
 
 
 def _levels(image: Tensor, normalization: NormalizationSettings) -> np.ndarray:
-    """Return a normalised image (3, H, W) as RGB (H, W, 3), uint8."""
+    """Return a normalised image (3, H, W) as RGB (H, W, 3), uint8; of other channels the first
+    three, or one, from two deviations below their means to two above."""
+    if len(image) != 3:
+        three = image[:3] if len(image) > 3 else image[:1].expand(3, -1, -1)
+        return _bytes((three.float().cpu() / 4 + 0.5).clamp(0, 1))
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (normalization.mean, normalization.std))
-    shown = (image.float().cpu() * std + mean).clamp(0, 1) * 255
-    return shown.round().byte().permute(1, 2, 0).numpy()
+    return _bytes((image.float().cpu() * std + mean).clamp(0, 1))
+
+
+def _bytes(image: Tensor) -> np.ndarray:
+    return (image * 255).round().byte().permute(1, 2, 0).numpy()

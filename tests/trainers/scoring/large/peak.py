@@ -19,6 +19,7 @@ import torch
 from warpseg.pipelines.settings import NormalizationSettings
 from warpseg.shards.bands import tiff
 from warpseg.shards.bands.bands import Bands
+from warpseg.trainers.engine.journal import start_logging
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring.predict import predict_images
 from warpseg.trainers.scoring.settings import PredictSettings
@@ -77,6 +78,7 @@ def peak():
 def main(folder, side, channels, cached=None):
     """Label both images; see above."""
     torch.set_num_threads(1)
+    start_logging(0)
     if cached is not None:
         tiff.CACHED = cached
     network, device = small_network(channels), torch.device("cpu")
