@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import TPS, normalize, window_mask
-from ..shards.bands.bands import PLAIN, words_of
+from ..shards.bands.bands import PLAIN, kind_words
 from .registry import VIEWS
 from .settings import NormalizationSettings, StrongSettings
 
@@ -118,7 +118,7 @@ class View:
         if kind != PLAIN and not self.any_channels:
             raise ValueError(
                 f"view {self.settings.view} changes hue, saturation or else what RGB of 8 bits "
-                f"alone has, and the images have {words_of(kind)}: choose the view channels, "
+                f"alone has, and the images have {kind_words(kind)}: choose the view channels, "
                 "chtps (with the warp), tps or none"
             )
 

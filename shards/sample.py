@@ -12,7 +12,7 @@ from PIL import Image
 from .. import IGNORE, UNLABELED
 from ..plain import shown
 from .archive import BLOCK, Parts
-from .bands.bands import PLAIN, kind_of, words_of
+from .bands.bands import PLAIN, kind_of, kind_words
 from .bands.shown import as_picture
 from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
 from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
@@ -84,8 +84,8 @@ class Sample:
         levels = read_levels(self.read(self.extension), where)
         if kind_of(levels) != self.bands:
             raise ValueError(
-                f"{where} has {words_of(kind_of(levels))}, not {words_of(self.bands)}: convert the "
-                "data set again"
+                f"{where} has {kind_words(kind_of(levels))}, not {kind_words(self.bands)}: convert "
+                "the data set again"
             )
         return levels
 

@@ -1,6 +1,6 @@
 """What streams ask of images that are not RGB of 8 bits."""
 
-from ...shards.bands.bands import PLAIN, Bands, words_of
+from ...shards.bands.bands import PLAIN, Bands, kind_words
 from ...shards.pools.settings import PoolSettings
 from ..settings import GeometrySettings, LoaderSettings, NormalizationSettings
 
@@ -16,7 +16,7 @@ def fill_of(
     if any(geometry.fill):
         raise ValueError(
             f"--geometry.fill {geometry.fill} is a colour, and the images have "
-            f"{words_of(channels.kind)}: say None (the mean of each channel) or 0 0 0"
+            f"{kind_words(channels.kind)}: say None (the mean of each channel) or 0 0 0"
         )
     return (0,) * channels.count
 
@@ -31,7 +31,7 @@ def check_channels(
     """Raise ValueError for what does not go together with images of a kind, channels and bits."""
     if len(look.mean) != kind[0]:
         raise ValueError(
-            f"the normalisation has {len(look.mean)} channels, and the images {words_of(kind)}: "
+            f"the normalisation has {len(look.mean)} channels, and the images {kind_words(kind)}: "
             "leave --normalization out (the data set's own), or give one number for each"
         )
     if kind == PLAIN:
@@ -43,4 +43,4 @@ def check_channels(
     }
     fault = next((what for what, asked in faults.items() if asked), None)
     if fault is not None:
-        raise ValueError(f"{fault}, and the images have {words_of(kind)}: leave it out")
+        raise ValueError(f"{fault}, and the images have {kind_words(kind)}: leave it out")

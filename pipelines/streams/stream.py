@@ -19,7 +19,7 @@ from torch import Tensor
 from ...kernels import normalize
 from ...kernels.views.tps import window_mask
 from ...shards import Sample, Subset
-from ...shards.bands.bands import PLAIN, words_of
+from ...shards.bands.bands import PLAIN, kind_words
 from ...shards.pools.settings import PoolSettings
 from ..batches import LabeledBatch, PairedBatch
 from ..loaders.dali import DaliLoader, has_dali
@@ -356,7 +356,7 @@ def loader_name(settings: LoaderSettings, bands: tuple[int, int] = PLAIN) -> str
     """
     if bands != PLAIN and settings.loader == "dali":
         raise ValueError(
-            f"--loader.loader dali decodes RGB of 8 bits, and the images have {words_of(bands)}: "
+            f"--loader.loader dali decodes RGB of 8 bits, and the images have {kind_words(bands)}: "
             "leave it at auto"
         )
     if bands != PLAIN:

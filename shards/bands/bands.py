@@ -59,7 +59,7 @@ class Bands:
         return {name: value for name, value in asdict(self).items() if value != ()}
 
 
-def words_of(kind: tuple[int, int]) -> str:
+def kind_words(kind: tuple[int, int]) -> str:
     """Say count and bits: 6 channels of 16 bits."""
     return f"{counted(kind[0], 'channel')} of {kind[1]} bits"
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..bands.arrays import read_npy
-from ..bands.bands import PLAIN, kind_of, words_of
+from ..bands.bands import PLAIN, kind_of, kind_words
 from ..bands.tiff import Pages, has_tifffile
 from ..images import form_of, read_levels
 from ..source import Source
@@ -74,12 +74,12 @@ def rgb_array(image: bytes | np.ndarray, file: str) -> bytes | np.ndarray:
         levels = read_npy(image, file)
         if kind_of(levels) != PLAIN:
             raise ValueError(
-                f"{file} has {words_of(kind_of(levels))}, and the first image is RGB of 8 bits: a "
-                "data set holds images of one kind"
+                f"{file} has {kind_words(kind_of(levels))}, and the first image is RGB of 8 bits: "
+                "a data set holds images of one kind"
             )
         return levels
     if form == "tif" and has_tifffile() and _beyond_pillow(image):
-        kind = words_of(kind_of(read_levels(image, file, "channels")))
+        kind = kind_words(kind_of(read_levels(image, file, "channels")))
         raise ValueError(
             f"{file} has {kind}, and others are RGB of 8 bits: a data set holds images of one kind "
             "(--channels all keeps all that they have)"

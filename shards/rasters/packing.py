@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..bands.arrays import write_npy
-from ..bands.bands import PLAIN, checked_image, kind_of, words_of
+from ..bands.bands import PLAIN, checked_image, kind_of, kind_words
 from ..bands.resample import resample
 from ..bands.tiff import Pages, TiffImage, is_plain, write_tiff
 from ..images import Encoding, form_of, read_levels
@@ -44,8 +44,8 @@ def pack_levels(
     image = read_levels(data, file, pages) if isinstance(data, bytes) else checked_image(data, file)
     if kind_of(image) != bands:
         raise ValueError(
-            f"{file} has {words_of(kind_of(image))}, the first image {words_of(bands)}: a data set "
-            "holds images of one kind"
+            f"{file} has {kind_words(kind_of(image))}, the first image {kind_words(bands)}: a data "
+            "set holds images of one kind"
             + ("; or say --channels rgb" if PLAIN in (bands, kind_of(image)) else "")
         )
     shape = (image.shape[0], image.shape[1])
@@ -56,8 +56,8 @@ def pack_levels(
         )
     if encoding == "jpeg":
         raise ValueError(
-            f"{file} has {words_of(bands)}, which JPEG would not keep: say --encoding keep, png or "
-            "npy, or --channels rgb"
+            f"{file} has {kind_words(bands)}, which JPEG would not keep: say --encoding keep, png "
+            "or npy, or --channels rgb"
         )
     if isinstance(data, bytes) and encoding in ("keep", form) and size in (None, shape):
         if _is_copied(data, form, file):
@@ -87,7 +87,7 @@ def _extension(bands: tuple[int, int], encoding: Encoding, form: str) -> str:
     png = bands == (1, 16) or (bands[0] <= 4 and bands[1] == 8)
     if encoding == "png" and not png:
         raise ValueError(
-            f"--encoding png has no room for {words_of(bands)}: say keep (TIFF) or npy"
+            f"--encoding png has no room for {kind_words(bands)}: say keep (TIFF) or npy"
         )
     return "png" if png and form != "tif" else "tif"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...pipelines.settings import LoaderSettings
 from ...shards import Dataset, Subset
-from ...shards.bands.bands import PLAIN, words_of
+from ...shards.bands.bands import PLAIN, kind_words
 from ...shards.dataset import SPLIT_SIDES
 from ..engine.processes.stopping import Stop, never
 from ..engine.protocol import EvaluationSettings
@@ -294,8 +294,8 @@ def data_of(
     known = PLAIN if trained.channels is None else trained.channels.kind
     if opened.channels.kind != known:
         raise ValueError(
-            f"the network was trained on images of {words_of(known)}, and those of {opened.root} "
-            f"have {words_of(opened.channels.kind)}: choose such a data set with --data"
+            f"the network was trained on images of {kind_words(known)}, and those of {opened.root} "
+            f"have {kind_words(opened.channels.kind)}: choose such a data set with --data"
         )
     if data is None:
         held = sums_of(trained.origin)

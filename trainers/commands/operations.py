@@ -6,7 +6,7 @@ import tyro
 
 from ...pipelines.settings import StrongSettings
 from ...shards import Dataset
-from ...shards.bands.bands import PLAIN, words_of
+from ...shards.bands.bands import PLAIN, kind_words
 from ..drawing import save_picture
 
 
@@ -40,7 +40,7 @@ def operations(arguments: list[str]) -> int:
         if not 0 <= image < len(samples):
             raise ValueError(f"--image must lie in [0, {len(samples)}); got {image}")
         if samples[image].bands != PLAIN:
-            raise ValueError(f"{data} holds {words_of(samples[image].bands)}, and sda is of RGB")
+            raise ValueError(f"{data} holds {kind_words(samples[image].bands)}, and sda is of RGB")
         magnitudes = "official" if official else "sampled"
         strong = StrongSettings(view="sda", sda_magnitudes=magnitudes)
         sheet = operations_sheet(samples[image].read_image(), strong, views=views, seed=seed)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from ...pipelines.settings import NormalizationSettings
 from ...shards import Dataset
-from ...shards.bands.bands import Bands, words_of
+from ...shards.bands.bands import Bands, kind_words
 from .settings import RunSettings
 
 log = logging.getLogger("warpseg")
@@ -27,7 +27,7 @@ def with_channels(settings: Settings, dataset: Dataset) -> Settings:
     if told and told[0] != f"{OPTION}{channels.count}":
         raise ValueError(
             f"--network.options {told[0]}, but the images of {dataset.root} have "
-            f"{words_of(channels.kind)}: leave it out"
+            f"{kind_words(channels.kind)}: leave it out"
         )
     if dataset.plain:
         return settings
@@ -51,7 +51,7 @@ def channel_look(look: NormalizationSettings, dataset: Dataset) -> Normalization
     if look.name == "given":
         raise ValueError(
             f"--normalization has {len(look.mean)} numbers, and the images of {dataset.root} have "
-            f"{words_of(channels.kind)}: leave it out (the data set's own), or give as many"
+            f"{kind_words(channels.kind)}: leave it out (the data set's own), or give as many"
         )
     return look_of(channels)
 

@@ -11,7 +11,7 @@ import torch
 from ...models.network import count_parameters
 from ...pipelines.streams.stream import loader_name
 from ...shards import Subset
-from ...shards.bands.bands import words_of
+from ...shards.bands.bands import kind_words
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
 from ..engine.stages import Method
@@ -74,7 +74,7 @@ def _scores(validation: Subset | None, interval: int) -> str:
 
 def _channels(run: "Run") -> str:
     """Say which channels images have that are not RGB of 8 bits."""
-    return "" if run.dataset.plain else f"; {words_of(run.dataset.channels.kind)}"
+    return "" if run.dataset.plain else f"; {kind_words(run.dataset.channels.kind)}"
 
 
 def _loader(run: "Run") -> str:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from ...shards.bands.bands import Bands, kind_of, words_of
+from ...shards.bands.bands import Bands, kind_of, kind_words
 from ...shards.images import eight_bits, losses, open_image, read_levels, to_rgb, upright
 from ...shards.outside.encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from ...shards.outside.fetching import fetch
@@ -171,7 +171,8 @@ def check_kind(kind: tuple[int, int], file: str, channels: Bands) -> None:
     """Raise ValueError for an image of other channels or bits than a network's."""
     if kind != channels.kind:
         raise ValueError(
-            f"{file} has {words_of(kind)}, and the network was trained on {words_of(channels.kind)}"
+            f"{file} has {kind_words(kind)}, and the network was trained on "
+            f"{kind_words(channels.kind)}"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ....shards.bands.bands import PLAIN, kind_of, words_of
+from ....shards.bands.bands import PLAIN, kind_of, kind_words
 from ....shards.bands.tiff import has_tifffile
 from ....shards.images import most_megapixels
 from ....shards.rasters.opened import PictureFile, Raster, is_tiff, open_raster
@@ -91,6 +91,6 @@ def open_for(trained: TrainedNetwork, source: Source) -> Raster:
     if kind[1] != 8 or kind[0] > 4:
         raster.close()
         raise ValueError(
-            f"{raster.file} has {words_of(kind)}, and the network was trained on RGB of 8 bits"
+            f"{raster.file} has {kind_words(kind)}, and the network was trained on RGB of 8 bits"
         )
     return raster if kind == PLAIN else _AsRgb(raster)
