@@ -114,7 +114,7 @@ def prepared(source: Source, settings: PackSettings) -> Source:
     that is asked for. Raises ValueError for images that cannot be read so."""
     bands = bands_of(source, settings.channels, settings.pages)
     if settings.tile:
-        source = tiled(source, settings.tile, settings.overlap, settings.pages)
+        source = tiled(source, settings.tile, settings.tile_overlap, settings.pages)
     source.bands = bands
     return source
 

@@ -40,7 +40,7 @@ class PackSettings:
     tile: int = 0
     """Cut images and masks into tiles of so many pixels a side; large TIFFs are read by windows. 0
     leaves them whole."""
-    overlap: int = 0
+    tile_overlap: int = 0
     """Pixels that neighbouring tiles share."""
     part: str | None = None
     """Write one of N equal parts alone, as I/N, into DATA/part-I-of-N: for large sets, on N
@@ -53,10 +53,10 @@ class PackSettings:
             raise ValueError(f"shard_size must be at least 1 MiB; got {self.shard_size}")
         if self.workers < 0:
             raise ValueError(f"workers must be 0 (all cores) or more; got {self.workers}")
-        if self.tile < 0 or not 0 <= self.overlap < max(self.tile, 1):
+        if self.tile < 0 or not 0 <= self.tile_overlap < max(self.tile, 1):
             raise ValueError(
-                "--tile takes 1 pixel or more, --overlap 0 to one less than that; got "
-                f"{self.tile} and {self.overlap}"
+                "--tile takes 1 pixel or more, --tile-overlap 0 to one less than that; got "
+                f"{self.tile} and {self.tile_overlap}"
             )
         if self.pages == "channels" and self.channels == "rgb":
             raise ValueError("--pages channels keeps all channels: leave out --channels rgb")
@@ -67,7 +67,7 @@ class PackSettings:
         """Return what shapes the bytes, as plain values for the manifest."""
         values = asdict(self)
         del values["workers"], values["part"], values["channels"]
-        for name in ("pages", "tile", "overlap"):  # of those who ask for them
+        for name in ("pages", "tile", "tile_overlap"):  # of those who ask for them
             if values[name] == PackSettings.__dataclass_fields__[name].default:
                 del values[name]
         return values | {"size": list(self.size) if self.size else None}

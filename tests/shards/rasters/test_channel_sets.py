@@ -92,7 +92,7 @@ def test_the_manifest_of_rgb_says_nothing_new(tmp_path):
     dataset = packed(root, tmp_path / "data")
     told = (tmp_path / "data" / "manifest.json").read_text()
     assert dataset.plain
-    for word in ("channels", "levels", "pages", "tile", "overlap"):
+    for word in ("channels", "levels", "pages", "tile", "tile_overlap"):
         assert f'"{word}"' not in told
     # Three channels of 8 bits are RGB, whatever was asked for.
     again = packed(root, tmp_path / "all", channels="all")
@@ -163,7 +163,7 @@ def test_tiles_are_parts_of_image_and_mask(tmp_path, kind):
     names = (f"a.{suffix}", f"b.{suffix}")
     root = folder(tmp_path / "in", names, **options)
     more = {"channels": "all"} if kind == "png" else {}
-    dataset = packed(root, tmp_path / "data", tile=24, overlap=8, **more)
+    dataset = packed(root, tmp_path / "data", tile=24, tile_overlap=8, **more)
     samples = by_name(dataset)
     assert dataset.plain == (kind == "rgb")
     assert len(samples) == 2 * 2 * 3
@@ -194,7 +194,7 @@ def test_masks_of_large_images_are_read_by_windows(tmp_path):
 
 def test_the_same_bytes_again_and_in_parts(tmp_path, capsys):
     root = folder(tmp_path / "in")
-    words = ["--tile", "24", "--overlap", "8", "--workers", "1"]
+    words = ["--tile", "24", "--tile-overlap", "8", "--workers", "1"]
     assert main(["convert", "folder", str(root), str(tmp_path / "a"), *words]) == 0
     assert main(["convert", "folder", str(root), str(tmp_path / "a"), *words]) == 0
     assert "nothing to do" in capsys.readouterr().out
