@@ -43,7 +43,7 @@ class Progress:
         quiet: bool = False,
         estimate: bool = False,
     ) -> None:
-        self.estimate, self.begun = estimate, time.monotonic()
+        self.estimate, self.begun = estimate, 0.0
         self.total, self.unit, self.done, self.pause = total, unit, start, pause
         self.lines = lines and not quiet
         self.told = float("-inf")
@@ -80,6 +80,7 @@ class Progress:
             self.bar.update(done - self.done)
         self.done = done
         now = time.monotonic()
+        self.begun = self.begun or now
         if self.lines and now - self.told >= self.pause:
             self.told = now
             log.info(f"{done} of {self.total} {self.unit}s{self._left(now)}")

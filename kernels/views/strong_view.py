@@ -145,8 +145,8 @@ def check_strong_view(
     """Raise ValueError for what `strong_view` cannot take."""
     if crop.ndim != 4 or not 1 <= crop.shape[3] <= MOST or crop.dtype not in HIGHEST:
         raise ValueError(
-            f"crop must be (N, H, W, 3) uint8, or (N, H, W, C) uint8 or uint16; got "
-            f"{tuple(crop.shape)} {crop.dtype}; permute and keep the loader's bytes"
+            f"crop must be (N, H, W, 3) uint8; got {tuple(crop.shape)} {crop.dtype}; permute and "
+            f"keep the loader's bytes (1 to {MOST} channels, and uint16, will do, too)"
         )
     batch, channels = crop.shape[0], crop.shape[3]
     if p is not None:
@@ -159,10 +159,8 @@ def check_strong_view(
     if tps is not None and len(tps) != batch:
         raise ValueError(f"one spline per image: got {len(tps)} for {batch} images")
     if len(mean) != channels or len(std) != channels or min(std) <= 0:
-        raise ValueError(
-            f"mean and std must be positive, one for each of {channels} channels; got {mean} and "
-            f"{std}"
-        )
+        several = "triples" if channels == 3 else f"numbers, one for each of {channels} channels"
+        raise ValueError(f"mean and std must be positive {several}; got {mean} and {std}")
     if window is not None and window.shape != (batch, 4):
         raise ValueError(f"window must be ({batch}, 4); got {tuple(window.shape)}")
 

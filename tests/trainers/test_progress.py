@@ -149,3 +149,17 @@ def test_the_last_step_is_that_of_the_last_whole_row(tmp_path):
     assert last_step(tmp_path) == 40
     file.write_text("")
     assert last_step(tmp_path) == 0
+
+
+def test_lines_say_how_long_the_rest_takes(caplog, monkeypatch):
+    times = iter([100.0, 103.0, 115.0, 140.0])
+    monkeypatch.setattr("warpseg.trainers.progress.time.monotonic", lambda: next(times))
+    caplog.set_level("INFO", "warpseg")
+    with Progress(9, unit="window", lines=True, estimate=True) as progress:
+        for done in (0, 1, 3, 9):
+            progress.reach(done)
+    assert [r.message for r in caplog.records] == [
+        "0 of 9 windows",
+        "3 of 9 windows, about 0:00:30 left",
+        "9 of 9 windows, about 0:00:00 left",
+    ]

@@ -160,7 +160,7 @@ def _read(path: Path, channels: Bands | None = None) -> tuple[np.ndarray, list[s
     return _decode(read_file(path), str(path), channels)
 
 
-def _read_address(address: str, channels: Bands | None) -> tuple[np.ndarray, list[str]]:
+def _read_address(address: str, channels: Bands | None = None) -> tuple[np.ndarray, list[str]]:
     """Read an image from a URL or, for -, standard input, as `_read` does."""
     if address == "-":
         return _decode(sys.stdin.buffer.read(), "standard input", channels)
@@ -202,13 +202,13 @@ def read_ahead(
     images have, where they are not brought to RGB of 8 bits.
     """
     waiting: deque[tuple[Source, Future[tuple[np.ndarray, list[str]]]]] = deque()
-    rest = iter(sources)
+    rest, kind = iter(sources), () if channels is None else (channels,)
     while True:
         while len(waiting) < ahead and (source := next(rest, None)) is not None:
             read = (
-                partial(_read_address, source.address, channels)
+                partial(_read_address, source.address, *kind)
                 if source.address
-                else partial(_read, source.path, channels)
+                else partial(_read, source.path, *kind)
             )
             waiting.append((source, pool.submit(read)))
         if not waiting:

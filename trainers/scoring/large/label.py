@@ -85,6 +85,7 @@ def label_bands(
     total = len(rows) * len(columns)
     with Progress(total, unit="window", lines=True, estimate=True) as progress:
         progress.say(raster.file)
+        progress.reach(0)
         for placed in bands_of_windows(rows, columns):
             first, last = placed[0].rows[2:]
             band = Band(*(np.empty((last - first, raster.shape[1]), np.uint8) for _ in range(2)))
