@@ -22,6 +22,6 @@ def as_picture(image: np.ndarray, channels: Bands | None = None) -> np.ndarray:
     known = channels is not None and bool(channels.mean)
     mean = channels.mean[:shown] if channels and known else levels.mean((0, 1))
     std = channels.std[:shown] if channels and known else levels.std((0, 1))
-    scaled = (levels - np.float32(mean)) / np.maximum(np.float32(std), 1)
+    scaled = (levels - np.asarray(mean, np.float32)) / np.maximum(np.asarray(std, np.float32), 1)
     made = ((scaled / (2 * REACH) + 0.5) * 255).round().clip(0, 255).astype(np.uint8)
     return made if shown == 3 else np.repeat(made, 3, axis=2)

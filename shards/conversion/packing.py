@@ -125,6 +125,7 @@ def _pack_pixels(
     if source.bands is None:
         image = rgb_array(image, file)
         return *pack_image(image, file, exif=settings.exif, **shared), []
-    *packed, levels = pack_levels(image, file, bands=source.bands, pages=settings.pages, **shared)
-    extension, data, size = packed
+    extension, data, size, levels = pack_levels(
+        image, file, bands=source.bands, pages=settings.pages, **shared
+    )
     return extension, data, size, count_levels(levels)

@@ -40,6 +40,7 @@ def write_files(
     """Draw and write all files of one image; like: the TIFF whose form and georeference its maps
     take, in place of PNG."""
     name, mask, palette = labeled.name, labeled.mask, trained.palette
+    maps: dict[str, tuple[np.ndarray, np.ndarray | None]]
     maps = {"masks": (mask, palette_table(palette))}
     if settings.confidence:
         maps["confidence"] = (labeled.confidence, None)

@@ -62,7 +62,7 @@ class _AsRgb:
     def __init__(self, raster: Raster) -> None:
         self._raster, self.file = raster, raster.file
         height, width, channels = raster.shape
-        self.shape = (height, width, 3)
+        self.shape: tuple[int, int, int] = (height, width, 3)
         self._grey = channels < 3
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
