@@ -45,7 +45,11 @@ def test_threads_fill_memory_that_a_gpu_reads(device, pinned, monkeypatch, tmp_p
         return empty(shape, dtype=dtype)
 
     plan = types.SimpleNamespace(
-        maps={}, samples=[], geometry=types.SimpleNamespace(crop_size=(6, 7)), classes=False
+        maps={},
+        samples=[],
+        geometry=types.SimpleNamespace(crop_size=(6, 7)),
+        classes=False,
+        bands=(3, 8),
     )
     loader = PortableLoader(plan, LoaderSettings(threads=1), 2, torch.device(device))
     monkeypatch.setattr(loading.torch, "empty", noted)
