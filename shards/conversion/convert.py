@@ -112,11 +112,10 @@ def convert(
 def prepared(source: Source, settings: PackSettings) -> Source:
     """Return a source as it is packed: with the channels that its images keep, cut into tiles where
     that is asked for. Raises ValueError for images that cannot be read so."""
-    bands = bands_of(source, settings.channels, settings.pages)
-    if settings.tile:
-        source = tiled(source, settings.tile, settings.tile_overlap, settings.pages)
-    source.bands = bands
-    return source
+    source.bands = bands_of(source, settings.channels, settings.pages)
+    if not settings.tile:
+        return source
+    return tiled(source, settings.tile, settings.tile_overlap, settings.pages)
 
 
 def _load_found(root: Path, replace_other: bool) -> Manifest | None:

@@ -35,7 +35,7 @@ def bands_of(source: Source, channels: Channels, pages: Pages) -> Kind | None:
     if type(source).read is Source.read and path.is_file():
         with open(path, "rb") as file:
             form = form_of(file.read(16))
-        if not wanted and not (form == "npy" or (form == "tif" and _beyond_pillow(path))):
+        if not wanted and not (form == "npy" or (form == "tif" and beyond_pillow(path))):
             return None
         raster = open_raster(path, pages)
         try:
@@ -55,7 +55,7 @@ def _kind_of_pixels(
     """Return the kind of an image that is no file of its own."""
     if isinstance(image, bytes):
         form = form_of(image)
-        if not wanted and not (form == "npy" or (form == "tif" and _beyond_pillow(image))):
+        if not wanted and not (form == "npy" or (form == "tif" and beyond_pillow(image))):
             return None
         image = read_levels(image, file, pages)
     kind = kind_of(image)
@@ -78,21 +78,24 @@ def rgb_array(image: bytes | np.ndarray, file: str) -> bytes | np.ndarray:
                 "a data set holds images of one kind"
             )
         return levels
-    if form == "tif" and has_tifffile() and _beyond_pillow(image):
-        kind = kind_words(kind_of(read_levels(image, file, "channels")))
+    if form == "tif" and has_tifffile() and beyond_pillow(image):
+        levels = read_levels(image, file, "channels")
+        if kind_of(levels) == PLAIN:
+            return levels
         raise ValueError(
-            f"{file} has {kind}, and others are RGB of 8 bits: a data set holds images of one kind "
-            "(--channels all keeps all that they have)"
+            f"{file} has {kind_words(kind_of(levels))}, and others are RGB of 8 bits: a data set "
+            "holds images of one kind (--channels all keeps all that they have)"
         )
     return image
 
 
-def _beyond_pillow(source: Path | bytes) -> bool:
+def beyond_pillow(source: Path | bytes) -> bool:
     """Tell whether Pillow has no name for what a TIFF holds, as of six channels."""
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=("TIFF",))
+        with Image.open(opened, formats=("TIFF",)):
+            return False
     except Image.DecompressionBombError:
         return False
     except Exception:  # over files that it does not know Pillow raises nearly every kind
         return True
-    return False

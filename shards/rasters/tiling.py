@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..bands.arrays import NpyFile
 from ..bands.tiff import Pages, TiffImage
-from ..images import eight_bits, open_image, read_levels, to_rgb
+from ..images import eight_bits, most_megapixels, open_image, read_levels, to_rgb
 from ..masks.values import MaskValues
 from ..outside.files import read_file
 from ..source import Entry, Source
+from .kinds import beyond_pillow
 from .opened import PictureFile, Raster, open_raster
 
 OPEN = 4
@@ -126,7 +128,8 @@ def _size(source: Source, entry: Entry, pages: Pages) -> tuple[int, int]:
     sizes = []
     for name, of_mask in ((entry.image, False), (entry.mask, True)):
         if name is not None:
-            raster = open_raster(source.root / name, pages, any_type=of_mask)
+            any_type = of_mask or source.bands is None
+            raster = open_raster(source.root / name, pages, any_type=any_type)
             sizes.append((raster.shape[0], raster.shape[1]))
             raster.close()
     if sizes[0] != sizes[-1]:
@@ -171,16 +174,35 @@ def _rgb(data: bytes, file: str) -> np.ndarray:
 
 def _window(path: Path, pages: Pages, window: tuple[int, int, int, int], rgb: bool) -> np.ndarray:
     """Return a window of an image, with `rgb` in RGB of 8 bits."""
-    raster = _opened(path, pages, False)
-    if not rgb or (isinstance(raster, TiffImage) and _is_rgb(raster)):
-        levels = raster.read(*window)
-        return levels[..., :3] if rgb else levels
-    top, left, height, width = window
-    return _picture(path, _time_of(path))[top : top + height, left : left + width].copy()
+    raster = _opened(path, pages, rgb)
+    if rgb and not isinstance(raster, NpyFile) and not _is_large(raster):
+        # Pillow makes RGB of more kinds than windows are read of.
+        top, left, height, width = window
+        return _picture(path, _time_of(path))[top : top + height, left : left + width].copy()
+    levels = raster.read(*window)
+    if rgb and levels.shape[2] == 1:
+        levels = np.repeat(levels, 3, axis=2)
+    return levels[..., :3] if rgb else levels
 
 
-def _is_rgb(image: TiffImage) -> bool:
-    return image.shape[2] in (3, 4) and image.dtype == np.uint8
+def _is_large(raster: Raster) -> bool:
+    """Tell whether windows of a TIFF, as RGB of 8 bits, are read without the rest of it: where
+    Pillow does not decode it.
+
+    Raises ValueError for one that has too many pixels to be decoded otherwise, and is of another
+    kind.
+    """
+    height, width, channels = raster.shape
+    if not isinstance(raster, TiffImage):
+        return False
+    if height * width <= most_megapixels() * 10**6 and not beyond_pillow(Path(raster.file)):
+        return False
+    if raster.dtype != np.uint8 or channels not in (1, 3, 4) or raster.palette is not None:
+        raise ValueError(
+            f"{raster.file} has {channels} channels of {raster.dtype}, of which no RGB is made by "
+            "windows: say --channels all, or save it as RGB of 8 bits"
+        )
+    return True
 
 
 def mask_window(values: MaskValues, path: Path, window: tuple[int, int, int, int]) -> np.ndarray:

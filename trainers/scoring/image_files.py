@@ -16,11 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from ...shards.bands.bands import Bands, kind_of, kind_words
-from ...shards.images import eight_bits, losses, open_image, read_levels, to_rgb, upright
+from ...shards.bands.bands import PLAIN, Bands, kind_of, kind_words
+from ...shards.bands.tiff import has_tifffile
+from ...shards.images import eight_bits, form_of, losses, open_image, read_levels, to_rgb, upright
 from ...shards.outside.encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 from ...shards.outside.fetching import fetch
 from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
+from ...shards.rasters.kinds import beyond_pillow
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 """Suffixes of files whose frames are labeled."""
@@ -180,6 +182,10 @@ def _decode(data: bytes, file: str, channels: Bands | None) -> tuple[np.ndarray,
     if channels is not None:
         levels = read_levels(data, file)
         check_kind(kind_of(levels), file, channels)
+        return levels, []
+    if form_of(data) == "tif" and has_tifffile() and beyond_pillow(data):
+        levels = read_levels(data, file)
+        check_kind(kind_of(levels), file, Bands(count=PLAIN[0], bits=PLAIN[1]))
         return levels, []
     image = open_image(data, file)
     told = losses(image, data)

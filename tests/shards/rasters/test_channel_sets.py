@@ -155,17 +155,18 @@ def test_sizes_and_encodings(tmp_path):
     np.testing.assert_array_equal(sample.read_image(), pixels(0))
 
 
-@pytest.mark.parametrize("kind", ["tif", "npy", "png", "rgb"])
+@pytest.mark.parametrize("kind", ["tif", "npy", "png", "rgb", "rgb.npy", "rgb.tif"])
 def test_tiles_are_parts_of_image_and_mask(tmp_path, kind):
-    options = {"channels": 3 if kind == "rgb" else 1 if kind == "png" else 6}
-    options["dtype"] = np.uint8 if kind == "rgb" else np.uint16
-    suffix = "png" if kind == "rgb" else kind
+    rgb = kind.startswith("rgb")
+    options = {"channels": 3 if rgb else 1 if kind == "png" else 6}
+    options["dtype"] = np.uint8 if rgb else np.uint16
+    suffix = "png" if kind == "rgb" else kind.removeprefix("rgb.")
     names = (f"a.{suffix}", f"b.{suffix}")
     root = folder(tmp_path / "in", names, **options)
     more = {"channels": "all"} if kind == "png" else {}
     dataset = packed(root, tmp_path / "data", tile=24, tile_overlap=8, **more)
     samples = by_name(dataset)
-    assert dataset.plain == (kind == "rgb")
+    assert dataset.plain == rgb
     assert len(samples) == 2 * 2 * 3
     for name, sample in samples.items():
         image, _, place = name.partition("@")
@@ -177,6 +178,28 @@ def test_tiles_are_parts_of_image_and_mask(tmp_path, kind):
     assert starts(56, 24, 8) == [0, 16, 32]
     assert starts(40, 24, 8) == [0, 16]
     assert starts(20, 24, 8) == [0]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_tiles_of_more_pixels_than_are_decoded_at_once(tmp_path, monkeypatch, channels):
+    monkeypatch.setenv("WARPSEG_MEGAPIXELS", "1")
+    size = (1010, 1020)
+    image = pixels(0, channels, np.uint8, size)
+    root = folder(tmp_path / "in", ("a.tif",))
+    stored = image[..., 0] if channels == 1 else image
+    planes = {} if channels == 1 else {"planarconfig": "contig"}
+    kind = "minisblack" if channels == 1 else "rgb"
+    tifffile.imwrite(root / "images" / "a.tif", stored, tile=(256, 256), photometric=kind, **planes)
+    (root / "masks" / "a.png").unlink()
+    tifffile.imwrite(root / "masks" / "a.tif", mask(0, size), tile=(256, 256))
+    dataset = packed(root, tmp_path / "data", tile=600)
+    assert dataset.plain
+    shown = image[..., :3] if channels > 1 else np.repeat(image, 3, 2)
+    for name, sample in by_name(dataset).items():
+        top, left = map(int, name.partition("@")[2].split("-"))
+        part = (slice(top, top + 600), slice(left, left + 600))
+        np.testing.assert_array_equal(sample.read_image(), shown[part])
+        np.testing.assert_array_equal(sample.read_mask(), mask(0, size)[part])
 
 
 def test_masks_of_large_images_are_read_by_windows(tmp_path):

@@ -142,6 +142,16 @@ def test_a_geotiff_gives_geotiffs(tmp_path):
             assert image.mode == "P"
 
 
+def test_a_network_of_rgb_refuses_other_tiffs_in_words(tmp_path):
+    write(tmp_path / "six.tif", smooth((64, 64), 6))
+    rgb = (smooth((64, 64), 3) >> 4).astype(np.uint8)
+    write(tmp_path / "rgb.tif", rgb)  # as three grey planes, which Pillow has no name for
+    network = trained(3, 8)
+    np.testing.assert_array_equal(network.predict(tmp_path / "rgb.tif"), network.predict(rgb))
+    with pytest.raises(ValueError, match="6 channels of 16 bits, and the network was trained on 3"):
+        network.predict(tmp_path / "six.tif")
+
+
 def test_arrays_and_pngs_go_by_windows_too(tmp_path):
     rgb = (smooth((150, 210), 3) >> 4).astype(np.uint8)
     np.save(tmp_path / "a.npy", rgb)
