@@ -72,6 +72,7 @@ def test_every_method_makes_a_step_of_constant_batches(name):
         ("fixmatch", True),
         ("unimatch", True),
         ("unimatch-v2", True),
+        ("prevmatch", True),
     ],
 )
 def test_the_plain_step_has_our_losses_and_leaves_our_weights(name, staged):
@@ -82,7 +83,8 @@ def test_the_plain_step_has_our_losses_and_leaves_our_weights(name, staged):
     plain = plain_step(made.settings, CLASSES, torch.device("cpu"), staged=staged)
     assert plain is not None
     plain.load(networks)
-    for number in range(2):
+    # PrevMatch: none, one, two snapshots, then the oldest of them is another.
+    for number in range(4 if name == "prevmatch" else 2):
         engine.run_step(made.micro_batches())
         made.runtime.seed(made.settings.seed, number)
         ours, theirs = engine.means(), plain.run(made.batches)
