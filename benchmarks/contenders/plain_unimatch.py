@@ -20,6 +20,7 @@ from ... import IGNORE
 from ...kernels import CutMixBoxes, cutmix_boxes, window_mask
 from ...models import SegmentationNetwork
 from ...pipelines.batches import PairedBatch
+from ...trainers.engine.steps.draws import drawn
 from ...trainers.methods.settings.fixmatch import FixMatchSettings
 from ...trainers.methods.settings.prevmatch import PrevMatchSettings
 from ...trainers.methods.settings.unimatch import UniMatchSettings
@@ -84,12 +85,12 @@ class PlainWeakToStrong(PlainSupervised):
 
     def mixed(self, image: Tensor, targets: list[Target]) -> tuple[Tensor, list[Target]]:
         """Mix one strong view, and what is taught of it, by boxes."""
-        boxes: CutMixBoxes = cutmix_boxes(
-            len(image),
-            (image.shape[-2], image.shape[-1]),
-            preset="unimatch",
-            probability=self.settings.mix_probability,
-        ).to(image.device)
+        count, size = len(image), (image.shape[-2], image.shape[-1])
+        probability = self.settings.mix_probability
+        boxes: CutMixBoxes = drawn(
+            lambda: cutmix_boxes(count, size, preset="unimatch", probability=probability),
+            image.device,
+        )
         found: list[Target] = []
         for weight, threshold, maps in targets:
             label, confidence, shown = (mix(map, boxes) for map in maps)

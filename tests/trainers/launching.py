@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.steps.draws import recording
-from warpseg.trainers.runs.measuring.launches import LaunchCounter
+from warpseg.trainers.runs.measuring.launches import HostDraws, LaunchCounter
 from warpseg.trainers.runs.measuring.workload import bench_settings, open_workload
 
 RECIPES = {
@@ -26,18 +25,6 @@ RECIPES = {
 }
 SMALL = ("--geometry.crop-size", "64", "64", "--batch-size", "2", "--unlabeled-batch-size", "2")
 CLASSES = 11
-
-
-class HostDraws:
-    """Lets the host draw uncounted: what it drew reaches a device by one copy."""
-
-    def __init__(self, counter):
-        self.counter = counter
-
-    def draw(self, make, device):
-        self.counter.counts["copy of what the host drew"] += 1
-        with _disable_current_modes():
-            return make()
 
 
 @contextmanager

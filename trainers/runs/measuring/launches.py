@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from ...engine.steps.draws import Drawn, recording
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 FREE = ALLOCATIONS | {"_unsafe_view", "_reshape_alias", "lift_fresh", "_local_scalar_dense"}
@@ -56,8 +58,23 @@ class LaunchCounter(TorchDispatchMode):
         return sum(self.counts.values())
 
 
+class HostDraws:
+    """Lets the host draw uncounted, which takes it as many attempts as it takes: what it drew
+    reaches a device by one copy."""
+
+    def __init__(self, counter: LaunchCounter) -> None:
+        self.counter = counter
+
+    def draw(self, make: Callable[[], Drawn], device: torch.device) -> Drawn:
+        """Return what is drawn, on the device."""
+        self.counter.counts["copy of what the host drew"] += 1
+        with _disable_current_modes():
+            return make().to(device)
+
+
 def count_launches(step: Callable[[], object]) -> int:
-    """Return what a step launches, dispatched by this thread and those of its backward passes."""
-    with LaunchCounter() as counter:
+    """Return what a step launches, its backward passes included."""
+    counter = LaunchCounter()
+    with recording(HostDraws(counter)), counter:
         step()
     return counter.total
