@@ -149,7 +149,7 @@ consistency_kl_op.register_autograd(_backward, setup_context=_setup)
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the loss at the recipes' sizes, bfloat16, for the variants and the crop 768.
+    """List the loss at the recipes' sizes, bfloat16, for the variants, the crop 768 and many classes.
 
     The stride is an argument of the kernels; only the length of a padded row depends on it. Of the
     four launches together, each reads the student's and the teacher's logits, one writes the
@@ -158,7 +158,7 @@ def compile_cases() -> list[CompileCase]:
     names = ("student", "teacher", "valid", "map", "points", "weights", "gradient", "loss", "count")
     kinds = ("*bf16", "*bf16", "*u8", "*fp16", *["*fp32"] * 4, "*i32")
     kinds = {f"{name}_ptr": kind for name, kind in zip(names, kinds, strict=True)}
-    rows = [(f"C{c}-s{s}", c, s, PROBABILITIES, False) for c, s in ((19, 4), (21, 4))]
+    rows = [(f"C{c}-s4", c, 4, PROBABILITIES, False) for c in (19, 21, 81, 150, 171)]
     rows += [("logits", 19, 4, LOGITS, False), ("no-warp", 19, 4, NO_WARP, False)]
     rows += [("squared-l2", 19, 4, PROBABILITIES, True)]
     cases = []

@@ -283,5 +283,11 @@ def _check(
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the kernel in each of its forms."""
-    return loss_cases("dynamic_ce", _pixel, options=FORMS, map="*fp32", table="*i1")
+    """List the kernel in each of its forms, and the first for many classes."""
+    types = {"map": "*fp32", "table": "*i1"}
+    return [
+        *loss_cases("dynamic_ce", _pixel, options=FORMS, **types),
+        *loss_cases(
+            "dynamic_ce-dynamic", _pixel, options=FORMS[:1], classes=(81, 150, 171), **types
+        ),
+    ]
