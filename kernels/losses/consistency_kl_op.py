@@ -149,7 +149,7 @@ consistency_kl_op.register_autograd(_backward, setup_context=_setup)
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the loss at the recipes' sizes, bfloat16, for the variants, the crop 768 and many classes.
+    """List the loss at the recipes' sizes, bfloat16: the variants, many classes, the crop 768.
 
     The stride is an argument of the kernels; only the length of a padded row depends on it. Of the
     four launches together, each reads the student's and the teacher's logits, one writes the
