@@ -14,7 +14,7 @@ and w = 1 for pixels of labeled images. Forms (section 5.4 of the paper): `dynam
 pixel.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -197,6 +197,7 @@ def _dynamic_ce(
         map=confidence,
         table=labeled,
         parameters=(gamma1, gamma2, threshold),
+        spread=True,
     )
 
 
@@ -284,7 +285,7 @@ def _check(
 
 def compile_cases() -> list[CompileCase]:
     """List the kernel in each of its forms, and the first for many classes."""
-    types = {"map": "*fp32", "table": "*i1"}
+    types: dict[str, Any] = {"map": "*fp32", "table": "*i1", "spread": True}
     return [
         *loss_cases("dynamic_ce", _pixel, options=FORMS, **types),
         *loss_cases(
