@@ -236,13 +236,13 @@ def _window(contender: Contender, steps: int, device: torch.device) -> None:
 def tables(result: Result) -> list[Table]:
     """Return the contenders, then the phases."""
     first, flops = result["rows"][0], result["flops"]
+    on_cpu = result["machine"]["device"] == "cpu"
     rows = []
     for row in result["rows"]:
         if not row["images_per_second"]:
             rows.append((row["name"], "failed" if row.get("fault") else "-", *["-"] * 5))
             continue
-        pairs = zip(row["images_per_second"], first["images_per_second"], strict=False)
-        ratios = [own / other for own, other in pairs]
+        ratios = _ratios(row, first, on_cpu)
         memory = None if row["peak_memory"] is None else row["peak_memory"] / MiB
         rows.append(
             (
@@ -259,6 +259,8 @@ def tables(result: Result) -> list[Table]:
     head = ("step", "images/s", "x constant batch", "CPU ms/image", "TFLOP/s", "launches")
     head = (*head, "peak memory, MiB")
     what = f"{result['recipe']}, {result['precision']}: {setup_of(result['settings'])}"
+    if on_cpu:
+        what += "; x constant batch: by processor time"
     if first.get("launches"):
         what += "; launches: operations dispatched in a step, without views and allocations"
     if first["peak_memory"] is not None:
@@ -282,6 +284,14 @@ def tables(result: Result) -> list[Table]:
         remark = by_kind(result["phases"])
         found.append(Table(("stage", "phase", "ms", "share"), phases, remark))
     return found
+
+
+def _ratios(row: Result, first: Result, on_cpu: bool) -> list[float]:
+    """Return by round how many times as fast as the first a contender is: on a CPU by processor
+    time, which other work on the machine does not change."""
+    name = "cpu_ms_per_image" if on_cpu else "images_per_second"
+    pairs = zip(row[name], first[name], strict=False)
+    return [other / own if on_cpu else own / other for own, other in pairs]
 
 
 def bars(result: Result) -> dict[str, dict[str, float]]:

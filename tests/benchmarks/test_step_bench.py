@@ -281,6 +281,7 @@ def test_the_memory_column_says_what_it_is_and_rates_count_our_images():
     rows = [{**row, "images": images, "peak_memory": 2**20} for images in (8, 4)]
     settings = to_plain(tiny_recipe(METHOD_RECIPES["supervised"]))
     result = {"recipe": "x", "precision": "fp32", "flops": 8e12, "rows": rows}
+    result["machine"] = {"device": "cuda"}
     first, _ = step.tables(result | {"settings": settings, "phases": PHASES})
     assert "peak memory: networks, optimizer state, batches" in first.remark
     assert [cells[4] for cells in first.rows] == ["2.000", "2.000"]

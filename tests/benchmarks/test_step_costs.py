@@ -125,7 +125,16 @@ def test_results_without_launches_are_still_shown():
     row = {"name": "x", "images_per_second": [2.0], "cpu_ms_per_image": [1.0], "rate": 2.0}
     rows = [{**row, "images": 8, "peak_memory": None}]
     result = {"recipe": "x", "precision": "fp32", "flops": 0, "rows": rows, "phases": []}
+    result["machine"] = {"device": "cpu"}
     settings = step.to_plain(tiny_recipe(METHOD_RECIPES["supervised"]))
     (table,) = step.tables(result | {"settings": settings})
     assert table.rows[0][-2:] == ("-", "-")
     assert "launches" not in table.remark
+
+
+def test_ratios_on_a_cpu_are_of_processor_time():
+    """Other work on the machine halves a rate, and no processor time."""
+    slow = {"images_per_second": [2.0, 1.0], "cpu_ms_per_image": [30.0, 32.0]}
+    fast = {"images_per_second": [2.0, 4.0], "cpu_ms_per_image": [15.0, 16.0]}
+    assert step._ratios(slow, fast, on_cpu=True) == [0.5, 0.5]
+    assert step._ratios(slow, fast, on_cpu=False) == [1.0, 0.25]
