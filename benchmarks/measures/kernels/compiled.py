@@ -30,7 +30,7 @@ from .... import kernels
 from ....kernels.compile import ARCHITECTURES, CompileCase, CompileResult, compile_case
 from ...compiled_page import table
 
-REPORT = Path(__file__).parents[1] / "results" / "kernels-compiled.json"
+REPORT = Path(__file__).parents[2] / "results" / "kernels-compiled.json"
 PACKAGE = (__package__ or "").partition(".")[0]
 BY_VERSION = ("HIDE", "BITS", "PASSES")
 

@@ -1,4 +1,5 @@
-"""What every writer of masks does: it takes images in any order, from threads, and lists them by name.
+"""What every writer of masks does: it takes images in any order, from threads, and
+lists them by name.
 
 Classes called background are not drawn: what nobody drew is background.
 """
