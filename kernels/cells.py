@@ -227,16 +227,17 @@ def _cell_loss_kernel(
     tl.store(total_ptr + 4 * programs + pid, tl.sum(thirds, 0))
 
 
-def tile(classes: int) -> tuple[int, int, int]:
+def tile(classes: int, spread: bool = False) -> tuple[int, int, int]:
     """Return (classes rounded up, lanes, warps) of a program.
 
     Up to 25 classes a thread holds all classes of one cell: their number is then known to the
     compiler, rounding up costs nothing and the softmax needs no exchange. Beyond, registers would
-    spill, so two and more threads share a cell.
+    spill, so two and more threads share a cell. spread: twice as many or more share it, for an
+    operation with so many terms of its own that 81 and 171 classes spill as they are.
     """
     block_c = max(2, triton.next_power_of_2(classes))
     if classes <= 25:
         return block_c, 32, 1
-    if classes <= 128:
+    if classes <= 128 and not spread:
         return block_c, 512 // block_c, 1
-    return block_c, 8, 4
+    return block_c, 4 if spread and classes > 160 else 8, 4

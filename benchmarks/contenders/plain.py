@@ -32,8 +32,8 @@ def plain_step(
 
 def has_plain(settings: RunSettings) -> bool:
     """Tell whether a recipe has a plain implementation: supervised training, GTA-Seg, MKD,
-    FixMatch and UniMatch as published, and of consistency the paper's own form: 1w-ct, pooled KL of
-    warped probabilities."""
+    FixMatch, UniMatch and PrevMatch as published, and of consistency the paper's own form: 1w-ct,
+    pooled KL of warped probabilities."""
     if not isinstance(settings, ConsistencySettings):
         supervised = isinstance(settings, SupervisedSettings)
         published = (is_plain_gta, is_plain_mkd, is_plain_weak_to_strong)

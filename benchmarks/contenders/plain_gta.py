@@ -16,6 +16,7 @@ from torch.profiler import record_function
 from ... import IGNORE
 from ...kernels import cutmix_boxes, window_mask
 from ...pipelines.batches import PairedBatch
+from ...trainers.engine.steps.draws import drawn
 from ...trainers.methods.settings.gta import BACKBONE, GtaSettings
 from .plain_step import Phase, PlainSupervised, build_plain_optimizer, mix, upsampled
 
@@ -78,9 +79,10 @@ class PlainGta(PlainSupervised):
         size = (image.shape[-2], image.shape[-1])
         confidence, label = upsampled(self.teacher(image), size).float().softmax(1).max(1)
         label[~window_mask(unlabeled.window, size)] = IGNORE
-        boxes = cutmix_boxes(
-            len(image), size, preset="gta", probability=self.settings.cutmix_probability
-        ).to(image.device)
+        count, probability = len(image), self.settings.cutmix_probability
+        boxes = drawn(
+            lambda: cutmix_boxes(count, size, preset="gta", probability=probability), image.device
+        )
         return mix(image, boxes), mix(label, boxes), mix(confidence, boxes)
 
     def _reweighted(self, logits: Tensor, label: Tensor, confidence: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.profiler import record_function
 from ... import IGNORE
 from ...kernels import cutmix_boxes, window_mask
 from ...pipelines.batches import LabeledBatch, PairedBatch
+from ...trainers.engine.steps.draws import drawn
 from ...trainers.methods.settings.mkd import MkdSettings
 from .plain_step import Phase, PlainSupervised, build_plain_optimizer, mix, upsampled
 
@@ -84,7 +85,8 @@ class PlainMkd(PlainSupervised):
         known = torch.where(window_mask(views.window, size), 0, IGNORE)
         with torch.no_grad():
             guides = [teacher(views.weak.contiguous()) for teacher in self.teachers]
-        boxes = cutmix_boxes(len(strong), size, preset="mkd").to(strong.device)
+        count = len(strong)
+        boxes = drawn(lambda: cutmix_boxes(count, size, preset="mkd"), strong.device)
         strong, known = mix(strong, boxes), mix(known, boxes)
         said, labels = [], []
         for student, statistics in zip(self.students, self.statistics, strict=True):

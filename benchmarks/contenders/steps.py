@@ -31,9 +31,12 @@ class Row:
     images: int
     images_per_second: list[float] = field(default_factory=list)
     cpu_ms_per_image: list[float] = field(default_factory=list)
+    launches: int | None = None
+    """Operations that PyTorch dispatches in a step, views and allocations left out; None on a GPU,
+    where `trace` counts what the host launches."""
     peak_memory: int | None = None
-    """Most bytes on the GPU: networks, optimizer state, batches, and what a step allocates; without
-    the other contenders' and without what a loader keeps ready."""
+    """Most bytes on the device: networks, optimizer state, batches, and what a step allocates;
+    without the other contenders' and without what a loader keeps ready."""
     fault: str = ""
     """What went wrong, where the contender does not run, or computes something else."""
 

@@ -8,7 +8,8 @@ it, and DataLoader and Pillow feed the plain implementation (plain_step.py). All
 windows of some steps; medians over the rounds count. Before anything is timed, the plain step must
 give the same losses. FILE is written anew after each window, and what fails is a row that says so.
 All lie on the device together, so a contender's memory is what a step adds to what is allocated,
-and its own networks, optimizer state and constant batches.
+and its own networks, optimizer state and constant batches. On a CPU memory and launches are counted
+in two steps of their own, which are not timed.
 
     nsys profile warpseg bench step RECIPE --nvtx       # the same phases as NVTX ranges
 """
@@ -29,7 +30,8 @@ from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
 from ...trainers.engine.speed import manual_garbage_collection
 from ...trainers.engine.stages import Engine
-from ...trainers.runs.measuring.allocations import bytes_of
+from ...trainers.runs.measuring.allocations import Phase, bytes_of, profiled
+from ...trainers.runs.measuring.launches import count_launches
 from ...trainers.runs.measuring.workload import Workload, bench_settings, open_workload
 from ...trainers.tables import decimal
 from ..contenders.plain_step import plain_batches
@@ -124,6 +126,9 @@ def measure(
     with ranges:
         for contender in contenders:
             contender.row.attempt(partial(_warm_up, contender))
+            if runtime.device.type == "cpu":
+                with run.speed.eagerly():
+                    contender.row.attempt(partial(_count_one, contender))
         for _ in range(settings.rounds):
             for contender in contenders:
                 with manual_garbage_collection():
@@ -190,6 +195,20 @@ def _warm_up(contender: Contender) -> None:
         contender.step()
 
 
+def _count_one(contender: Contender) -> None:
+    """Count what a step launches on a CPU, and in another one what it holds."""
+    row = contender.row
+    contender.drain()
+    row.launches = count_launches(contender.step)
+
+    def step(phase: Phase) -> None:
+        with phase("step"):
+            contender.step()
+
+    (held,) = profiled(step, contender.held())
+    row.peak_memory = held.peak
+
+
 def _window(contender: Contender, steps: int, device: torch.device) -> None:
     """Time some steps, after one that is not counted."""
     row, others = contender.row, 0
@@ -217,13 +236,13 @@ def _window(contender: Contender, steps: int, device: torch.device) -> None:
 def tables(result: Result) -> list[Table]:
     """Return the contenders, then the phases."""
     first, flops = result["rows"][0], result["flops"]
+    on_cpu = result["machine"]["device"] == "cpu"
     rows = []
     for row in result["rows"]:
         if not row["images_per_second"]:
-            rows.append((row["name"], "failed" if row.get("fault") else "-", *["-"] * 4))
+            rows.append((row["name"], "failed" if row.get("fault") else "-", *["-"] * 5))
             continue
-        pairs = zip(row["images_per_second"], first["images_per_second"], strict=False)
-        ratios = [own / other for own, other in pairs]
+        ratios = _ratios(row, first, on_cpu)
         memory = None if row["peak_memory"] is None else row["peak_memory"] / MiB
         rows.append(
             (
@@ -233,13 +252,19 @@ def tables(result: Result) -> list[Table]:
                 f"{statistics.median(row['cpu_ms_per_image']):.1f}",
                 # Counted of our step, which may have more images than the plain one.
                 f"{flops / first['images'] * row['rate'] / 1e12:.3f}" if flops else "-",
+                str(row.get("launches") or "-"),
                 decimal(memory),
             )
         )
-    head = ("step", "images/s", "x constant batch", "CPU ms/image", "TFLOP/s", "peak MiB")
+    head = ("step", "images/s", "x constant batch", "CPU ms/image", "TFLOP/s", "launches")
+    head = (*head, "peak memory, MiB")
     what = f"{result['recipe']}, {result['precision']}: {setup_of(result['settings'])}"
+    if on_cpu:
+        what += "; x constant batch: by processor time"
+    if first.get("launches"):
+        what += "; launches: operations dispatched in a step, without views and allocations"
     if first["peak_memory"] is not None:
-        what += "; peak MiB: networks, optimizer state, batches, and what a step allocates"
+        what += "; peak memory: networks, optimizer state, batches, and what a step allocates"
     faults = {row["name"]: row["fault"] for row in result["rows"] if row.get("fault")}
     for name, fault in {**faults, **result.get("unmeasured", {})}.items():
         what += f"\n{name} failed: {fault}"
@@ -259,6 +284,14 @@ def tables(result: Result) -> list[Table]:
         remark = by_kind(result["phases"])
         found.append(Table(("stage", "phase", "ms", "share"), phases, remark))
     return found
+
+
+def _ratios(row: Result, first: Result, on_cpu: bool) -> list[float]:
+    """Return by round how many times as fast as the first a contender is: on a CPU by processor
+    time, which other work on the machine does not change."""
+    name = "cpu_ms_per_image" if on_cpu else "images_per_second"
+    pairs = zip(row[name], first[name], strict=False)
+    return [other / own if on_cpu else own / other for own, other in pairs]
 
 
 def bars(result: Result) -> dict[str, dict[str, float]]:

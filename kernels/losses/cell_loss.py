@@ -46,12 +46,13 @@ def launch(
     map: Tensor | None = None,
     table: Tensor | None = None,
     parameters: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    spread: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run the cell kernel with one operation's `pixel` function.
 
     Returns the sums over all pixels, (1 + COUNTS,) float32: loss, kept pixels, the operation's
     counts; and the loss's gradient, (N, h, C, w) float32. `map` is a (N, H, W) map and
-    `table` a small vector that the pixel function reads.
+    `table` a small vector that the pixel function reads. `spread`: as `tile` takes it.
     """
     batch, classes, h, w = logits.shape
     check_indices(classes * h * w)
@@ -59,7 +60,7 @@ def launch(
     if not target.numel() or not logits.numel():
         return totals.zero_(), gradient.zero_()
     rows, target = to_rows(logits), target.contiguous()
-    block_c, lanes, warps = tile(classes)
+    block_c, lanes, warps = tile(classes, spread)
     strips = triton.cdiv(w, lanes - 1)
     segment = _segment(batch * strips, h)
     segments = triton.cdiv(h, segment)
@@ -146,6 +147,7 @@ def loss_cases(
     map: str | None = None,
     table: str | None = None,
     classes: tuple[int, ...] = (21,),
+    spread: bool = False,
     describe: Callable[[Any], str] = str,
 ) -> list[CompileCase]:
     """List one operation's kernels at the recipes' class counts, for bfloat16 logits at stride 4.
@@ -155,7 +157,7 @@ def loss_cases(
     cases = []
     for option in options:
         for count in classes:
-            block_c, lanes, warps = tile(count)
+            block_c, lanes, warps = tile(count, spread)
             per_pixel = count / 16
             maps = 1 + (4 if map else 0)
             signature = {

@@ -14,7 +14,7 @@ and w = 1 for pixels of labeled images. Forms (section 5.4 of the paper): `dynam
 pixel.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -197,6 +197,7 @@ def _dynamic_ce(
         map=confidence,
         table=labeled,
         parameters=(gamma1, gamma2, threshold),
+        spread=True,
     )
 
 
@@ -283,5 +284,11 @@ def _check(
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the kernel in each of its forms."""
-    return loss_cases("dynamic_ce", _pixel, options=FORMS, map="*fp32", table="*i1")
+    """List the kernel in each of its forms, and the first for many classes."""
+    types: dict[str, Any] = {"map": "*fp32", "table": "*i1", "spread": True}
+    return [
+        *loss_cases("dynamic_ce", _pixel, options=FORMS, **types),
+        *loss_cases(
+            "dynamic_ce-dynamic", _pixel, options=FORMS[:1], classes=(81, 150, 171), **types
+        ),
+    ]

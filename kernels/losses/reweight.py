@@ -117,5 +117,6 @@ def reweight(
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the kernel."""
-    return loss_cases("reweight", _pixel, map="*fp32", table="*fp32")
+    """List the kernel for few classes and many."""
+    classes = (21, 81, 150, 171)
+    return loss_cases("reweight", _pixel, map="*fp32", table="*fp32", classes=classes)

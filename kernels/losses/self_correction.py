@@ -143,5 +143,7 @@ def self_correction(
 
 
 def compile_cases() -> list[CompileCase]:
-    """List the kernel as published and in the official form."""
-    return loss_cases("self_correction", _pixel, options=("paper", "reversed"))
+    """List the kernel as published and in the official form, for few classes and many."""
+    return loss_cases(
+        "self_correction", _pixel, options=("paper", "reversed"), classes=(21, 81, 150, 171)
+    )

@@ -72,6 +72,7 @@ def test_every_method_makes_a_step_of_constant_batches(name):
         ("fixmatch", True),
         ("unimatch", True),
         ("unimatch-v2", True),
+        ("prevmatch", True),
     ],
 )
 def test_the_plain_step_has_our_losses_and_leaves_our_weights(name, staged):
@@ -82,7 +83,8 @@ def test_the_plain_step_has_our_losses_and_leaves_our_weights(name, staged):
     plain = plain_step(made.settings, CLASSES, torch.device("cpu"), staged=staged)
     assert plain is not None
     plain.load(networks)
-    for number in range(2):
+    # PrevMatch: none, one, two snapshots, then the oldest of them is another.
+    for number in range(4 if name == "prevmatch" else 2):
         engine.run_step(made.micro_batches())
         made.runtime.seed(made.settings.seed, number)
         ours, theirs = engine.means(), plain.run(made.batches)
@@ -279,8 +281,9 @@ def test_the_memory_column_says_what_it_is_and_rates_count_our_images():
     rows = [{**row, "images": images, "peak_memory": 2**20} for images in (8, 4)]
     settings = to_plain(tiny_recipe(METHOD_RECIPES["supervised"]))
     result = {"recipe": "x", "precision": "fp32", "flops": 8e12, "rows": rows}
+    result["machine"] = {"device": "cuda"}
     first, _ = step.tables(result | {"settings": settings, "phases": PHASES})
-    assert "peak MiB: networks, optimizer state, batches" in first.remark
+    assert "peak memory: networks, optimizer state, batches" in first.remark
     assert [cells[4] for cells in first.rows] == ["2.000", "2.000"]
 
 
@@ -358,7 +361,8 @@ def test_a_contender_that_fails_is_a_row_and_what_was_measured_stays(monkeypatch
 
     def breaks(self, batches):
         calls.append(1)
-        if len(calls) > 1 + step.WARM_UP + 2:
+        # Compared, warmed up, counted twice, then the first window.
+        if len(calls) > 1 + step.WARM_UP + 2 + 2:
             raise RuntimeError("out of something\nand more")
         return run(self, batches)
 

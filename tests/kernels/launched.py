@@ -115,7 +115,7 @@ def launch_losses() -> None:
         for form in FORMS:
             dynamic_ce(logits(classes), mask, confidence, form=form)
     spline, valid = sample_tps(2, SIZE), torch.ones(2, *SIZE, dtype=torch.bool)
-    for classes in (19, 21):
+    for classes in (19, 21, 81, 150, 171):
         for options in (
             {"tps": spline},
             {"tps": spline, "blend": "logits"},

@@ -60,7 +60,7 @@ def test_the_report_is_of_these_kernels(report):
         assert row["key"] == compiled.source_key(case), f"{case.name} has changed: {REMEDY}"
         assert row["bytes_per_pixel"] == case.bytes_per_pixel, REMEDY
         assert row["floor_bytes_per_pixel"] == case.floor_bytes_per_pixel, REMEDY
-        assert list(row["compiled"]) == report["triton"]
+        assert set(report["triton"]) <= set(row["compiled"]), REMEDY
         for made in row["compiled"].values():
             assert set(made) == {str(number) for number in ARCHITECTURES}
     page = compiled.REPORT.with_suffix(".md").read_text()

@@ -1,27 +1,22 @@
 """How much a training step launches, counted without a GPU.
 
-`Counter` counts what PyTorch dispatches on the CPU: all operations but views, allocations and marks
-of the profiler. Run as a script, with Triton's interpreter off, it prints for each recipe, as JSON,
-that number (`cpu`), and what a CUDA device would launch (`device`): the same with each operation of
-this package run as on a GPU, Triton's kernels counted as one launch each and not run (a driver
-without a GPU stands in), so that the losses' plain references do not count.
+Run as a script, with Triton's interpreter off, it prints for each recipe, as JSON, what PyTorch
+dispatches on the CPU (`cpu`), and what a CUDA device would launch (`device`): the same with each
+operation of this package run as on a GPU, Triton's kernels counted as one launch each and not run
+(a driver without a GPU stands in), so that the losses' plain references do not count.
 """
 
 import json
 import sys
-from collections import Counter as Counts
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.steps.draws import recording
+from warpseg.trainers.runs.measuring.launches import HostDraws, LaunchCounter
 from warpseg.trainers.runs.measuring.workload import bench_settings, open_workload
 
-ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-FREE = ALLOCATIONS | {"_unsafe_view", "_reshape_alias", "lift_fresh", "_local_scalar_dense"}
-FREE |= {"is_pinned", "promote_types", "resize_", "set_"}
 RECIPES = {
     "consistency-camvid-swiftnet18": (),
     "mkd-camvid-swiftnet18": (),
@@ -30,50 +25,6 @@ RECIPES = {
 }
 SMALL = ("--geometry.crop-size", "64", "64", "--batch-size", "2", "--unlabeled-batch-size", "2")
 CLASSES = 11
-
-
-def launches(op):
-    """Tell whether an operation launches something: it computes, and is no view."""
-    if op.namespace in ("profiler", "prim"):
-        return False
-    returns = op._schema.returns
-    view = bool(returns) and all(r.alias_info and not r.alias_info.is_write for r in returns)
-    return not view and op.overloadpacket.__name__ not in FREE
-
-
-class Counter(TorchDispatchMode):
-    """Counts what launches; `kernels` holds what stands behind an operation of this package."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts = Counts()
-        self.kernels = {}
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        name = op.name().partition(".")[0]
-        if name in self.kernels:
-            with self:
-                return self.kernels[name](*args, **kwargs)
-        if launches(op):
-            self.counts[str(op)] += 1
-        return op(*args, **kwargs)
-
-    @property
-    def total(self):
-        return sum(self.counts.values())
-
-
-class HostDraws:
-    """Lets the host draw uncounted: what it drew reaches a device by one copy."""
-
-    def __init__(self, counter):
-        self.counter = counter
-
-    def draw(self, make, device):
-        self.counter.counts["copy of what the host drew"] += 1
-        with _disable_current_modes():
-            return make()
 
 
 @contextmanager
@@ -114,7 +65,7 @@ def counted_step(recipe, words=()):
     """Return the counters of a recipe's second and third step in bf16: the CPU's, a device's."""
     engine, batches = engine_of(recipe, words)
     engine.run_step(batches())
-    cpu, device = Counter(), Counter()
+    cpu, device = LaunchCounter(), LaunchCounter()
     with cpu:
         engine.run_step(batches())
     with on_a_device(device), device:

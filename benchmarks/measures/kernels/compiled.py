@@ -175,8 +175,6 @@ def measure(jobs: int | None = None) -> dict[str, Any]:
             }
         )
     versions = set.intersection(*(set(row["compiled"]) for row in rows))
-    for row in rows:
-        row["compiled"] = {name: row["compiled"][name] for name in sorted(versions)}
     return {"triton": sorted(versions), "cases": rows}
 
 
