@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import normalize
-from ...kernels.views.tps import window_mask
+from ...kernels.window import window_mask
 from ...shards import Sample, Subset
 from ...shards.pools.settings import PoolSettings
 from ..batches import LabeledBatch, PairedBatch

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from warpseg.kernels.layers.fusing import cast_all
 from warpseg.models import build_network
-from warpseg.models.layers import cast_all
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.speed import SpeedSettings
 from warpseg.trainers.engine.steps.gradients import Gradients
