@@ -1,0 +1,97 @@
+"""Losses on coarse maps, stride 8 and 16 and odd sizes: strips that span several segments of an
+image, against the same loss in float64."""
+
+import pytest
+import torch
+from support import assert_close, draw, draw_labels, gradient_of, running
+from warpseg.kernels import (
+    consistency_kl,
+    cross_entropy,
+    dice,
+    dynamic_ce,
+    focal,
+    reweight,
+    sample_tps,
+    self_correction,
+)
+from warpseg.kernels.losses import cell_loss
+
+# Stride, pixels, classes: few columns and many rows, one column, more than a strip of 31.
+SHAPES = ((16, (65, 33), 5), (8, (49, 17), 3), (8, (15, 8), 27), (16, (17, 257), 2))
+SHORT = SHAPES[1]
+
+
+def made(shape, dtype):
+    stride, (height, width), classes = shape
+    coarse = -(-height // stride), -(-width // stride)
+    logits = draw(2, classes, *coarse, dtype=dtype)
+    return logits, draw_labels(2, height, width, classes=classes)
+
+
+def hold(loss, logits):
+    """Compare value and gradient with the float64 reference's."""
+    with running("triton"):
+        value, gradient = gradient_of(loss, logits)
+    expected, slope = gradient_of(loss, logits.double())
+    assert gradient.dtype == logits.dtype
+    assert_close(value, expected)
+    assert_close(gradient, slope)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_cross_entropy(shape, dtype):
+    logits, mask = made(shape, dtype)
+    hold(lambda z: cross_entropy(z, mask), logits)
+
+
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_segments_of_every_length(monkeypatch, most):
+    """However many programs a device is thought to hold."""
+    logits, mask = made(SHAPES[0], torch.bfloat16)
+    monkeypatch.setattr(cell_loss, "_PROGRAMS", most)
+    hold(lambda z: cross_entropy(z, mask), logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["dynamic", "flip", "reweight", "correction", "focal", "dice"])
+def test_other_losses(name, dtype):
+    logits, mask = made(SHORT, dtype)
+    confidence = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device)
+
+    def loss(z):
+        match name:
+            case "dynamic" | "flip":
+                return dynamic_ce(z, mask, confidence, form=name)
+            case "reweight":
+                return reweight(z, mask, confidence, threshold=0.3)
+            case "correction":
+                return self_correction(z, mask)
+            case "focal":
+                return focal(z, mask)
+        return dice(z, mask)
+
+    hold(loss, logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("warped", [True, False])
+def test_consistency(warped, dtype):
+    logits, _ = made(SHORT, dtype)
+    teacher = draw(*logits.shape, seed=3, dtype=dtype)
+    size = SHORT[1]
+    spline = sample_tps(2, size, generator=torch.Generator().manual_seed(0)) if warped else None
+
+    def loss(z):
+        given = teacher.to(z.dtype)
+        return consistency_kl(z, given, size=size, tps=spline)
+
+    hold(loss, logits)
+
+
+def test_long_segments_where_they_fill_a_device_and_short_ones_where_not():
+    """Fewer rows of cells in all, or fewer one after another, than two rows a program."""
+    for batch, h, w, before in ((8, 192, 192, 18), (16, 32, 32, 3), (8, 112, 112, 6)):
+        segment = cell_loss._segment(batch, h, w, 32)
+        programs = batch * cell_loss._strips(h, w, 32, segment)[1]
+        assert -(-programs // 1024) * (segment + 1) < before, (batch, h, w, segment)
