@@ -17,8 +17,8 @@ from warpseg.kernels import (
 from warpseg.kernels.losses import cell_loss
 
 # Stride, pixels, classes: few columns and many rows, one column, more than a strip of 31.
-SHAPES = ((16, (65, 33), 5), (8, (49, 17), 3), (8, (15, 8), 27), (16, (17, 257), 2))
-SHORT = SHAPES[1]
+SHAPES = ((16, (49, 17), 5), (8, (15, 9), 27), (8, (17, 129), 2))
+SHORT = (8, (25, 11), 3)
 
 
 def made(shape, dtype):
@@ -38,31 +38,29 @@ def hold(loss, logits):
     assert_close(gradient, slope)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_cross_entropy(shape, dtype):
-    logits, mask = made(shape, dtype)
+def test_cross_entropy(shape):
+    logits, mask = made(shape, torch.bfloat16)
     hold(lambda z: cross_entropy(z, mask), logits)
 
 
 @pytest.mark.parametrize("most", [1, 3, 20])
 def test_segments_of_every_length(monkeypatch, most):
     """However many programs a device is thought to hold."""
-    logits, mask = made(SHAPES[0], torch.bfloat16)
+    logits, mask = made((8, (41, 11), 5), torch.float32)
     monkeypatch.setattr(cell_loss, "_PROGRAMS", most)
     hold(lambda z: cross_entropy(z, mask), logits)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", ["dynamic", "flip", "reweight", "correction", "focal", "dice"])
-def test_other_losses(name, dtype):
-    logits, mask = made(SHORT, dtype)
+def test_other_losses(name):
+    logits, mask = made(SHORT, torch.bfloat16)
     confidence = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device)
 
     def loss(z):
         match name:
             case "dynamic" | "flip":
-                return dynamic_ce(z, mask, confidence, form=name)
+                return dynamic_ce(z, mask, confidence, form=name)[0]
             case "reweight":
                 return reweight(z, mask, confidence, threshold=0.3)
             case "correction":
@@ -74,11 +72,10 @@ def test_other_losses(name, dtype):
     hold(loss, logits)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("warped", [True, False])
-def test_consistency(warped, dtype):
-    logits, _ = made(SHORT, dtype)
-    teacher = draw(*logits.shape, seed=3, dtype=dtype)
+def test_consistency(warped):
+    logits, _ = made(SHORT, torch.bfloat16)
+    teacher = draw(*logits.shape, seed=3, dtype=torch.bfloat16)
     size = SHORT[1]
     spline = sample_tps(2, size, generator=torch.Generator().manual_seed(0)) if warped else None
 

@@ -25,10 +25,14 @@ def test_gradients_of_two_ranks_are_those_of_the_joined_batch(kind, tmp_path):
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_recorded_steps_of_two_ranks_have_the_bits_of_steps_as_they_are(precision, tmp_path):
+def alike(ours, theirs):
+    both = isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor)
+    return torch.equal(ours, theirs) if both else ours == theirs
+
+
+def test_recorded_steps_of_two_ranks_have_the_bits_of_steps_as_they_are(tmp_path):
     """By a tape in place of CUDA graphs: exchanges of gradients, counts and statistics included."""
-    launch(WORKER, "graphs", tmp_path, precision)
+    launch(WORKER, "graphs", tmp_path, "bf16")
     plain, tape, other = (
         torch.load(tmp_path / name) for name in ("plain-0.pt", "tape-0.pt", "tape-1.pt")
     )
@@ -37,8 +41,8 @@ def test_recorded_steps_of_two_ranks_have_the_bits_of_steps_as_they_are(precisio
         for ours, rank, theirs in zip(
             *(tree_leaves(state[name]) for state in (tape, other, plain)), strict=True
         ):
-            assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs)), name
-            assert torch.equal(torch.as_tensor(ours), torch.as_tensor(rank)), name
+            assert alike(ours, theirs), name
+            assert alike(ours, rank), name
 
 
 @pytest.mark.parametrize("kind", ["frozen", "adapted"])
