@@ -1,10 +1,8 @@
 """The cell kernel: a loss over full-resolution pixels, computed from stride-s logits in registers.
 
 The s x s pixels between four neighbouring logits form a cell; cell k reaches from logit k - 1 to
-logit k, so a map of w columns has w + 1 cells, the outer ones cut by the border. The rows of logits
-are cut into segments; the columns of cells of all segments of an image stand side by side in one
-line, and a program owns a strip of that line, one or more lanes for each column, and walks down the
-pixel rows of its segments: where a map has few columns, a strip spans several. It interpolates
+logit k, so a map of w columns has w + 1 cells, the outer ones cut by the border. A program owns a
+strip of cells, one or more lanes each, and walks down the pixel rows of a segment. It interpolates
 the row's two ends once, then each pixel with one multiply-add per class, takes the softmax in
 registers in float32, asks the operation's `pixel` function for the pixel's loss and the factor k of
 
@@ -108,22 +106,6 @@ def row_ends(row_ptr, k, down, col, cls, h, w, NUM_CLASSES: tl.constexpr):
 
 
 @triton.jit
-def cell_ends(row_ptr, k, down, col, cls, h, w, NUM_CLASSES: tl.constexpr):
-    """Interpolate like `row_ends`, with a row of cells `k` and a way `down` for each lane."""
-    line = NUM_CLASSES * w
-    upper = row_ptr + ((tl.maximum(k - 1, 0) * line + col)[None, :] + cls * w)
-    lower = row_ptr + ((tl.minimum(k, h - 1) * line + col)[None, :] + cls * w)
-    at_left = (cls < NUM_CLASSES) & (col >= 1)[None, :]
-    at_right = (cls < NUM_CLASSES) & (col < w)[None, :]
-    down = down[None, :]
-    left = widen(tl.load(upper - 1, mask=at_left, other=0.0)) * (1 - down)
-    left += widen(tl.load(lower - 1, mask=at_left, other=0.0)) * down
-    right = widen(tl.load(upper, mask=at_right, other=0.0)) * (1 - down)
-    right += widen(tl.load(lower, mask=at_right, other=0.0)) * down
-    return left, right
-
-
-@triton.jit
 def way(step, stride, k, last):
     """Return how far pixel `step` of cell `k` lies between its two logits, borders clamped."""
     inner = (step + (1 - stride % 2) * 0.5) * (1.0 / stride)
@@ -156,42 +138,39 @@ def _cell_loss_kernel(
     BLOCK_C: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    """Sum loss and counts of one strip of one image; write its part of the gradient."""
+    """Sum loss and counts of one strip of one segment; write its rows of the gradient."""
     pid = tl.program_id(0)
-    n = (pid // strips).to(tl.int64)
+    n = (pid // (segments * strips)).to(tl.int64)
+    first = (pid // strips) % segments * segment
     lane = tl.arange(0, BLOCK_B)
-    line = pid % strips * (BLOCK_B - 1) + lane
-    cells = segments * (w + 1)
-    col = line % (w + 1)
-    # Beyond the last segment lies a row of cells that has no pixels.
-    first = tl.where(line < cells, line // (w + 1) * segment, h + 1)
+    col = pid % strips * (BLOCK_B - 1) + lane
     cls = tl.arange(0, BLOCK_C)[:, None]
     real = cls < NUM_CLASSES
     image = n * NUM_CLASSES * h * w
     half = (stride + 1) // 2
-    own_line = (lane < BLOCK_B - 1) | (line == cells - 1)
+    own_col = ((lane < BLOCK_B - 1) | (col == w)) & (col <= w)
     zero = tl.zeros([BLOCK_C, BLOCK_B], tl.float32)
     upper_left, upper_right, lower_left, lower_right = zero, zero, zero, zero
     losses = tl.zeros([BLOCK_B], tl.float32)
     kepts, firsts, seconds, thirds = losses, losses, losses, losses
-    offset = n * H * W
+    last = tl.minimum(first + segment, h)
     # One loop over pixel rows: in nested loops the compiler hoists the loads and runs out of
-    # registers for the corners.
-    for row in range((segment + 1) * stride):
-        k = first + row // stride
+    # registers for the corners. `nil` makes blocks of scalars: the interpreter cannot mix them in
+    # a mask.
+    nil = lane * 0
+    for row in range(first * stride, (last + 1) * stride):
+        k = row // stride
         down = way(row % stride, stride, k, h)
-        y = k * stride + row % stride - half
-        shown = (y >= 0) & (y < H)
-        own = own_line & ((k < first + segment) | (k == h))
-        at = tl.minimum(k, h)
-        left, right = cell_ends(row_ptr + image, at, down, col, cls, h, w, NUM_CLASSES)
+        y = row - half
+        own = own_col & ((k + nil < first + segment) | (k + nil == h))
+        left, right = row_ends(row_ptr + image, k, down, col, cls, h, w, NUM_CLASSES)
         slope = right - left
+        offset = (n * H + y) * W
         for dx in range(stride):
             x = col * stride - half + dx
             across = way(dx, stride, col, w)
-            inside = shown & (x >= 0) & (x < W)
-            place = offset + (y * W + x)
-            target = label_at(target_ptr + place, inside, ignore)
+            inside = (x >= 0) & (x < W) & (y + nil >= 0) & (y + nil < H) & (col <= w)
+            target = label_at(target_ptr + offset + x, inside, ignore)
             known = (target >= 0) & (target < NUM_CLASSES)
             kept = inside & (target != ignore)
             z = left + slope * across[None, :]
@@ -206,7 +185,7 @@ def _cell_loss_kernel(
                 target,
                 kept,
                 n,
-                place,
+                offset + x,
                 map_ptr,
                 table_ptr,
                 first_parameter,
@@ -230,13 +209,12 @@ def _cell_loss_kernel(
             seconds += tl.where(inside & own, two, 0.0)
             thirds += tl.where(inside & own, three, 0.0)
         if row % stride == stride - 1:
-            to = (at - 1)[None, :] * (NUM_CLASSES * w) + cls * w + col[None, :]
-            out = gradient_ptr + image + to
-            done = real & ((k > first) & (k <= h))[None, :]
+            out = gradient_ptr + image + (((k - 1) * NUM_CLASSES + cls) * w + col[None, :])
+            done = real & (k + nil > first)[None, :]
             from_left = done & ((col < w) & (lane < BLOCK_B - 1))[None, :]
             tl.store(out, upper_right, mask=from_left)
             tl.debug_barrier()
-            both = done & ((lane > 0) & (col > 0))[None, :]
+            both = done & ((lane > 0) & (col <= w))[None, :]
             upper_left += tl.load(out - 1, mask=both, other=0.0)
             tl.store(out - 1, upper_left, mask=both)
             upper_left, upper_right = lower_left, lower_right

@@ -33,9 +33,7 @@ COUNTS = 4
 """Per-pixel counts summed beside the loss: kept pixels, and three of the operation's own."""
 
 _PROGRAMS = 1024
-"""Warps of these kernels that the largest device holds at once."""
-_LONGEST = 32
-"""Most rows of logits in a segment."""
+"""Enough warps to fill the largest device about once; shorter segments than that cost overlap."""
 
 
 def launch(
@@ -56,15 +54,16 @@ def launch(
     `table` a small vector that the pixel function reads.
     """
     batch, classes, h, w = logits.shape
-    check_indices(classes * h * w, target.shape[1] * target.shape[2])
+    check_indices(classes * h * w)
     gradient, totals = empty_outputs(logits)
     if not target.numel() or not logits.numel():
         return totals.zero_(), gradient.zero_()
     rows, target = to_rows(logits), target.contiguous()
     block_c, lanes, warps = tile(classes)
-    segment = _segment(batch, h, w, lanes)
-    segments, strips = _strips(h, w, lanes, segment)
-    programs = batch * strips
+    strips = triton.cdiv(w, lanes - 1)
+    segment = _segment(batch * strips, h)
+    segments = triton.cdiv(h, segment)
+    programs = batch * segments * strips
     constants: dict[str, Any] = {
         "PIXEL": pixel,
         "OPTION": option,
@@ -105,27 +104,12 @@ def empty_outputs(logits: Tensor) -> tuple[Tensor, Tensor]:
     return gradient, totals
 
 
-def _strips(h: int, w: int, lanes: int, segment: int) -> tuple[int, int]:
-    """Return into how many segments an image is cut, and into how many strips their cells.
-
-    Neighbouring strips share a cell.
-    """
-    segments = triton.cdiv(h, segment)
-    return segments, triton.cdiv(segments * (w + 1) - 1, lanes - 1)
-
-
-def _segment(batch: int, h: int, w: int, lanes: int) -> int:
-    """Return how many rows of logits a program finishes.
-
-    It walks through a row of cells more, so that long segments waste least; but what a device does
-    at once should be all of it, and as short as can be.
-    """
-
-    def rounds(segment: int) -> int:
-        programs = batch * _strips(h, w, lanes, segment)[1]
-        return triton.cdiv(programs, _PROGRAMS) * (segment + 1)
-
-    return min(range(min(_LONGEST, h), 0, -1), key=rounds)
+def _segment(columns: int, h: int) -> int:
+    """Return how many rows of logits a program finishes: long where there are programs enough."""
+    for segment in (16, 8, 4):
+        if columns * triton.cdiv(h, segment) >= _PROGRAMS:
+            return segment
+    return 2
 
 
 def register(operation: Any) -> None:
@@ -193,8 +177,8 @@ def loss_cases(
             for parameter in _cell_loss_kernel.arg_names:
                 if parameter not in signature and parameter not in constexprs:
                     signature[parameter] = "i32"
-            segment = _segment(8, 192, 192, lanes)
-            programs = 8 * _strips(192, 192, lanes, segment)[1]
+            segment = _segment(8 * triton.cdiv(192, lanes - 1), 192)
+            programs = 8 * triton.cdiv(192, lanes - 1) * triton.cdiv(192, segment)
             suffix = f"-{describe(option)}" if len(options) > 1 else ""
             cases.append(
                 CompileCase(
