@@ -28,7 +28,7 @@ MAY_IMPORT = {
 }
 WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
-    "kernels": "views losses labels",
+    "kernels": "layers views losses labels",
     "pipelines": "views loaders streams",
     "shards": "outside images masks . splits pools labeling sources conversion commands",
     "models": "weights encoders heads papers build cost commands",
