@@ -32,8 +32,9 @@ from .views.photometric import Photometric, photometric, sample_photometric
 from .views.random_crop import random_crop, random_crop_reference
 from .views.resident import CropPlan, Crops, ResidentImages
 from .views.strong_view import StrongView, normalize, strong_view, strong_view_reference
-from .views.tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask, window_mask
+from .views.tps import TPS, sample_tps, solve_tps, tps_displacement, valid_mask
 from .views.warp import inverse_splat, inverse_splat_reference, warp, warp_reference
+from .window import window_mask, window_mask_reference
 
 __all__ = [
     "TPS",
@@ -105,4 +106,5 @@ __all__ = [
     "warp",
     "warp_reference",
     "window_mask",
+    "window_mask_reference",
 ]

@@ -13,6 +13,8 @@ from .. import IGNORE
 from .upsample import LOWEST, stride_of, upsample_logits
 
 MAX_CLASSES = 256
+_LEAST = 1e-30
+"""Stands for a denominator of 0, over which the sum is 0, too: finite when it scales a gradient."""
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -128,7 +130,7 @@ class _First(torch.autograd.Function):
 def divide(total: Tensor, denominator: Tensor) -> Tensor:
     """Divide a sum over pixels; an empty denominator gives 0 with gradient 0, never NaN."""
     denominator = denominator.detach().to(total.dtype)
-    return total / denominator.masked_fill(denominator <= 0, 1)
+    return total / denominator.clamp(min=_LEAST)
 
 
 def choose_denominator(

@@ -1,9 +1,5 @@
 """Building blocks that several networks share."""
 
-# pyright: reportPrivateImportUsage=false
-
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,31 +49,3 @@ def spread_like(feature: Tensor, target: Tensor) -> Tensor:
     """
     spread = feature.expand(-1, -1, *target.shape[-2:])
     return spread.contiguous(memory_format=torch.channels_last)
-
-
-def cast_all(maps: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    """Cast maps of one dtype, by one launch for all, and their gradients likewise."""
-    if maps[0].dtype == dtype:
-        return list(maps)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return [map.to(dtype) for map in maps]  # what compiles fuses casts with what follows
-    return list(_CastAll.apply(dtype, *maps))
-
-
-class _CastAll(torch.autograd.Function):
-    """Casts of several maps."""
-
-    @staticmethod
-    def forward(ctx, dtype, *maps):
-        ctx.dtype = maps[0].dtype
-        return tuple(_cast(maps, dtype))
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        return None, *_cast(gradients, ctx.dtype)
-
-
-def _cast(maps: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    cast = [torch.empty_like(map, dtype=dtype) for map in maps]
-    torch._foreach_copy_(cast, list(maps))
-    return cast

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..kernels.views.tps import window_mask
+from ..kernels.window import window_mask
 
 if TYPE_CHECKING:
     from ..kernels import TPS

@@ -28,7 +28,7 @@ MAY_IMPORT = {
 }
 WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
-    "kernels": "views losses labels",
+    "kernels": "layers views losses labels",
     "pipelines": "views loaders streams",
     "shards": "outside bands images masks . rasters splits pools labeling sources conversion "
     "commands",

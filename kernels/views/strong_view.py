@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ..dispatch import use_op
+from ..window import window_mask
 from .photometric import Photometric, check_photometric, photometric
 from .strong_view_triton import strong_view_op
-from .tps import TPS, inside, source_positions, window_mask
+from .tps import TPS, inside, source_positions
 from .warp import sample_bilinear
 
 __all__ = ["StrongView", "normalize", "strong_view", "strong_view_reference"]

@@ -24,7 +24,6 @@ __all__ = [
     "source_positions",
     "tps_displacement",
     "valid_mask",
-    "window_mask",
 ]
 
 PRESETS = {"paper": 0.05, "official": 0.1}
@@ -158,13 +157,6 @@ def inside(x: Tensor, y: Tensor, size: tuple[int, int], window: Tensor | None) -
         return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     top, left, bottom, right = window.to(x.device)[:, :, None, None].unbind(1)
     return (x >= left) & (x <= right - 1) & (y >= top) & (y <= bottom - 1)
-
-
-def window_mask(window: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mark the pixels inside `window` (N, 4) [top, left, bottom, right): (N, H, W) bool."""
-    rows = torch.arange(size[0], device=window.device)[None, :, None]
-    columns = torch.arange(size[1], device=window.device)[None, None, :]
-    return inside(columns, rows, size, window)
 
 
 def _grid_of_points(low: float, high: float) -> Tensor:

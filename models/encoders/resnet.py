@@ -5,23 +5,16 @@ their checkpoints load by name), multi-grid dilations, and the tap before a stag
 """
 
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1, conv3x3
 
+from ...kernels.layers.residual import add_relu
 from ..network import Encoder, initialize
 from ..weights.names import Rules, translate
 from .registry import ENCODERS
-
-BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] = {
-    18: (BasicBlock, (2, 2, 2, 2)),
-    34: (BasicBlock, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-}
-
 
 NAMES: Rules = (
     # OpenMMLab's ResNetV1c
@@ -49,13 +42,53 @@ NAMES: Rules = (
 Form = Literal["torchvision", "caffe"]
 
 
-class SumBlock(BasicBlock):
+class Basic(BasicBlock):
+    """A basic block whose output may have several readers, and whose input has two."""
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Return what is added to the shortcut."""
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, readers: int = 1) -> Any:
+        """Return the block's output; with more `readers` a tuple of it (see `add_relu`).
+
+        shortcut: x once more, as the shortcut reads it.
+        """
+        return _end(self, self.residual(x), x if shortcut is None else shortcut, readers)
+
+
+class Bottle(Bottleneck):
+    """A bottleneck whose output may have several readers, and whose input has two."""
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, readers: int = 1) -> Any:
+        """Return the block's output; see `Basic`."""
+        residual = self.relu(self.bn1(self.conv1(x)))
+        residual = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(residual)))))
+        return _end(self, residual, x if shortcut is None else shortcut, readers)
+
+
+def _end(block: Any, residual: Tensor, x: Tensor, readers: int) -> Any:
+    shortcut = x if block.downsample is None else block.downsample(x)
+    outputs = add_relu(residual, shortcut, readers)
+    return outputs if readers > 1 else outputs[0]
+
+
+class SumBlock(Basic):
     """A basic block that returns the residual sum before its last ReLU."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, readers: int = 1) -> Any:
         """Return the sum of shortcut and residual."""
-        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return residual + (x if self.downsample is None else self.downsample(x))
+        shortcut = x if shortcut is None else shortcut
+        total = self.residual(x)
+        return total + (shortcut if self.downsample is None else self.downsample(shortcut))
+
+
+BLOCKS: dict[int, tuple[type[Basic] | type[Bottle], tuple[int, ...]]] = {
+    18: (Basic, (2, 2, 2, 2)),
+    34: (Basic, (3, 4, 6, 3)),
+    50: (Bottle, (3, 4, 6, 3)),
+    101: (Bottle, (3, 4, 23, 3)),
+}
 
 
 class ResNet(Encoder):
@@ -94,8 +127,8 @@ class ResNet(Encoder):
     ) -> None:
         super().__init__()
         block, counts = BLOCKS[depth]
-        if stride not in (8, 16, 32) or (block is BasicBlock and stride != 32):
-            allowed = "32" if block is BasicBlock else "8, 16 or 32"
+        if stride not in (8, 16, 32) or (block is Basic and stride != 32):
+            allowed = "32" if block is Basic else "8, 16 or 32"
             raise ValueError(
                 f"encoder stride {stride} does not exist for ResNet-{depth}; use {allowed}"
             )
@@ -157,7 +190,7 @@ class ResNet(Encoder):
 
     def _stage(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: type[Basic] | type[Bottle],
         planes: int,
         count: int,
         *,
@@ -173,7 +206,7 @@ class ResNet(Encoder):
         shortcut = None
         if stride != 1 or self._width != width:
             shortcut = nn.Sequential(conv1x1(self._width, width, stride), nn.BatchNorm2d(width))
-        kinds = [block] * count
+        kinds: list[type[Basic] | type[Bottle]] = [block] * count
         if self.preactivation_taps:
             kinds[-1] = SumBlock
         blocks = [kinds[0](self._width, planes, stride, shortcut, dilation=first_dilation)]
@@ -191,12 +224,21 @@ class ResNet(Encoder):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return four features, fine to coarse, of images (N,3,H,W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
+        # The shortcut reads a block's input, then its first convolution: backward comes so.
+        read = (x, x)
         features = []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            features.append(x)
+            *blocks, last = stage
+            for block in blocks:
+                read = block(read[1], read[0], readers=2)
             if self.preactivation_taps:
-                x = F.relu(x)
+                feature = last(read[1], read[0])
+                read = (F.relu(feature),) * 2
+            elif stage is self.layer4:
+                feature = last(read[1], read[0])
+            else:
+                feature, *read = last(read[1], read[0], readers=3)
+            features.append(feature)
         return tuple(features)
 
 

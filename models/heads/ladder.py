@@ -7,10 +7,11 @@ logits at stride 4. The paper taps stages before their last ReLU, the released c
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import bn_relu_conv, cast_all, resize_like
+from ...kernels.layers.pyramid import average_grids, join_levels
+from ...kernels.layers.resize_add import resize_add
+from ..layers import bn_relu_conv
 from ..network import Encoder, initialize
 from .head import HEADS, Head
 
@@ -34,13 +35,9 @@ class SpatialPyramidPooling(nn.Module):
         """Return (N,128,h,w) of (N,C,h,w)."""
         x = self.reduce(x)
         height, width = x.shape[-2:]
-        pooled = []
-        for cells, level in zip(self.grids, self.levels, strict=True):
-            pooled.append(level(_average(x, (cells, _across(cells, height, width)))))
-        # In float32: the gradient of a cell is a sum over hundreds of pixels.
-        wide = cast_all(pooled, torch.float32)
-        spread = cast_all([resize_like(level, x) for level in wide], pooled[0].dtype)
-        return self.mix(torch.cat([x, *spread], dim=1))
+        x, *means = _averages(x, [(cells, _across(cells, height, width)) for cells in self.grids])
+        levels = [level(mean) for level, mean in zip(self.levels, means, strict=True)]
+        return self.mix(join_levels(x, levels))
 
 
 def _across(cells: int, height: int, width: int) -> int:
@@ -52,14 +49,18 @@ def _across(cells: int, height: int, width: int) -> int:
     return across
 
 
-def _average(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Return the averages (N,C,*grid) of (N,C,h,w) on a grid.
+def _averages(x: Tensor, grids: list[tuple[int, int]]) -> tuple[Tensor, ...]:
+    """Return (N,C,h,w) and its averages (N,C,*grid) on some grids.
 
     An export knows no averages whose number of cells follows from the size; there they are two
     products with matrices.
     """
-    if not torch.compiler.is_exporting():
-        return F.adaptive_avg_pool2d(x, grid)
+    if torch.compiler.is_exporting():
+        return x, *(_exported_average(x, grid) for grid in grids)
+    return average_grids(x, grids)
+
+
+def _exported_average(x: Tensor, grid: tuple[int, int]) -> Tensor:
     rows, columns = (_shares(x, dim, cells) for dim, cells in zip((-2, -1), grid, strict=True))
     return rows @ x @ columns.T
 
@@ -91,7 +92,7 @@ class LadderDecoder(nn.Module):
         *skips, deepest = features
         x = self.pyramid(deepest)
         for feature, skip, blend in zip(reversed(skips), self.skips, self.blends, strict=True):
-            x = blend(resize_like(x, feature) + skip(feature))
+            x = blend(resize_add(x, skip(feature)))
         return self.finish(x)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ... import UNLABELED
 from ...kernels import warp
-from ...kernels.views.tps import window_mask
+from ...kernels.window import window_mask
 from ...shards import Sample, Subset
 from ..batches import PairedBatch, SecondView
 from ..loaders.loading import Loader

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import normalize
-from ...kernels.views.tps import window_mask
+from ...kernels.window import window_mask
 from ...shards import Sample, Subset
 from ...shards.bands.bands import PLAIN, kind_words
 from ...shards.pools.settings import PoolSettings

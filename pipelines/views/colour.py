@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels.views.tps import window_mask
+from ...kernels.window import window_mask
 from ..registry import VIEWS
 from ..settings import NormalizationSettings, StrongSettings
 from ..strong import Crop, Perturbed, View

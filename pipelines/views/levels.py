@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...kernels.views.tps import window_mask
+from ...kernels.window import window_mask
 
 Levels = Literal["kept", "equalize", "solarize"]
 """What becomes of the levels of a crop: nothing, equal shares of all levels, or bright inverted."""

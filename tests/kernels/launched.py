@@ -38,9 +38,13 @@ from warpseg.kernels import (
     self_correction,
     strong_view,
     warp,
+    window_mask,
 )
 from warpseg.kernels.compile import ARCHITECTURES, specialised
 from warpseg.kernels.labels.ohem import target_prob
+from warpseg.kernels.layers.pyramid import average_grids, join_levels
+from warpseg.kernels.layers.residual import add_relu
+from warpseg.kernels.layers.resize_add import resize_add
 from warpseg.kernels.losses.class_moments import class_moments
 from warpseg.kernels.losses.dynamic_ce import FORMS
 from warpseg.kernels.views.resident import CropPlan, ResidentImages
@@ -190,10 +194,28 @@ def launch_crops() -> None:
         random_crop(cache, plan, antialias=antialias)
 
 
+def feature(channels: int, *size: int) -> Tensor:
+    """Return (2, C, h, w) bfloat16, channels-last, which learns."""
+    made = torch.zeros(2, channels, *size, dtype=torch.bfloat16)
+    return made.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def launch_layers() -> None:
+    for readers in (1, 2, 3):
+        read = add_relu(feature(64, 4, 192), feature(64, 4, 192), readers)
+        sum(y.sum() for y in read).backward()
+    resize_add(feature(128, 2, 96), feature(128, 4, 192))
+    x, *means = average_grids(feature(128, 24, 24), ((8, 8), (4, 4), (2, 2)))
+    levels = [feature(42, *mean.shape[-2:]) for mean in means]
+    (join_levels(x, levels).sum() + sum(mean.sum() for mean in means)).backward()
+    window_mask(torch.zeros(2, 4, dtype=torch.int32), VIEW)
+
+
 def unlaunched() -> dict[str, list[str]]:
     """Return by name each case that nothing launches, and what its kernel was launched with."""
+    launches = launch_losses, launch_labels, launch_views, launch_mixing, launch_crops
     with recorded() as found:
-        for launch in (launch_losses, launch_labels, launch_views, launch_mixing, launch_crops):
+        for launch in (*launches, launch_layers):
             launch()
     missing = {}
     for case in all_cases():

@@ -103,11 +103,12 @@ class LayoutChanges(TorchDispatchMode):
 
 
 def test_pooled_maps_are_enlarged_in_float32(monkeypatch):
+    from warpseg.kernels.layers import pyramid as joined
     from warpseg.models.heads import ladder
 
-    enlarge, seen = ladder.resize_like, []
+    enlarge, seen = F.interpolate, []
     monkeypatch.setattr(
-        ladder, "resize_like", lambda x, like: seen.append(x.dtype) or enlarge(x, like)
+        joined.F, "interpolate", lambda x, **to: seen.append(x.dtype) or enlarge(x, **to)
     )
     pyramid = ladder.SpatialPyramidPooling(16).bfloat16()
     out = pyramid(torch.randn(2, 16, 24, 24, dtype=torch.bfloat16))

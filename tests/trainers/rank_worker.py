@@ -10,23 +10,27 @@ from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
+from tape import Tape
 from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe
 from warpseg import IGNORE, pipelines
-from warpseg.kernels import sample_tps, valid_mask
+from warpseg.kernels import pixel_loss, sample_tps, valid_mask
 from warpseg.models.build import NETWORKS
-from warpseg.pipelines.batches import PairedBatch, SecondView
+from warpseg.pipelines.batches import LabeledBatch, PairedBatch, SecondView
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
 from warpseg.trainers.engine.speed import SpeedSettings
 from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.engine.steps import recorder
+from warpseg.trainers.engine.steps.graph import ALIKE
 from warpseg.trainers.engine.streams import next_batches, open_streams
 from warpseg.trainers.methods.registry import build_method
 from warpseg.trainers.runs import train
 
 KINDS = {
     "whole": {},
+    "at-once": {},
     "frozen": {"network": NetworkSettings(name="light-timm:test_efficientnet", freeze="backbone")},
     "adapted": {"network": NetworkSettings(name="light-timm:test_vit", lora_rank=2)},
 }
@@ -43,7 +47,7 @@ def views_of(weak, strong, window):
 
 def gradients(folder, kind="whole"):
     """Save the weights after one SGD step of rate 1 of consistency on this rank's share."""
-    runtime = open_runtime("cpu", "fp32")
+    runtime = open_runtime("cpu", "fp32", SpeedSettings(step_graph_ranks=kind == "at-once"))
     settings = tiny_recipe(
         METHOD_RECIPES["consistency"], student_batch_norm="running", alpha=0.7, **KINDS[kind]
     )
@@ -78,6 +82,41 @@ def gradients(folder, kind="whole"):
     engine.run_step([batches])
     if runtime.rank == 0:
         torch.save(unwrap(method.student).state_dict(), folder / f"ranks-{runtime.world_size}.pt")
+    runtime.barrier()
+    close_runtime()
+
+
+def graphs(folder, precision):
+    """Save each rank's engine after some steps as they are, and after as many on a tape."""
+    speed = SpeedSettings(step_graph_ranks=True)
+    runtime = open_runtime("cpu", precision, speed)
+    pixel_loss._check_known = lambda *_: None  # a GPU tells of strange ids by NaN
+    for name in ("plain", "tape"):
+        recorder.recorder_of = lambda _, made=name == "tape": Tape() if made else None
+        torch.manual_seed(runtime.rank)  # the ranks must agree all the same
+        method = build_method(tiny_recipe(METHOD_RECIPES["consistency-mt"]), runtime, 5)
+        engine = Engine(
+            method,
+            runtime,
+            optimizer=OptimizerSettings(),
+            schedule=ScheduleSettings(),
+            num_steps=9,
+        )
+        generator = torch.Generator().manual_seed(7 + runtime.rank)
+        for _ in range(ALIKE + 3):
+            image = torch.randn(3, 2, 3, 32, 32, generator=generator)
+            mask = torch.randint(0, 5, (2, 32, 32), generator=generator, dtype=torch.uint8)
+            mask[:, : 20 * runtime.rank] = IGNORE
+            window = torch.tensor([[0, 0, 32, 32]] * 2, dtype=torch.int32)
+            labeled = LabeledBatch(image=image[0], mask=mask, keys=("", ""))
+            views = views_of(image[1], image[2], window)
+            engine.run_step([{"labeled": labeled, "unlabeled": views}])
+        if name == "tape":
+            assert engine.graph.recorded is not None, engine.graph.refused
+            exchanges = [e for e in engine.graph.recorded.entries if "allreduce" in str(e[0])]
+            assert len(exchanges) > 3
+        state = {"means": engine.means(), **engine.state_dict()}
+        torch.save(state, folder / f"{name}-{runtime.rank}.pt")
     runtime.barrier()
     close_runtime()
 
@@ -268,7 +307,7 @@ def run_until_step_5(words, then):
 if __name__ == "__main__":
     NETWORKS.update(TINY_NETWORKS)
     task, folder, *rest = sys.argv[1:]
-    tasks = (gradients, strong_gradients, statistics, reductions, keys, stopped, dies)
+    tasks = (gradients, graphs, strong_gradients, statistics, reductions, keys, stopped, dies)
     {function.__name__: function for function in tasks}[task](Path(folder), *rest)
     # The result is on the disk; gloo's threads may abort a busy machine's interpreter as it ends.
     os._exit(0)

@@ -98,6 +98,9 @@ class Tape(TorchDispatchMode):
                 fill(out, op())
                 continue
             new = op(*args, **kwargs)
+            for leaf in tree_flatten(new)[0]:
+                if isinstance(leaf, torch.ScriptObject):  # what ranks exchange
+                    leaf.wait()
             for old, fresh in zip(flat(out), flat(new), strict=True):
                 if old.data_ptr() != fresh.data_ptr():
                     old.copy_(fresh)

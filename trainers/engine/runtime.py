@@ -95,6 +95,12 @@ class Runtime:
         network = self.speed.compile_network(self.place(network))
         if self.world_size == 1:
             return network
+        if self.speed.step_graph_ranks:
+            # What DistributedDataParallel hooks onto gradients cannot be recorded; it also begins
+            # so.
+            for tensor in (*network.parameters(), *network.buffers()):
+                dist.broadcast(tensor.detach(), 0)
+            return network
         # Not static_graph: with no_sync, which stages need, it leaves gradients unreduced.
         own_buffers: dict[str, Any] = {KEEP_BUFFERS: False}
         wrapped = DistributedDataParallel(
@@ -118,6 +124,33 @@ class Runtime:
         for network in self.wrapped:
             contexts.enter_context(network.no_sync())
         return contexts
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Give all ranks the mean of each gradient, where no wrapper of a network does.
+
+        Ranks must agree on which parameters have gradients, as they do on the stages of a step.
+        """
+        if self.world_size == 1 or not self.speed.step_graph_ranks:
+            return
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.grad is not None:
+                kinds.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+        for gradients in kinds.values():
+            self._average_all(gradients)
+
+    def _average_all(self, tensors: list[Tensor]) -> None:
+        """Give all ranks the mean of each of some tensors of a dtype, integers rounded down."""
+        joined = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(joined)
+        if joined.is_floating_point():
+            joined = joined / self.world_size
+        else:
+            joined = joined // self.world_size
+        parts = joined.split([tensor.numel() for tensor in tensors])
+        shaped = [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+        torch._foreach_copy_(tensors, shaped)  # pyright: ignore[reportPrivateImportUsage]
 
     def average(self, value: Tensor) -> Tensor:
         """Return the mean over the ranks of a tensor that takes no gradient.
@@ -156,15 +189,8 @@ class Runtime:
                 continue
             for buffer in module.buffers(recurse=False):
                 kinds.setdefault(buffer.dtype, []).append(buffer)
-        for dtype, buffers in kinds.items():
-            joined = torch.cat([buffer.flatten() for buffer in buffers])
-            dist.all_reduce(joined)
-            joined = (
-                joined / self.world_size if dtype.is_floating_point else joined // self.world_size
-            )
-            parts = joined.split([buffer.numel() for buffer in buffers])
-            shaped = [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)]
-            torch._foreach_copy_(buffers, shaped)  # pyright: ignore[reportPrivateImportUsage]
+        for buffers in kinds.values():
+            self._average_all(buffers)
 
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set on any rank. A synchronisation point."""

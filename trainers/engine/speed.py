@@ -34,6 +34,10 @@ class SpeedSettings:
     step_graph: bool = True
     """replay whole steps as one CUDA graph, once some were alike: on one GPU, by a method whose
     steps may be (warm-ups and ramps run as they are); holds the memory of a step for good"""
+    step_graph_ranks: bool = False
+    """several ranks replay whole steps, too: their gradients are then averaged at once, behind the
+    backward passes, as the exchange during them cannot be recorded. Off, as no device has shown
+    what recorded exchanges bring"""
     cuda_graphs: bool = False
     """instead of whole steps, replay each compiled pass as one CUDA graph: where steps are not
     alike, or on several GPUs; holds memory for every variant"""

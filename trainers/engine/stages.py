@@ -255,6 +255,7 @@ class Engine:
         optimizer = self.optimizers[stage.optimizer]
         with self.phase(f"{stage.name}: optimizer"):
             self.launches.end()
+            self.runtime.average_gradients(p for g in optimizer.param_groups for p in g["params"])
             rates: Sequence[Any] = self.lr(stage.optimizer)
             if self.rates:  # recorded: in tensors that are filled before each replay
                 rates = [self.rates[f"{stage.optimizer}/{n}"] for n, _ in enumerate(rates)]

@@ -180,15 +180,22 @@ class Gta(Method):
         mixed, label, confidence = self._mixed(batches)
         logits = network(torch.cat((labeled.image, mixed)))
         count = len(labeled.image)
+        # Parts of one split get their gradients joined, not each spread over zeros.
+        first, second = (
+            logits.split((count, len(mixed))) if on == "both" else (logits[:count], logits[count:])
+        )
         terms: dict[str, Tensor] = {}
         if on in ("labeled", "both"):
-            terms["labeled"] = label_loss(logits[:count], labeled.mask, self.settings, self.runtime)
+            terms["labeled"] = label_loss(first, labeled.mask, self.settings, self.runtime)
         shares: dict[str, Tensor] = {}
         if on in ("pseudo", "both"):
-            terms["pseudo"], kept = self._pseudo_loss(logits[count:], label, confidence)
+            terms["pseudo"], kept = self._pseudo_loss(second, label, confidence)
             shares = kept_shares(kept, label, logits.shape[1])
         weights = {"labeled": 1.0, "pseudo": self.settings.mu}
-        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
+        parts = [
+            value if weights[name] == 1 else weights[name] * value for name, value in terms.items()
+        ]
+        loss = parts[0] + parts[1] if on == "both" else parts[0]
         return {"loss": loss, **terms, **shares}
 
     def concerns(self, means: Mapping[str, float]) -> dict[str, str]:
@@ -269,10 +276,13 @@ class Gta(Method):
 def kept_shares(kept: Tensor, label: Tensor, num_classes: int) -> dict[str, Tensor]:
     """Return what is logged of the kept pixels (N, H, W): `kept`, their share, 0-d, and `class`,
     the share of each class among them, (C,), by every fourth pixel in both directions."""
-    some = label[:, 2::4, 2::4].masked_fill(~kept[:, 2::4, 2::4], IGNORE)
+    some, counted = label[:, 2::4, 2::4], kept[:, 2::4, 2::4]
     classes = torch.arange(num_classes, device=label.device).view(-1, 1, 1, 1)
-    counts = (some == classes).sum((1, 2, 3))
-    return {"kept": kept.float().mean(), "class": counts / counts.sum().clamp(min=1)}
+    counts = ((some == classes) & counted).sum((1, 2, 3))
+    return {
+        "kept": kept.mean(dtype=torch.float32),
+        "class": counts / counts.sum().clamp(min=1),
+    }
 
 
 def kept_concern(means: Mapping[str, float], stage: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import torch
 from by_hand import SIZE, draw_batches, flat
 from steps import build_engine
 from tiny import METHOD_RECIPES, tiny_recipe
-from warpseg.kernels.views.tps import window_mask
+from warpseg.kernels.window import window_mask
 from warpseg.pipelines.batches import SecondView
 
 METHODS = [name for name in METHOD_RECIPES if not name.startswith("supervised")]

@@ -131,13 +131,15 @@ def copied(batches: list[Any]) -> list[Any]:
 def graph_of(runtime: Runtime, optimizers: Iterable[torch.optim.Optimizer]) -> StepGraph | None:
     """Return what runs the steps of a run as graphs; None where there are none, or none are wanted.
 
-    Ranks exchange gradients while others are computed, and compiled passes may be graphs already.
+    Ranks exchange gradients while others are computed, unless they are told to do it at once
+    (`step_graph_ranks`), and compiled passes may be graphs already.
     """
     speed = runtime.speed
     if recorder.recorder_of(runtime.device) is None or not speed.step_graph or speed.cuda_graphs:
         return None
-    if runtime.world_size > 1:
-        return StepGraph(runtime.device, "several ranks exchange gradients as they come")
+    if runtime.world_size > 1 and not speed.step_graph_ranks:
+        reason = "several ranks exchange gradients as they come (--speed.step-graph-ranks)"
+        return StepGraph(runtime.device, reason)
     if not all(group.get("fused") for o in optimizers for group in o.param_groups):
         return StepGraph(runtime.device, "only fused optimizers read their rates on the device")
     return StepGraph(runtime.device)

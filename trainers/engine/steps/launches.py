@@ -16,7 +16,8 @@ class Launches:
     """Weights cast, gradients added and batches counted at once, in each optimizer step.
 
     Several ranks keep DistributedDataParallel's order, which exchanges a gradient as soon as it is
-    known, and compiled networks the compiler's, which fuses casts with what follows them.
+    known, where they have it, and compiled networks the compiler's, which fuses casts with what
+    follows them.
     """
 
     def __init__(
@@ -29,12 +30,13 @@ class Launches:
         compiled = runtime.speed.compile != "none"
         self.tallies = None if compiled else Tallies(bare)
         self.half: HalfWeights | None = None
-        if not compiled and runtime.world_size == 1 and runtime.dtype != torch.float32:
+        alone = runtime.world_size == 1 or runtime.speed.step_graph_ranks
+        if not compiled and alone and runtime.dtype != torch.float32:
             self.half = HalfWeights(bare, runtime.dtype, runtime.device.type)
         groups = (group for optimizer in optimizers for group in optimizer.param_groups)
         parameters = [parameter for group in groups for parameter in group["params"]]
         # A CPU launches nothing: where it casts nothing either, adding at once only takes memory.
-        launched = runtime.device.type == "cuda" and runtime.world_size == 1
+        launched = runtime.device.type == "cuda" and alone
         at_once = launched or self.half is not None
         self.sums = Gradients(parameters, self.half) if at_once else None
 

@@ -7,20 +7,42 @@ from pathlib import Path
 import pytest
 import torch
 from running import launch
+from torch.utils._pytree import tree_leaves
 
 TINY = Path(__file__).parents[2] / "tiny.py"
 WORKER = Path(__file__).parents[2] / "rank_worker.py"
 
 
-def test_gradients_of_two_ranks_are_those_of_the_joined_batch(tmp_path):
+@pytest.mark.parametrize("kind", ["whole", "at-once"])
+def test_gradients_of_two_ranks_are_those_of_the_joined_batch(kind, tmp_path):
     """Ignored pixels are spread unevenly, so a mean of the ranks' means would be another loss."""
-    launch(WORKER, "gradients", tmp_path)
+    launch(WORKER, "gradients", tmp_path, kind)
     two = torch.load(tmp_path / "ranks-2.pt")
     launch(WORKER, "gradients", tmp_path, ranks=1)
     one = torch.load(tmp_path / "ranks-1.pt")
     assert two.keys() == one.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def alike(ours, theirs):
+    both = isinstance(ours, torch.Tensor) and isinstance(theirs, torch.Tensor)
+    return torch.equal(ours, theirs) if both else ours == theirs
+
+
+def test_recorded_steps_of_two_ranks_have_the_bits_of_steps_as_they_are(tmp_path):
+    """By a tape in place of CUDA graphs: exchanges of gradients, counts and statistics included."""
+    launch(WORKER, "graphs", tmp_path, "bf16")
+    plain, tape, other = (
+        torch.load(tmp_path / name) for name in ("plain-0.pt", "tape-0.pt", "tape-1.pt")
+    )
+    assert plain["step"] == tape["step"] > 0
+    for name in ("networks", "optimizers", "means"):
+        for ours, rank, theirs in zip(
+            *(tree_leaves(state[name]) for state in (tape, other, plain)), strict=True
+        ):
+            assert alike(ours, theirs), name
+            assert alike(ours, rank), name
 
 
 @pytest.mark.parametrize("kind", ["frozen", "adapted"])
