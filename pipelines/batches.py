@@ -1,4 +1,7 @@
-"""What the streams yield: frozen batches of tensors on the target device."""
+"""What the streams yield: frozen batches of tensors on the target device.
+
+Views are images, or what a frozen encoder made of them (`Encoded`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..kernels.encoded import View
 from ..kernels.views.tps import window_mask
 
 if TYPE_CHECKING:
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 class LabeledBatch:
     """Weak views (a share of them perturbed, if asked) and their masks."""
 
-    image: Tensor
+    image: View
     """(N, 3, H, W) floating point, normalised, channels-last."""
     mask: Tensor
     """(N, H, W) uint8 class ids, IGNORE where there is no image; classification: (N, 1, 1)."""
@@ -32,7 +36,7 @@ class LabeledBatch:
 class SecondView:
     """One more strong view of the crops of a batch, perturbed independently of the first."""
 
-    strong: Tensor
+    strong: View
     """(N, 3, H, W) floating point, normalised, channels-last."""
     valid: Tensor
     """(N, H, W) bool: its pixels whose source lies inside the window."""
@@ -44,9 +48,9 @@ class SecondView:
 class PairedBatch:
     """Weak and strong views of the same crops."""
 
-    weak: Tensor
+    weak: View
     """(N, 3, H, W) floating point, normalised, channels-last."""
-    strong: Tensor
+    strong: View
     """(N, 3, H, W) as weak."""
     window: Tensor
     """(N, 4) int32 [top, left, bottom, right): the part of the crop that shows the image."""

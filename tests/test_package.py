@@ -29,8 +29,8 @@ MAY_IMPORT = {
 WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
-    "pipelines": "views loaders streams",
-    "shards": "outside . pools labeling sources conversion commands",
+    "pipelines": "views loaders streams features",
+    "shards": "outside . pools features labeling sources conversion commands",
     "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures studies",
 }
