@@ -27,7 +27,7 @@ def encode_level(name: str, values: np.ndarray, encoding: Encoding) -> dict[str,
     if encoding == "float32":
         return {name: values}
     if encoding == "float16":
-        if greatest > np.finfo(np.float16).max:
+        if greatest > float(np.finfo(np.float16).max):
             raise ValueError(
                 f"level {name} reaches {greatest:.0f}, more than float16 holds: use --encoding "
                 "int8 or float32"
