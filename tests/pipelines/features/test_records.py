@@ -48,9 +48,7 @@ def labeled():
 def stored(batch, encode, encoding="float32", second=True):
     rows = list(records_of(batch, encode, encoding, []))
     device = torch.device("cpu")
-    maker = BatchMaker(
-        list(rows[0]), size=SIZE, device=device, dtype=torch.float32, second=second
-    )
+    maker = BatchMaker(list(rows[0]), size=SIZE, device=device, dtype=torch.float32, second=second)
     return maker.make(rows)
 
 
