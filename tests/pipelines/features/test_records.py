@@ -167,7 +167,7 @@ def test_ranks_share_the_sequence_and_a_state_goes_on():
     ranks = [places(7, 4, rank=rank, world_size=2)[1] for rank in range(2)]
     both = [ranks[r][2 * s + i] for s in range(4) for r in range(2) for i in range(2)]
     assert both == joined_batch
-    first, before = places(7, 3)
+    first, _ = places(7, 3)
     state = first.state_dict()
     rest = [next(first) for _ in range(3)]
     again, _ = places(7, 5)
