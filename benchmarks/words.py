@@ -303,6 +303,8 @@ class FeaturesBenchSettings:
     """how they are stored"""
     seeds: int = 3
     """trainings of each way"""
+    learn_seeds: int | None = None
+    """trainings of the dearest way, whose encoder learns; as many where not given"""
     steps: int = 300
     """steps of each training"""
     every: int = 50
