@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -12,6 +13,7 @@ from ..engine.journal import start_logging
 from ..engine.settings import RunSettings
 from ..methods.rounds import RoundsSettings
 from ..recipes.registry import find_recipe
+from ..runs.features.settings import FeatureSettings
 
 USAGE = """\
 usage: warpseg features RECIPE --data DATA --out FEATURES [--split NAME] [--views K]
@@ -60,9 +62,7 @@ def features(arguments: list[str]) -> int:
     return 0
 
 
-def _parse(recipe: str, settings: RunSettings, words: list[str]):
-    from ..runs.features.making import FeatureSettings
-
+def _parse(recipe: str, settings: RunSettings, words: list[str]) -> Any:
     unnamed = tyro.conf.arg(name="")
     made = dataclasses.make_dataclass(
         "Words",
@@ -86,7 +86,7 @@ def _parse(recipe: str, settings: RunSettings, words: list[str]):
     )
 
 
-def _made(make, words, recipe: str):
+def _made(make: Callable[..., dict[str, Any]], words: Any, recipe: str) -> dict[str, Any] | None:
     """Make the features on this rank; return the manifest on the first one."""
     from ..engine.processes.stopping import Stopped, terminating
     from ..engine.runtime import close_runtime, open_runtime

@@ -19,7 +19,8 @@ from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.features import making
-from warpseg.trainers.runs.features.making import FeatureSettings, make_features
+from warpseg.trainers.runs.features.making import make_features
+from warpseg.trainers.runs.features.settings import FeatureSettings
 from warpseg.trainers.runs.folder import open_trained
 from warpseg.trainers.runs.train import train
 
@@ -125,7 +126,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(scenes, kept, tm
         patch.setattr(Run, "_step", stops)
         with pytest.raises(Stopped):
             trained(settings, scenes, tmp_path / "stopped", kept / "fixmatch")
-    with pytest.raises(ValueError, match="begun on the features .* cannot go on with images"):
+    with pytest.raises(ValueError, match=r"begun on the features .* cannot go on with images"):
         trained(settings, scenes, tmp_path / "stopped", resume=True)
     trained(settings, scenes, tmp_path / "stopped", kept / "fixmatch", resume=True)
     assert_same_state(tmp_path / "stopped", tmp_path / "whole")
@@ -164,7 +165,7 @@ def test_sizes_are_predicted_and_a_full_disk_is_told(scenes, tmp_path, monkeypat
         assert stream["bytes"] == sum(f.stat().st_size for f in out.glob(f"{name}-*"))
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1000))
-    with pytest.raises(OSError, match="features take .* MiB, and 1.0 KiB are free .* --views"):
+    with pytest.raises(OSError, match=r"features take .* MiB, and 1\.0 KiB are free .* --views"):
         make(settings, scenes, tmp_path / "more")
     assert not (tmp_path / "more").exists()
 

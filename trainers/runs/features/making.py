@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from ....pipelines.streams.stream import Stream
 from ....plain import counted, read_json
 from ....shards import Dataset
 from ....shards.archive import write_text
-from ....shards.features.encoding import Encoding, Error
+from ....shards.features.encoding import Error
 from ....shards.features.folder import (
     FeatureShard,
     index_bytes,
@@ -46,6 +46,7 @@ from ...engine.streams import open_streams
 from ...methods.registry import build_method
 from ..checks import check_network
 from .request import claim_features, describe_features, encode, refuse_unfit
+from .settings import FeatureSettings
 
 log = logging.getLogger("warpseg")
 
@@ -54,23 +55,6 @@ SHARD_BYTES = 2**27
 GIB = 2**30
 SHARD_ROW = 240
 """Bytes of a shard in the manifest, about."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSettings:
-    """How features are made."""
-
-    views: int = 4
-    """drawn pairs of views of each image: so many epochs of the recipe's streams"""
-    encoding: Encoding = "float16"
-    """how features are stored: float16; int8, half of that, with its error measured; float32, as
-    they are"""
-    size_only: bool = False
-    """say what they would take, and make none"""
-
-    def __post_init__(self) -> None:
-        if self.views < 1:
-            raise ValueError(f"--views must be at least 1; got {self.views}")
 
 
 def make_features(
