@@ -69,9 +69,9 @@ def _split(
         with_unlabeled: Let images converted without masks join the unlabeled side.
         replace: Overwrite another split of this name.
     """
-    from ..growing import choose_base, with_more
-    from ..split import choose_fraction, choose_lists, difference_maximised, write_split
-    from ..split_groups import Draw, hold_out_words, masked_groups
+    from ..splits.grouped import Draw, hold_out_words, masked_groups
+    from ..splits.growing import choose_base, with_more
+    from ..splits.split import choose_fraction, choose_lists, difference_maximised, write_split
 
     dataset = Dataset.open(data)
     if sum(given is not None for given in (labeled, labeled_list, base)) != 1:
