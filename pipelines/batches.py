@@ -1,6 +1,6 @@
 """What the streams yield: frozen batches of tensors on the target device.
 
-Views are images, or what a frozen encoder made of them (`Encoded`).
+Views are images; those of a stream of features are `Encoded`, which networks take in their place.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..kernels.encoded import View
 from ..kernels.views.tps import window_mask
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class LabeledBatch:
     """Weak views (a share of them perturbed, if asked) and their masks."""
 
-    image: View
+    image: Tensor
     """(N, 3, H, W) floating point, normalised, channels-last."""
     mask: Tensor
     """(N, H, W) uint8 class ids, IGNORE where there is no image; classification: (N, 1, 1)."""
@@ -36,7 +35,7 @@ class LabeledBatch:
 class SecondView:
     """One more strong view of the crops of a batch, perturbed independently of the first."""
 
-    strong: View
+    strong: Tensor
     """(N, 3, H, W) floating point, normalised, channels-last."""
     valid: Tensor
     """(N, H, W) bool: its pixels whose source lies inside the window."""
@@ -48,9 +47,9 @@ class SecondView:
 class PairedBatch:
     """Weak and strong views of the same crops."""
 
-    weak: View
+    weak: Tensor
     """(N, 3, H, W) floating point, normalised, channels-last."""
-    strong: View
+    strong: Tensor
     """(N, 3, H, W) as weak."""
     window: Tensor
     """(N, 4) int32 [top, left, bottom, right): the part of the crop that shows the image."""

@@ -132,7 +132,9 @@ class BatchMaker:
             tps=self._tps(arrays, f"{SECOND}.{SPLINE}"),
         )
 
-    def _encoded(self, arrays: Arrays, view: str) -> Encoded:
+    def _encoded(self, arrays: Arrays, view: str) -> Any:
+        """Return a view's features, `Encoded`. Batches are typed as those of images, which is what
+        all but networks may look into."""
         levels = (self._level(arrays, f"{view}.{n}") for n in range(self.levels[view]))
         return Encoded(levels=tuple(levels), size=self.size)
 
