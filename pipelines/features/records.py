@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...kernels import TPS
 from ...kernels.encoded import Encoded
-from ...shards.features.encoding import RANGE, Encoding, Error, decode_level, encode_level
+from ...shards.features.encoding import RANGE, Deviation, Encoding, decode_level, encode_level
 from ..batches import LabeledBatch, PairedBatch, SecondView
 
 Encode = Callable[[Tensor], tuple[Tensor, ...]]
@@ -25,7 +25,7 @@ IMAGE, WEAK, STRONG, SECOND = "image", "weak", "strong", "second"
 
 
 def records_of(
-    batch: LabeledBatch | PairedBatch, encode: Encode, encoding: Encoding, errors: list[Error]
+    batch: LabeledBatch | PairedBatch, encode: Encode, encoding: Encoding, errors: list[Deviation]
 ) -> Iterator[Arrays]:
     """Yield the record of each row of a batch; what storing costs each level is added to `errors`,
     which grows to the number of levels.
@@ -37,7 +37,7 @@ def records_of(
     for row in range(len(batch.keys)):
         arrays = {name: values[row] for name, values in others.items()}
         for view, levels in encoded.items():
-            errors += [Error() for _ in levels[len(errors) :]]
+            errors += [Deviation() for _ in levels[len(errors) :]]
             for number, level in enumerate(levels):
                 name = f"{view}.{number}"
                 stored = encode_level(name, level[row], encoding)

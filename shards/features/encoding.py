@@ -50,7 +50,7 @@ def decode_level(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 @dataclass
-class Error:
+class Deviation:
     """What storing costs a level: sums over all values that were stored."""
 
     squared: float = 0.0
@@ -66,7 +66,7 @@ class Error:
         """Count the values of a level and what is read of them again."""
         off = stored.astype(np.float64) - true
         self.join(
-            Error(
+            Deviation(
                 squared=float((off**2).sum()),
                 signal=float((true.astype(np.float64) ** 2).sum()),
                 worst=float(np.abs(off).max()),
@@ -74,7 +74,7 @@ class Error:
             )
         )
 
-    def join(self, other: "Error") -> None:
+    def join(self, other: "Deviation") -> None:
         """Count what another one counted."""
         self.squared += other.squared
         self.signal += other.signal
@@ -87,6 +87,6 @@ class Error:
         return (self.squared / self.signal) ** 0.5 if self.signal else 0.0
 
     @classmethod
-    def from_plain(cls, values: Mapping[str, Any]) -> "Error":
+    def from_plain(cls, values: Mapping[str, Any]) -> "Deviation":
         """Return what `vars`, and JSON, made plain values of."""
         return cls(**{name: float(values[name]) for name in vars(cls())})

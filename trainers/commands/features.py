@@ -52,7 +52,8 @@ def features(arguments: list[str]) -> int:
     if isinstance(settings, RoundsSettings):
         raise ValueError(f"{recipe} trains in rounds, which change images: it has no features")
     words = _parse(recipe, settings, arguments[1:])
-    from ..runs.features.making import make_features, table_words
+    from ..runs.features.making import make_features
+    from ..runs.features.told import table_words
 
     manifest = _made(make_features, words, recipe)
     if manifest is not None:

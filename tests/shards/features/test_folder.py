@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 from warpseg.shards.archive import verify_index
-from warpseg.shards.features.encoding import Error, decode_level, encode_level
+from warpseg.shards.features.encoding import Deviation, decode_level, encode_level
 from warpseg.shards.features.folder import (
     FeatureRecords,
     index_bytes,
@@ -109,7 +109,7 @@ def test_what_storing_costs_is_what_is_counted(encoding, most):
     values = generator.normal(size=(6, 5, 4)) * [100, 1, 0.01, 0] + [0, 3, 0, 2]
     values = values.astype(np.float32)
     stored = encode_level("weak.0", values, encoding)
-    read, error = decode_level("weak.0", stored), Error()
+    read, error = decode_level("weak.0", stored), Deviation()
     error.add(values, read)
     assert read.dtype == np.float32
     assert error.worst == np.abs(read.astype(np.float64) - values).max()

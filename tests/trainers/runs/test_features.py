@@ -18,7 +18,7 @@ from warpseg.shards.pools.settings import PoolSettings
 from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.recipes.registry import RECIPES
-from warpseg.trainers.runs.features import making
+from warpseg.trainers.runs.features import planned
 from warpseg.trainers.runs.features.making import make_features
 from warpseg.trainers.runs.features.settings import FeatureSettings
 from warpseg.trainers.runs.folder import open_trained
@@ -133,7 +133,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(scenes, kept, tm
 
 
 def test_killed_anywhere_it_goes_on_and_keeps_what_is_whole(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(making, "SHARD_BYTES", 2**15)
+    monkeypatch.setattr(planned, "SHARD_BYTES", 2**15)
     monkeypatch.setitem(RECIPES, "tiny", lambda: recipe("fixmatch"))
     words = ["features", "tiny", "--data", scenes, "--split", "few", "--views", 2]
     whole, out = tmp_path / "whole", tmp_path / "out"

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,10 +26,9 @@ from ....pipelines.streams.stream import Stream
 from ....plain import counted, read_json
 from ....shards import Dataset
 from ....shards.archive import write_text
-from ....shards.features.encoding import Error
+from ....shards.features.encoding import Deviation
 from ....shards.features.folder import (
     FeatureShard,
-    index_bytes,
     load_feature_manifest,
     plain_shard,
     shard_name,
@@ -45,14 +45,13 @@ from ...engine.stages import Method
 from ...engine.streams import open_streams
 from ...methods.registry import build_method
 from ..checks import check_network
+from .planned import Planned
 from .request import claim_features, describe_features, encode, refuse_unfit
 from .settings import FeatureSettings
+from .told import size_words
 
 log = logging.getLogger("warpseg")
 
-SHARD_BYTES = 2**27
-"""Bytes of a shard, about; one is lost by a kill at most."""
-GIB = 2**30
 SHARD_ROW = 240
 """Bytes of a shard in the manifest, about."""
 
@@ -123,7 +122,7 @@ class Making:
             closing.callback(stream.close)
         self.streams = {name: self._planned(name, stream) for name, stream in streams.items()}
 
-    def _planned(self, name: str, stream: Stream) -> "Planned":
+    def _planned(self, name: str, stream: Stream) -> Planned:
         batch = next(stream)
         first = next(records_of(batch, self._encode, self.options.encoding, []))
         return Planned(name, stream, Layout.of(first), self.options.views)
@@ -180,13 +179,13 @@ class Making:
                 "another --out"
             )
 
-    def _write(self, planned: "Planned") -> None:
+    def _write(self, planned: Planned) -> None:
         """Write this rank's shards of a stream that are missing."""
         for number in range(self.runtime.rank, planned.shards, self.runtime.world_size):
             name = shard_name(planned.name, number)
             if self._finished(planned, number) is not None:
                 continue
-            errors: list[Error] = []
+            errors: list[Deviation] = []
             records = self._records(planned, number, errors)
             first = number * planned.each
             with _named(planned.name):
@@ -195,7 +194,7 @@ class Making:
             write_text(self._record(planned, number), json.dumps(row))
 
     def _records(
-        self, planned: "Planned", number: int, errors: list[Error]
+        self, planned: Planned, number: int, errors: list[Deviation]
     ) -> Iterator[Mapping[str, np.ndarray]]:
         """Yield the records of a shard, whole batches but for the end of the last epoch."""
         place, end = number * planned.each, planned.end(number)
@@ -206,10 +205,10 @@ class Making:
             batch = next(planned.stream)
             rows = min(len(batch.keys), end - place)
             found = records_of(batch, self._encode, self.options.encoding, errors)
-            yield from (record for record, _ in zip(found, range(rows), strict=False))
+            yield from islice(found, rows)
             place += rows
 
-    def _finished(self, planned: "Planned", number: int) -> dict[str, Any] | None:
+    def _finished(self, planned: Planned, number: int) -> dict[str, Any] | None:
         """Return the record of a shard that is whole, or None: a damaged one is made again."""
         try:
             row = read_json(self._record(planned, number), dict[str, Any], "")
@@ -220,7 +219,7 @@ class Making:
         whole = shard.tar == tar.name and tar.with_suffix(".idx").is_file() and tar.is_file()
         return row if whole and tar.stat().st_size == shard.bytes else None
 
-    def _record(self, planned: "Planned", number: int) -> Path:
+    def _record(self, planned: Planned, number: int) -> Path:
         return self.out / f"{planned.name}-{number:06d}.json"
 
     def manifest(self) -> dict[str, Any]:
@@ -254,37 +253,6 @@ class Making:
                 leftover.unlink()
 
 
-class Planned:
-    """A stream and the shards that are made of it."""
-
-    def __init__(self, name: str, stream: Stream, layout: Layout, views: int) -> None:
-        self.name, self.stream, self.layout, self.views = name, stream, layout, views
-        self.records = views * stream.epoch_size
-        batches = max(1, SHARD_BYTES // (layout.record_bytes * stream.batch_size))
-        self.each = batches * stream.batch_size
-        self.shards = -(-self.records // self.each)
-
-    def end(self, number: int) -> int:
-        """Return the place behind the last record of a shard."""
-        return min((number + 1) * self.each, self.records)
-
-    def go_to(self, place: int) -> None:
-        """Let the stream go on with the batch that begins at a place."""
-        state = self.stream.state_dict()
-        if state["position"] != place:
-            self.stream.load_state_dict({**state, "position": place})
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of all shards and their indexes."""
-        total = 0
-        for number in range(self.shards):
-            first = number * self.each
-            count = self.end(number) - first
-            total += self.layout.tar_bytes(count) + index_bytes(self.layout, first, count)
-        return total
-
-
 @contextmanager
 def _named(stream: str) -> Iterator[None]:
     """Name the stream in what goes wrong with its features."""
@@ -296,30 +264,8 @@ def _named(stream: str) -> Iterator[None]:
 
 def _joined(rows: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the errors of all shards together, with the relative one, level by level."""
-    joined: list[Error] = [Error() for _ in rows[0]] if rows else []
+    joined: list[Deviation] = [Deviation() for _ in rows[0]] if rows else []
     for row in rows:
         for error, values in zip(joined, row, strict=True):
-            error.join(Error.from_plain(values))
+            error.join(Deviation.from_plain(values))
     return [{**vars(error), "relative": error.relative} for error in joined]
-
-
-def size_words(size: int) -> str:
-    """Return bytes in GiB, MiB or KiB."""
-    for unit, name in ((GIB, "GiB"), (2**20, "MiB")):
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size / 1024:.1f} KiB"
-
-
-def table_words(manifest: Mapping[str, Any]) -> str:
-    """Return what a folder of features holds, a line for each stream, and what storing cost."""
-    lines = []
-    for name, stream in manifest["streams"].items():
-        total = size_words(sum(shard["bytes"] for shard in stream["shards"]) or stream["bytes"])
-        told = f"{name:<10} {counted(stream['samples'], 'image')} x "
-        told += f"{counted(stream['views'], 'view')}, {total}"
-        if stream["errors"]:
-            worst = max(error["relative"] for error in stream["errors"])
-            told += f", error {worst:.2%} of the features (root mean square, worst level)"
-        lines.append(told)
-    return "\n".join(lines)
