@@ -52,7 +52,8 @@ class FeatureStream:
         self.records, self.maker = records, maker
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.epoch_size = records.samples
-        own = {"seed": seed, "stream": stream, "shuffle_buffer": shuffle_buffer}
+        own: dict[str, Any] = {"seed": seed, "stream": stream}
+        own["shuffle_buffer"] = shuffle_buffer
         self._sampler = Sampler(samples=records.samples, **own)
         self._drawn = Sampler(samples=records.samples, **drawn_by)
         self._same = own == dict(drawn_by)

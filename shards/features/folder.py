@@ -30,7 +30,7 @@ from ..outside.text import (
     read_json,
     text,
 )
-from .layout import ENDING, LAYOUT, Layout, key_of, member_name
+from .layout import ENDING, LAYOUT, Layout, key_of, member_name, sealed
 
 VERSION = 1
 REMEDY = "make the features again"
@@ -61,13 +61,14 @@ def write_feature_shard(
     records: Iterable[Mapping[str, np.ndarray]],
 ) -> FeatureShard:
     """Write one shard and its index, whole or not at all; the same records give the same bytes.
+    layout: that of `sealed` records.
 
     Raises ValueError for a record of another layout.
     """
     path, rows = root / name, []
     with replacing(path) as file:
         tar = TarWriter(file)
-        for place, arrays in enumerate(records, first):
+        for place, arrays in enumerate(map(sealed, records), first):
             if Layout.of(arrays) != layout:
                 raise ValueError(f"record {place} of {name} has other arrays than the first one")
             key = key_of(place)

@@ -4,6 +4,7 @@ follows from its number and the size of all is known before the first is written
     STREAM-000000.tar    00000017.about.npy     int64: the image's key, and the window of the crop
                          00000017.mask.npy      and other maps
                          00000017.weak.0.npy    (h, w, D) of each level of each view
+                         00000017.crc.npy       int64: the CRC-32 of the values of the others
 
 The number is the place in the stream that drew the views. Arrays are NPY files of version 1.0.
 """
@@ -11,6 +12,7 @@ The number is the place in the stream that drew the views. Arrays are NPY files 
 import io
 import math
 import tarfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +25,7 @@ from ..outside.text import fields, list_of, number, one_of, text
 
 DTYPES = ("float32", "float16", "uint8", "int64")
 ENDING = "npy"
+CRC = "crc"
 END = 2 * BLOCK
 """Bytes that close a tar."""
 
@@ -92,9 +95,10 @@ class Layout:
         return records * self.record_bytes + END
 
     def read(self, record: memoryview, key: str) -> dict[str, np.ndarray]:
-        """Return the arrays of a record, read-only views of its bytes.
+        """Return the arrays of a record, read-only views of its bytes, without its sum.
 
-        Raises ValueError where the bytes are not those of the record with this key.
+        Raises ValueError where the bytes are not those of the record with this key, or not as they
+        were written.
         """
         arrays = {}
         for member in self.members:
@@ -109,7 +113,21 @@ class Layout:
                 )
             values = np.frombuffer(record[at + head : at + size], member.dtype)
             arrays[member.name] = values.reshape(member.shape)
+        if CRC in arrays and int(arrays.pop(CRC)[0]) != _crc(arrays):
+            raise ValueError(f"record {key} is not as it was written")
         return arrays
+
+
+def sealed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays of a record with their sum."""
+    return {**arrays, CRC: np.array([_crc(arrays)], np.int64)}
+
+
+def _crc(arrays: Mapping[str, np.ndarray]) -> int:
+    total = 0
+    for values in arrays.values():
+        total = zlib.crc32(np.ascontiguousarray(values), total)
+    return total
 
 
 def member_name(key: str, name: str) -> str:

@@ -15,7 +15,7 @@ from warpseg.shards.features.folder import (
     write_feature_manifest,
     write_feature_shard,
 )
-from warpseg.shards.features.layout import Layout
+from warpseg.shards.features.layout import Layout, sealed
 
 SAMPLES, VIEWS, EACH = 3, 2, 4
 
@@ -31,7 +31,7 @@ def record(place):
 
 @pytest.fixture
 def folder(tmp_path):
-    layout, shards = Layout.of(record(0)), []
+    layout, shards = Layout.of(sealed(record(0))), []
     for first in range(0, SAMPLES * VIEWS, EACH):
         places = range(first, min(first + EACH, SAMPLES * VIEWS))
         name = f"unlabeled-{first // EACH:06d}.tar"
@@ -71,7 +71,7 @@ def test_a_shard_is_a_plain_tar_of_numpy_files(folder):
 
 
 def test_sizes_are_known_before_anything_is_written(folder):
-    layout = Layout.of(record(0))
+    layout = Layout.of(sealed(record(0)))
     for number, count in ((0, EACH), (1, SAMPLES * VIEWS - EACH)):
         tar = folder / f"unlabeled-{number:06d}.tar"
         assert tar.stat().st_size == layout.tar_bytes(count)
@@ -87,6 +87,14 @@ def test_a_shard_that_was_changed_is_named(folder):
     records.read(0)
     with pytest.raises(ValueError, match=r"unlabeled-000001\.tar was changed"):
         records.read(4)
+    records.close()
+    data[:8] = b"00000004"
+    data[-2400] ^= 1  # a value of the last record
+    tar.write_bytes(data)
+    records = opened(folder)
+    records.read(4)
+    with pytest.raises(ValueError, match=r"was changed \(record 00000005 is not as it was"):
+        records.read(5)
     records.close()
     tar.write_bytes(data[:-1])
     with pytest.raises(ValueError, match=r"unlabeled-000001\.tar is missing or was changed"):

@@ -35,7 +35,7 @@ from ....shards.features.folder import (
     write_feature_manifest,
     write_feature_shard,
 )
-from ....shards.features.layout import Layout
+from ....shards.features.layout import Layout, sealed
 from ...engine.processes.locking import alone
 from ...engine.processes.stopping import Stop, Stopped, never
 from ...engine.runtime import Runtime
@@ -125,7 +125,7 @@ class Making:
     def _planned(self, name: str, stream: Stream) -> Planned:
         batch = next(stream)
         first = next(records_of(batch, self._encode, self.options.encoding, []))
-        return Planned(name, stream, Layout.of(first), self.options.views)
+        return Planned(name, stream, Layout.of(sealed(first)), self.options.views)
 
     @property
     def _encode(self) -> Any:

@@ -8,6 +8,7 @@ from ....pipelines.features.records import BatchMaker
 from ....pipelines.features.stream import FeatureStream
 from ....shards import Dataset
 from ....shards.features.folder import FeatureRecords, load_feature_manifest
+from ....shards.features.layout import CRC
 from ....shards.manifest import FILE as MANIFEST
 from ...engine.runtime import Runtime
 from ...engine.settings import RunSettings
@@ -57,7 +58,7 @@ def _open(
     records = FeatureRecords(folder, held)
     height, width = held["size"]
     maker = BatchMaker(
-        [member.name for member in records.layout.members],
+        [member.name for member in records.layout.members if member.name != CRC],
         size=(height, width),
         device=runtime.device,
         dtype=runtime.dtype,
