@@ -34,6 +34,7 @@ from ..progress import Progress
 from .batch import batch_advice
 from .checks import check_network, check_sense, explained
 from .features.opening import open_feature_streams
+from .features.request import refuse_unfit
 from .folder import claim_folder, describe_run, release_folder
 from .header import next_words, run_header
 from .pace import scoring_interval
@@ -120,6 +121,8 @@ class Run(Scored):
         self.progress = progress or Progress(settings.num_steps, unit="step", quiet=True)
         self.progress.say("opening")
         self.dataset = dataset = Dataset.open(data)
+        if features is not None:
+            refuse_unfit(settings, dataset)
         runtime.seed(settings.seed)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
         network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))

@@ -210,6 +210,7 @@ LEARNING = "add --network.freeze backbone"
 REFUSED = {
     "an encoder that learns": ("supervised", {"network": {"freeze": "none"}}, LEARNING),
     "norms alone frozen": ("supervised", {"network": {"freeze": "norms"}}, LEARNING),
+    "adapted": ("supervised", {"network": {"freeze": "none", "lora_rank": 2}}, LEARNING),
     "boxes": ("fixmatch", {"mixing": "boxes"}, "add --mixing none"),
     "classes": ("unimatch-v2", {"mixing": "classes"}, "add --mixing none"),
     "cutmix": ("mt-cutmix", {}, "add --no-cutmix"),

@@ -158,8 +158,8 @@ def check_features(
     dataset: Dataset,
     split: str | None,
 ) -> None:
-    """Raise ValueError where features cannot stand for the images of a run, naming what differs."""
-    refuse_unfit(settings, dataset)
+    """Raise ValueError where features are not those of the images of a run, which passed
+    `refuse_unfit`; it names what differs."""
     network = cast(SegmentationNetwork, method.find_network(method.evaluated))
     _check_encoder(folder, request["encoder"], describe_encoder(network, settings, runtime))
     changed = other_data(request["sums"], data_sums(dataset, split))
