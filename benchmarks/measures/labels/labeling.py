@@ -6,7 +6,8 @@ Both work on the same images, in turn, `repeats` times. Forward: the network alo
 are decoded and normalised already, at the size the protocol asks for. Labeling: all that `warpseg
 pseudo-label` does, from tar to tar. Seconds are those of the clock; CPU seconds those that all
 threads of the process worked, which other processes on the machine do not change. Storage stands
-beside the float32 array of label and confidence (H x W x 2) that DMT's released code writes.
+beside the float32 array of label and confidence (H x W x 2) that DMT's released code writes, and
+what the maps cost to write and to read in each encoding.
 """
 
 import statistics
@@ -21,6 +22,7 @@ import torch
 from .... import pipelines
 from ....pipelines.settings import LoaderSettings
 from ....shards import Dataset, Subset
+from ....shards.pseudo import open_pseudo_labels, read_pseudo_label
 from ....trainers.engine.runtime import Runtime, open_runtime
 from ....trainers.engine.streams import open_subset
 from ....trainers.labels.labeling import label_subset
@@ -31,9 +33,12 @@ from ....trainers.scoring.inference import evaluating, predict_logits
 from ....trainers.scoring.trained import TrainedNetwork
 from ...tables import result_of, write
 from ...words import Given, LabelingBenchSettings
+from .encodings import encodings_text, measure_encodings
 
 NPY_BYTES = 8
 """Bytes a pixel of two float32 values."""
+ENCODED = 16
+"""Images whose labels are encoded and decoded again, by themselves."""
 
 
 def labeling(given: Given) -> int:
@@ -72,6 +77,8 @@ def measure(
         if made["images"] + made["left_out"] != len(subset):
             raise RuntimeError(f"{made['images']} of {len(subset)} images have labels: no figures")
         stored = sum(shard["bytes"] for shard in made["shards"])
+        labels = open_pseudo_labels(Path(folder) / "0")
+        found = [read_pseudo_label(sample) for sample in list(labels.values())[:ENCODED]]
         seconds = [(_seconds(forward), _seconds(label)) for _ in range(repeats)]
     pixels = sum(height * width for height, width in (s.size for s in subset.samples()))
     (wall, cpu), (label_wall, label_cpu) = (
@@ -93,6 +100,9 @@ def measure(
         "share_of_forward_cpu": cpu / label_cpu,
         "bytes_per_image": stored / count,
         "npy_bytes_per_image": NPY_BYTES * pixels / count,
+        "encodings": measure_encodings(
+            {"label": [f.label for f in found], "confidence": [f.confidence for f in found]}
+        ),
     }
 
 
@@ -108,7 +118,8 @@ def describe(content: dict[str, Any]) -> str:
         f"share     {100 * content['share_of_forward']:7.1f} %         "
         f"{100 * content['share_of_forward_cpu']:7.1f} %\n"
         f"storage   {content['bytes_per_image'] / 1e3:.1f} kB an image, "
-        f"{content['npy_bytes_per_image'] / content['bytes_per_image']:.1f} times less than .npy"
+        f"{content['npy_bytes_per_image'] / content['bytes_per_image']:.1f} times less than .npy\n"
+        f"{encodings_text(content['encodings'])}"
     )
 
 
