@@ -126,7 +126,7 @@ def sealed(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _crc(arrays: Mapping[str, np.ndarray]) -> int:
     total = 0
     for values in arrays.values():
-        total = zlib.crc32(np.ascontiguousarray(values), total)
+        total = zlib.crc32(np.ascontiguousarray(values).data, total)
     return total
 
 
