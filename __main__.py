@@ -30,6 +30,7 @@ VERBS = {
         "draw the 17 operations of strong view sda",
     ),
     "models": ("models.commands", "list the networks with their size and cost"),
+    "features": ("trainers.commands.features", "keep what a frozen encoder sees, to train on"),
     "train": ("trainers.commands.train", "train a network by a recipe"),
     "evaluate": ("trainers.commands.networks", "score a trained network"),
     "predict": ("trainers.commands.networks", "label a folder of images"),

@@ -64,7 +64,7 @@ def _values(before: Sequence[str], word: str, run: Callable[[list[str]], int]) -
     match before[0], len(others):
         case "compare", _:
             return _recipes() if len(others) == len(before) - 1 else []
-        case "train", 0:
+        case "train" | "features", 0:
             return _recipes()
         case "convert", 0:
             from .shards.registry import SOURCES
@@ -95,7 +95,7 @@ def _recipes() -> list[str]:
 def _options(before: Sequence[str], run: Callable[[list[str]], int]) -> dict[str, list[str]]:
     """Return the options that the help of some words names, with their choices."""
     names = [before[0]]
-    if before[0] in ("train", "convert", "bench", "diagnose") and len(before) > 1:
+    if before[0] in ("train", "features", "convert", "bench", "diagnose") and len(before) > 1:
         names.append(before[1])
     out = io.StringIO()
     with (

@@ -9,6 +9,7 @@ import tyro
 
 from .words import (
     DeviceSettings,
+    FeaturesBenchSettings,
     Given,
     InferenceSettings,
     KernelsSettings,
@@ -76,6 +77,11 @@ BENCHMARKS = {
     ),
     "study": Benchmark(
         StudySettings, "what means against a want of labels bring, by training", folder="studies"
+    ),
+    "features": Benchmark(
+        FeaturesBenchSettings,
+        "a head live and from stored features: steps/s, scores, time to a score",
+        folder="studies",
     ),
     "report": Benchmark(ReportSettings, "tables and plots of results, as Markdown"),
 }

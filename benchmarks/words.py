@@ -284,6 +284,47 @@ class StudySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FeaturesBenchSettings:
+    """Train a head behind an encoder that learns, one that is frozen, and its stored features."""
+
+    data: tyro.conf.Positional[Path]
+    """a converted data set with masks"""
+    split: str | None = None
+    """a split of it"""
+    recipe: str = "supervised-camvid-swiftnet-lite0-tiny"
+    """the recipe of all trainings, but for its network"""
+    network: str = "linear-lite0"
+    """head and encoder"""
+    options: str = "levels=4"
+    """options of head and encoder, apart by blanks"""
+    views: int = 32
+    """views of each image that are kept"""
+    encoding: Literal["float16", "int8", "float32"] = "float16"
+    """how they are stored"""
+    seeds: int = 3
+    """trainings of each way"""
+    learn_seeds: int | None = None
+    """trainings of the dearest way, whose encoder learns; as many where not given"""
+    steps: int = 300
+    """steps of each training"""
+    every: int = 50
+    """steps between scores"""
+    targets: tuple[float, ...] = (0.2, 0.25, 0.3)
+    """mean IoUs whose times are told"""
+    work: Path | None = None
+    """folder that keeps features and runs, so that a study that was stopped goes on"""
+    out: Path | None = None
+    """write the results to this file as well (JSON)"""
+
+    def __post_init__(self) -> None:
+        if min(self.views, self.seeds, self.steps, self.every) < 1:
+            raise ValueError(
+                "--views, --seeds, --steps and --every are 1 or more; got "
+                f"{self.views}, {self.seeds}, {self.steps} and {self.every}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """Write the tables of results."""
 

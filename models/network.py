@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..kernels.encoded import Encoded, View
+
 Normalization = str | tuple[tuple[float, float, float], tuple[float, float, float]]
 """The name of an input normalisation, or mean and standard deviation of RGB in [0, 1]."""
 
@@ -147,11 +149,14 @@ class SegmentationNetwork(nn.Module):
                     module.eval()
         return self
 
-    def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Return the backbone's features, fine to coarse, of normalised images (N,3,H,W).
+    def encode(self, image: View) -> tuple[Tensor, ...]:
+        """Return the backbone's features, fine to coarse, of normalised images (N,3,H,W); those of
+        what is encoded already as they are.
 
         Raises ValueError for images smaller than `minimum_size` pixels on a side.
         """
+        if isinstance(image, Encoded):
+            return image.levels
         height, width = image.shape[-2:]
         if height < self.minimum_size or width < self.minimum_size:
             least = self.minimum_size
@@ -189,14 +194,15 @@ class SegmentationNetwork(nn.Module):
 
     def forward(
         self,
-        image: Tensor,
+        image: View,
         return_feature: bool = False,
         change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return logits (N,C,ceil(H/s),ceil(W/s)), on demand with the feature they came from.
 
         Args:
-            image: (N,3,H,W), normalised, best in channels-last; any float dtype under autocast.
+            image: (N,3,H,W), normalised, best in channels-last; any float dtype under autocast; or
+                what this backbone made of such images before.
             return_feature: return (logits, feature) instead of logits.
             change: what is done to the backbone's features before they are decoded: a perturbation,
                 inside the pass whose gradients a distributed wrapper synchronises.

@@ -1,4 +1,7 @@
-"""What the streams yield: frozen batches of tensors on the target device."""
+"""What the streams yield: frozen batches of tensors on the target device.
+
+Views are images; those of a stream of features are `Encoded`, which networks take in their place.
+"""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ HELPS = [
     *(["diagnose", word] for word in DIAGNOSES),
     *(["bench", name] for name in BENCHMARKS),
     *(["train", recipe] for recipe in (RUN, ROUNDS)),
+    ["features", RUN],
 ]
 
 
@@ -103,6 +104,9 @@ def test_train_help_lists_every_recipe_once_and_says_where_to_start(capsys):
         (["train", ROUNDS, "--phase.form", "d"], {"dynamic"}),
         (["train", ROUNDS, "--num-st"], {"--num-steps"}),
         (["train", RUN, "--out", ""], set()),
+        (["features", "vat-cam"], {n for n in RECIPES if n.startswith("vat-cam")}),
+        (["features", RUN, "--encod"], {"--encoding"}),
+        (["features", RUN, "--encoding", "f"], {"float16", "float32"}),
         (["compare", RUN, "vat-cam"], {n for n in RECIPES if n.startswith("vat-cam")}),
         (["convert", ""], set(SOURCES)),
         (["bench", "s"], {name for name in BENCHMARKS if name.startswith("s")}),

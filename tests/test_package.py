@@ -29,9 +29,9 @@ MAY_IMPORT = {
 WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "layers views losses labels",
-    "pipelines": "views loaders streams",
-    "shards": "outside bands images masks . rasters splits pools labeling sources conversion "
-    "commands",
+    "pipelines": "views loaders streams features",
+    "shards": "outside bands images masks . rasters splits pools features labeling sources "
+    "conversion commands",
     "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures studies",
 }

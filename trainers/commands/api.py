@@ -49,15 +49,17 @@ def train(
     device: str = "auto",
     profile: int = 0,
     jobs: int = 1,
+    features: str | Path | None = None,
     **changes: Any,
 ) -> Run:
     """Train by a recipe into the folder `out` and return what the run recorded.
 
     recipe: the name of one, or settings. data: a converted data set; split: a split of it, without
     one all masks are used. resume: go on from the folder's last checkpoint. device: auto, cpu, cuda
-    or cuda:N. profile: steps to profile, of a run; jobs: parts side by side, of rounds. changes:
-    settings by name, groups as mappings or settings: `num_steps=400, optimizer={"lr": 1e-4}`; of a
-    method with rounds, those of a single run hold for all parts, and `num_steps` is the total.
+    or cuda:N. profile: steps to profile, of a run; jobs: parts side by side, of rounds. features: a
+    folder of them, in place of the images of a run with a frozen encoder. changes: settings by
+    name, groups as mappings or settings: `num_steps=400, optimizer={"lr": 1e-4}`; of a method with
+    rounds, those of a single run hold for all parts, and `num_steps` is the total.
 
     The answer's network is `load(run)`. Raises ValueError or FileNotFoundError, in one sentence,
     for what the command would refuse.
@@ -74,6 +76,7 @@ def train(
         recipe=name,
         profile=profile,
         jobs=jobs,
+        features=None if features is None else Path(features),
     )
     return load_run(Path(out))
 

@@ -54,6 +54,9 @@ class RunWords(TrainWords):
 
     profile: int = 0
     """number of steps to profile, once the run is warm, into OUT/profile"""
+    features: Path | None = None
+    """folder that `warpseg features` made of this recipe's views: the head of a frozen encoder
+    learns from them, and images are read for the score alone"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,6 +111,14 @@ class RunSettings:
         file meant by not having them where that is not the default."""
         return plain
 
+    def encoded_fault(self) -> str:
+        """Say why the steps of the method, as it is set, cannot be had from features that were made
+        before it, and what to do; nothing where they can."""
+        return (
+            "this method changes images, or its encoder, in ways that features made before do not "
+            "follow: train it live, or choose supervised, consistency, fixmatch or unimatch-v2"
+        )
+
     def strong_view(self) -> StrongSettings:
         """Return the perturbation that the method trains with, for drawing it."""
         return StrongSettings(view="none")

@@ -19,11 +19,11 @@ gradient, and the peak memory of the larger one.
 from collections.abc import Hashable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...kernels import ema_update
+from ...kernels.encoded import View, joined
 from ...models.norm import find
 from ..engine.runtime import Runtime, unwrap
 from ..engine.stages import Method, Stage
@@ -79,7 +79,7 @@ class FixMatch(Method):
         """Half of L_x; in the form of V1 the student labels weak views in the same pass."""
         labeled, views = batches["labeled"], batches["unlabeled"]
         count, own = len(labeled.image), self.settings.labeler == "student"
-        logits = self.student(torch.cat((labeled.image, views.weak)) if own else labeled.image)
+        logits = self.student(joined((labeled.image, views.weak)) if own else labeled.image)
         if own:
             batches["weak"] = weak_label(logits[count:], views, self.thresholds)
         loss = labeled_loss(logits[:count], labeled.mask, self.settings, self.runtime)
@@ -95,7 +95,7 @@ class FixMatch(Method):
     def joint(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Both losses of one pass, whose batch norms see labeled and strong images together."""
         labeled, (image, target) = batches["labeled"], self._mixed(batches)
-        logits = self.student(torch.cat((labeled.image, image)))
+        logits = self.student(joined((labeled.image, image)))
         count = len(labeled.image)
         supervised = labeled_loss(logits[:count], labeled.mask, self.settings, self.runtime)
         strong = taught_loss(logits[count:], target, self.runtime)
@@ -107,7 +107,7 @@ class FixMatch(Method):
         kept = ema_share(step, self.settings.ema_decay)
         ema_update(self.labeler, unwrap(self.student), kept)
 
-    def _mixed(self, batches: Batches) -> tuple[Tensor, Target]:
+    def _mixed(self, batches: Batches) -> tuple[View, Target]:
         """Return the mixed strong view and what is taught of it."""
         views = batches["unlabeled"]
         weak = batches.get("weak") or label_views(self.labeler, views, self.thresholds)

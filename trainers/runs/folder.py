@@ -1,6 +1,7 @@
 """A run folder: what it holds, how a new run claims it, and how a finished one is opened again.
 
-RUN/settings.json     the resolved settings, the data set, the split, their sums, versions, plugins
+RUN/settings.json     the resolved settings, the data set, the split, their sums, versions, plugins,
+                      the sum of the features that it was trained on, if any
 RUN/metrics.jsonl     one object a line: training rows and evaluation rows
 RUN/images.json       the last score of each validation image by itself
 RUN/checkpoint.pt     everything the run needs to continue; also holds settings.json's content
@@ -42,7 +43,7 @@ from ..scoring.exports.config import CONFIG as EXPORT_CONFIG
 from ..scoring.exports.folder import load_exported
 from ..scoring.groups import groups_of
 from ..scoring.trained import TrainedNetwork
-from .sums import data_sums, other_data
+from .sums import data_sums, features_sum, other_data
 
 SETTINGS = "settings.json"
 LEFTOVERS = (LOCK, LOGS, "settings.partial", "settings.json.tmp")
@@ -71,12 +72,19 @@ class RunFile(TypedDict):
     plugins: NotRequired[list[dict[str, Any]]]
     world_size: NotRequired[int | None]
     evaluated: NotRequired[str]
+    features: NotRequired[str | None]
 
 
 def describe_run(
-    settings: RunSettings | RoundsSettings, dataset: Dataset, split: str | None, *, recipe: str
+    settings: RunSettings | RoundsSettings,
+    dataset: Dataset,
+    split: str | None,
+    *,
+    recipe: str,
+    features: Path | None = None,
 ) -> dict[str, Any]:
-    """Return all that defines a run, as plain values."""
+    """Return all that defines a run, as plain values. features: a folder of them, in place of the
+    images of training."""
     labels = getattr(settings, "labels", "")  # of rounds, settings of another kind
     folder = Path(labels) if isinstance(labels, str) and labels else None
     channels = {} if dataset.plain else {"channels": dataset.channels.to_json()}
@@ -94,6 +102,7 @@ def describe_run(
         "settings": to_plain(settings),
         "sums": data_sums(dataset, split, folder),
         "plugins": recorded_plugins(),
+        "features": None if features is None else features_sum(features),
     }
 
 
@@ -146,12 +155,22 @@ def check_same(out: Path, held: dict[str, Any], run: dict[str, Any]) -> None:
     different = first_difference(before, {key: run[key] for key in FIXED})
     if different:
         raise ValueError(f"{out} cannot be resumed with other settings: {different}")
+    if held.get("features") != run.get("features"):
+        theirs, ours = (_fed_with(one.get("features")) for one in (held, run))
+        raise ValueError(
+            f"{out} was begun on {theirs} and cannot go on with {ours}: name by --features the "
+            "folder that it had, or none where it had none"
+        )
     changed = other_data(held.get("sums"), run["sums"])
     if changed:
         raise ValueError(
             f"{out} was begun on other data: {changed} of {run['data']} is not what it was; bring "
             "the old data back, or choose another --out"
         )
+
+
+def _fed_with(features: str | None) -> str:
+    return "images" if features is None else f"the features {features[:12]}"
 
 
 def release_folder(out: Path) -> None:

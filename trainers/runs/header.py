@@ -41,6 +41,8 @@ def run_header(run: "Run") -> str:
         "device": f"{_device(runtime)}, {runtime.precision}, {_loader(run)} loader",
         "folder": str(run.out),
     }
+    if run.features is not None:
+        rows["features"] = f"{run.features}, in place of the images of training"
     title = run.run["recipe"] or run.run["method"]
     return "\n".join([title, *(f"  {name:<8} {text}" for name, text in rows.items())])
 

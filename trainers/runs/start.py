@@ -23,11 +23,12 @@ def start(
     recipe: str = "",
     profile: int = 0,
     jobs: int = 1,
+    features: Path | None = None,
 ) -> dict[str, Any] | None:
     """Train by settings into the folder `out`; of rounds return the summary, if they came to their
     end.
 
-    `profile` is for a run, `jobs` for rounds. Raises as `train` and `run_rounds`.
+    `profile` and `features` are for a run, `jobs` for rounds. Raises as `train` and `run_rounds`.
     """
     shared: dict[str, Any] = {
         "data": brought(data),
@@ -38,7 +39,11 @@ def start(
         "recipe": recipe,
     }
     if isinstance(settings, RoundsSettings):
+        if features is not None:
+            raise ValueError(
+                "rounds label images anew and change them: train them without --features"
+            )
         start_logging(environment_number("RANK", 0))
         return run_rounds(settings, jobs=jobs, **shared)
-    train(settings, profile=profile, **shared)
+    train(settings, profile=profile, features=features, **shared)
     return None

@@ -9,6 +9,8 @@ from ...plain import typed
 from ...shards import Dataset
 from ...shards.archive import sha256_of
 from ...shards.dataset import SPLIT_SIDES, SPLITS
+from ...shards.features.folder import load_feature_manifest
+from ...shards.manifest import FILE as MANIFEST
 from ...shards.pseudo import load_label_manifest
 
 
@@ -36,6 +38,15 @@ def labels_sum(folder: Path) -> str:
     """Return the sum of a folder of pseudo-labels: of its shards."""
     shards = typed(load_label_manifest(folder)["shards"], list[dict[str, Any]])
     return _joined((str(shard.get("tar")), str(shard.get("sha256"))) for shard in shards)
+
+
+def features_sum(folder: Path) -> str:
+    """Return the sum of a folder of features: of its manifest, which holds those of its shards.
+
+    Raises FileNotFoundError and ValueError where it is none.
+    """
+    load_feature_manifest(folder)
+    return sha256_of(folder / MANIFEST)
 
 
 def other_data(held: object, now: Mapping[str, str]) -> str | None:

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGINT
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import torch
 
@@ -34,6 +34,8 @@ from ..methods.registry import build_method
 from ..progress import Progress
 from .batch import batch_advice
 from .checks import check_network, check_sense, explained
+from .features.opening import open_feature_streams
+from .features.request import refuse_unfit
 from .folder import claim_folder, describe_run, release_folder
 from .header import next_words, run_header
 from .pace import scoring_interval
@@ -57,9 +59,11 @@ def train(
     device: str = "auto",
     recipe: str = "",
     profile: int = 0,
+    features: Path | None = None,
 ) -> bool:
     """Train by the settings on a data set's split and leave checkpoint, metrics and scores in
-    `out`, and a profile of some steps if asked; return True.
+    `out`, and a profile of some steps if asked; return True. features: a folder of them, which
+    stand for the images of training.
 
     Raises Stopped, all saved, where SIGTERM or Ctrl-C asked for it; ValueError where another
     process works in `out`, and where the run diverges.
@@ -80,6 +84,7 @@ def train(
                 split=split,
                 resume=resume,
                 recipe=recipe,
+                features=features,
                 progress=progress,
             )
             if profile:
@@ -109,12 +114,16 @@ class Run(Scored):
         split: str | None,
         resume: bool,
         recipe: str,
+        features: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
+        self.features = features
         self.runtime, self.out = runtime, out
         self.progress = progress or Progress(settings.num_steps, unit="step", quiet=True)
         self.progress.say("opening")
         self.dataset = dataset = Dataset.open(data)
+        if features is not None:
+            refuse_unfit(settings, dataset)
         runtime.seed(settings.seed)
         settings = with_channels(settings, dataset)
         self.method = build_method(settings, runtime, self.dataset.num_classes)
@@ -122,7 +131,7 @@ class Run(Scored):
         self.settings = settings = settle(settings, network, own=not dataset.plain)
         check_network(network, settings, self.dataset)
         self.run = {
-            **describe_run(settings, self.dataset, split, recipe=recipe),
+            **describe_run(settings, self.dataset, split, recipe=recipe, features=features),
             "world_size": runtime.world_size,
             "evaluated": self.method.evaluated,
         }
@@ -132,7 +141,7 @@ class Run(Scored):
         self.agreement = Agreement(runtime)
         # What is wrong with the data is said before the folder is taken.
         check_sense(self.method, settings, self.dataset, split, runtime.world_size)
-        self.streams = open_streams(self.method.streams, self.dataset, split, settings, runtime)
+        self.streams = self._open_streams(split)
         with ExitStack() as undo:
             undo.callback(self._close_streams)
             if runtime.rank == 0:
@@ -141,6 +150,12 @@ class Run(Scored):
             runtime.barrier()
             self._build(resume)
             undo.pop_all()
+
+    def _open_streams(self, split: str | None) -> dict[str, Any]:
+        method, dataset, settings = self.method, self.dataset, self.settings
+        if self.features is None:
+            return open_streams(method.streams, dataset, split, settings, self.runtime)
+        return open_feature_streams(self.features, method, dataset, split, settings, self.runtime)
 
     def _build(self, resume: bool) -> None:
         """Make engine and journal ready, at the last checkpoint where the run goes on."""

@@ -99,6 +99,14 @@ class ConsistencySettings(RunSettings):
         clean = self.variant == "1w-ct" or (self.variant != "1w-p2" and self.direction == "text")
         return self.threshold is not None and clean and self.kl_mean == "pooled"
 
+    def encoded_fault(self) -> str:
+        """Say that CutMix is of images."""
+        if self.cutmix:
+            return (
+                "features of images are not those of mixed images: add --no-cutmix, or train live"
+            )
+        return ""
+
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the unlabeled images."""
         return self.strong

@@ -20,3 +20,7 @@ class FixMatchSettings(WeakToStrongSettings):
         super().__post_init__()
         if not 0 <= self.ema_decay <= 1:
             raise ValueError(f"--ema-decay must lie in [0, 1]; got {self.ema_decay}")
+
+    def encoded_fault(self) -> str:
+        """Say that mixing is of images."""
+        return self.mixing_fault()

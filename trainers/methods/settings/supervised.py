@@ -22,6 +22,10 @@ class SupervisedSettings(RunSettings):
                 f"--augmentation-share must lie in [0, 1]; got {self.augmentation_share}"
             )
 
+    def encoded_fault(self) -> str:
+        """Return nothing: all that is perturbed is perturbed when it is drawn."""
+        return ""
+
     def strong_view(self) -> StrongSettings:
         """Return the augmentation."""
         return self.augmentation

@@ -62,6 +62,15 @@ class WeakToStrongSettings(RunSettings):
         """Whether confidences are held against a threshold."""
         return True
 
+    def mixing_fault(self) -> str:
+        """Say, for `encoded_fault`, that boxes and classes mix images."""
+        if self.mixing == "none":
+            return ""
+        return (
+            f"features of images are not those of mixed images, as --mixing {self.mixing} makes "
+            "them: add --mixing none, or train live"
+        )
+
     def strong_view(self) -> StrongSettings:
         """Return the perturbation of the strong views."""
         return self.strong

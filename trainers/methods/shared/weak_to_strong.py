@@ -8,10 +8,10 @@ and the padding alike. Counts are means over all ranks, so that ranks together h
 the joined batch.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .... import IGNORE
@@ -22,6 +22,7 @@ from ....kernels import (
     mix,
     pseudo_label,
 )
+from ....kernels.encoded import Encoded, View, joined
 from ....models import batch_norm_policy
 from ....pipelines.batches import PairedBatch
 from ...engine.runtime import Runtime, unwrap
@@ -119,15 +120,24 @@ def mixing_of(settings: WeakToStrongSettings, weak: WeakLabel, num_classes: int)
     return draw_mixing(settings.mixing, label, num_classes, preset="unimatch", probability=chance)
 
 
-def strong_views(views: PairedBatch) -> list[Tensor]:
+def strong_views(views: PairedBatch) -> list[View]:
     """Return the one or two strong views of a batch."""
     return [views.strong] if views.second is None else [views.strong, views.second.strong]
 
 
-def mixed_images(images: list[Tensor], mixings: list[Mixing | None]) -> Tensor:
-    """Return the mixed views, (K N, 3, H, W), one after the other."""
+def mixed_images(images: Sequence[View], mixings: list[Mixing | None]) -> View:
+    """Return the mixed views, (K N, 3, H, W), one after the other.
+
+    Raises TypeError for features that are to be mixed: theirs would not be those of mixed images.
+    """
     pairs = zip(images, mixings, strict=True)
-    return torch.cat([image if mixing is None else mix(image, mixing) for image, mixing in pairs])
+    return joined([image if mixing is None else _mixed(image, mixing) for image, mixing in pairs])
+
+
+def _mixed(image: View, mixing: Mixing) -> Tensor:
+    if isinstance(image, Encoded):
+        raise TypeError("features of images are not those of mixed images")
+    return mix(image, mixing)
 
 
 def taught_loss(logits: Tensor, target: Target, runtime: Runtime) -> Tensor:
