@@ -16,9 +16,10 @@ import torch
 from .timing import circumstances
 
 COMMAND = (
-    "warpseg compare supervised-synthetic-swiftnet18-tiny "
-    "consistency-synthetic-swiftnet18-tiny --data demo/data --split few --out demo/compared "
-    "--seeds 0 1 2; data: warpseg convert synthetic; split: --labeled 8 --seed 0"
+    "warpseg compare supervised-synthetic-dusk-swiftnet-lite0-tiny "
+    "fixmatch-synthetic-dusk-swiftnet-lite0-tiny --data demo/data --split day --out demo/compared "
+    "--jobs 2 --seeds 0 1 2; data: warpseg convert synthetic demo/data --dusk 0.5; split: "
+    "--labeled 16 --by scene --no-masks-of dusk"
 )
 KEPT = ("method", "recipe", "metric", "steps", "seeds", "scores", "mean", "std", "difference")
 

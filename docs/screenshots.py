@@ -15,8 +15,9 @@ from warpseg.__main__ import VERBS, main
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import Browser
 
-RECIPE = "consistency-synthetic-swiftnet18-tiny"
-RUN = f"compared/{RECIPE}/seed-0"
+RUN = "compared/fixmatch-synthetic-dusk-swiftnet-lite0-tiny/seed-0"
+VIEWS = "consistency-synthetic-swiftnet18-tiny"
+"""The recipe whose views the README shows."""
 NEUTRAL = (
     "document.querySelectorAll('.note').forEach(e => "
     "{ e.textContent = e.textContent.replace(/^\\S*\\/data,/, 'demo/data,') })"
@@ -52,7 +53,7 @@ def draw_pages(demo: Path, out: Path) -> None:
     with Browser() as browser, tempfile.TemporaryDirectory() as folder:
         parts = dict(PARTS)
         if "suggest" in VERBS:
-            words = ["suggest", str(demo / RUN), "--data", str(demo / "data"), "--split", "few"]
+            words = ["suggest", str(demo / RUN), "--data", str(demo / "data"), "--split", "day"]
             call([*words, "--count", "4", "--out", f"{folder}/next"])
             parts["suggest"] = (f"{folder}/next/sheet.html", "h1", 1000)
         for name, (page, start, height) in parts.items():
@@ -73,8 +74,8 @@ def call(words: list[str]) -> None:
 
 
 def draw_views(demo: Path, out: Path) -> None:
-    """Draw what the demo's recipe trains on, with `warpseg show`."""
-    recipe = ["--recipe", RECIPE, "--split", "few"]
+    """Draw what one-way consistency trains on, with `warpseg show`."""
+    recipe = ["--recipe", VIEWS, "--split", "day"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "views.png"
         call(["show", str(demo / "data"), *recipe, "--samples", "3", "--out", str(file)])

@@ -1,0 +1,132 @@
+"""Every command of README and docs is run as it is written, or stands in LISTED with its reason.
+
+The commands of a page run in their order, in a folder that holds what readers have of their own
+(stand_ins.py). Where a command trains, its recipe is small (small.py); what else is changed of a
+command stands in running.py. Lines that SLOW has wait for `pytest -m slow`, which runs each page
+whole.
+"""
+
+import os
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import stand_ins
+from places import PLACES
+from reading import PAGES, ROOT, lines
+from running import matches, run
+from small import NETWORK, small_recipes
+from warpseg.plugins import loaded_plugins, unload_plugin
+
+LISTED = {
+    r"^make ": "CI runs them (.ci/run); tests/benchmarks/test_demo.py has the demo's words",
+    r"^pip install ": "sets the environment up; tests/test_package.py compares the extras",
+    r"^torchrun |^export TORCH_": "needs several GPUs or machines; tests/test_launch.py",
+    r"^hf upload": "sends files to a hub",
+    r"^(MASKS=13 )?benchmarks/\S+\.sh": "hours of training, or a GPU; the shell reads them below",
+}
+"""Commands that are not run, and why."""
+PAPERS = {
+    "docs/papers.md": "data sets and lists of the papers; tests/test_papers.py holds each row"
+}
+"""Pages that are not run, and why."""
+SLOW = {
+    r" bench (?!report|memory \S+ --model)": "measures for minutes",
+    r" compare ": "trains in processes of their own",
+    r" fit ": "trains twice, and looks for the time that is left",
+    r" train (simple-baseline|dmt)": "rounds of trainings",
+    r" --network\.(name|weights) ": "networks of their own size",
+    r" operations ": "17 operations on images",
+}
+"""Commands that the quick tests leave out, and why."""
+
+
+def made(*files):
+    """Return a check that files are there."""
+
+    def check():
+        for file in files:
+            assert Path(file).exists(), file
+
+    return check
+
+
+CHECKS = {
+    "docs/start.md": made("views.png", "labeled/masks", "report.html", "weights/config.json"),
+    "docs/methods.md": made("labels.png", "error.png", "norm.png", "operations.png"),
+}
+"""What is there when a page has been followed."""
+
+
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory):
+    """Return a folder with all stand-ins; commands run in copies of it."""
+    folder = tmp_path_factory.mktemp("pages")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        with small_recipes():
+            stand_ins.furnish(folder)
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def here(furnished, tmp_path, monkeypatch):
+    """Work in a copy of the stand-ins, with small recipes."""
+    folder = tmp_path / "here"
+    shutil.copytree(furnished, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv(NETWORK, "tiny")
+    monkeypatch.setenv("WARPSEG_CACHE", str(tmp_path / "cache"))
+    with small_recipes():
+        yield folder
+    for record in loaded_plugins():
+        unload_plugin(record["name"])
+
+
+def run_page(name, folder, *, whole):
+    """Run the commands of a page; return the seconds of each."""
+    spent = {}
+    with ExitStack() as stack:
+        replaced = PLACES[name](folder, stack) if name in PLACES else ()
+        for line in lines(PAGES[name]):
+            if matches(LISTED, line) or (not whole and matches(SLOW, line)):
+                continue
+            _, seconds = run(line, ROOT, replaced)
+            spent[line] = seconds
+    return spent
+
+
+def pages_with(*, slow):
+    """Return the pages that have commands to run: any, or some of SLOW."""
+    return [
+        name
+        for name, text in PAGES.items()
+        if name not in PAPERS
+        and any(
+            not matches(LISTED, line) and bool(matches(SLOW, line)) is slow for line in lines(text)
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", pages_with(slow=False))
+def test_commands_run(name, here, capsys):
+    spent = run_page(name, here, whole=False)
+    assert spent
+    CHECKS.get(name, lambda: None)()
+    with capsys.disabled():
+        for line, seconds in spent.items():
+            print(f"{seconds:6.1f} {line}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", pages_with(slow=True))
+def test_all_commands_run(name, here):
+    run_page(name, here, whole=True)
+    CHECKS.get(name, lambda: None)()
