@@ -18,7 +18,7 @@ def own_yaml(folder, stack):
 
 
 def layouts(folder, stack):
-    """docs/data.md converts public data sets: small ones of their layouts; the last is synthetic."""
+    """docs/data.md converts public data sets, small ones here; its last one is drawn."""
     (folder / "labeled.txt").write_text("train/00000\ntrain/00001\n")
     public.camvid(folder / "CamVid")
     public.voc(folder / "VOCdevkit" / "VOC2012")
