@@ -47,7 +47,9 @@ def demo_result(comparison: dict[str, Any]) -> dict[str, Any]:
 def readme_scores(result: dict[str, Any]) -> str:
     """Return what the README says of the scores."""
     alone, both = (f"{100 * method['mean']:.1f}" for method in result["methods"])
-    return f"[{alone} and {both} % mIoU](docs/scores.md)"
+    seeds = result["methods"][0]["seeds"]
+    told = f"mean of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    return f"[{alone} and {both} % mIoU, {told}](docs/scores.md)"
 
 
 def table_rows(result: dict[str, Any]) -> dict[str, str]:
@@ -64,7 +66,7 @@ def table_rows(result: dict[str, Any]) -> dict[str, str]:
 def state(result: dict[str, Any], folder: Path) -> None:
     """Put the scores into README.md and docs/scores.md of a folder. Raise ValueError where these
     have no place for them."""
-    places = {r"\[[\d.]+ and [\d.]+ % mIoU\]\(docs/scores\.md\)": readme_scores(result)}
+    places = {r"\[[\d.]+ and [\d.]+ % mIoU, [^]]*\]\(docs/scores\.md\)": readme_scores(result)}
     _replace(folder / "README.md", places)
     rows = {rf"^\| `{re.escape(recipe)}` .*$": row for recipe, row in table_rows(result).items()}
     _replace(folder / "docs" / "scores.md", rows)
