@@ -29,12 +29,13 @@ def layouts(folder, stack):
 
 
 def bucket(folder, stack):
-    """docs/pools.md reads a store: one on the loopback, which has as many tars as are named."""
+    """docs/pools.md reads a store: one on the loopback, which has as many tars as are named; a
+    data set in it is a folder's address, for no driver of a store is needed then."""
     write_pool(folder / "tars", tars=4)
     shutil.copytree(folder / "DATA", folder / "tars" / "data")
     name = partial(re.sub, r"pool-\d*(\d)\d\.tar", lambda m: f"pool-{int(m[1]) % 4}.tar")
     address, _ = stack.enter_context(store(folder / "tars", name=name))
-    return (("s3://bucket", address),)
+    return ("s3://bucket/data", f"file://{folder}/tars/data"), ("s3://bucket", address)
 
 
 def disks(folder, stack):
@@ -44,7 +45,26 @@ def disks(folder, stack):
     return (*replaced, *((f" /{name}/", f" {folder}/{name}/") for name in ("shared", "local")))
 
 
+def published(folder, stack):
+    """Pages on published networks name files that one fetches: here of random weights."""
+    import torch
+    from warpseg.models.build import build_network
+
+    for file, name, options in WEIGHTS:
+        network = build_network(name, 7, **options)
+        torch.save(network.backbone.state_dict(), folder / file)
+    return ()
+
+
+WEIGHTS = (
+    ("dinov2_vits14_pretrain.pth", "dpt-dinov2-s14", {}),
+    ("dinov2_vitb14_pretrain.pth", "dpt-dinov2-b14", {}),
+    ("resnet101.pth", "deeplabv3plus-rn101", {"stem": "deep64"}),
+)
+"""Files of weights, of what network's encoder, with its options."""
 PLACES = {
+    "docs/networks.md": published,
+    "docs/weak-to-strong.md": published,
     "docs/start.md": own_yaml,
     "docs/data.md": layouts,
     "docs/pools.md": bucket,

@@ -1,4 +1,4 @@
-"""Every command of README and docs is run as it is written, or stands in LISTED with its reason.
+"""Every command of README and docs is run as it is written, or is listed with its reason (listed.py).
 
 The commands of a page run in their order, in a folder that holds what readers have of their own
 (stand_ins.py). Where a command trains, its recipe is small (small.py); what else is changed of a
@@ -16,33 +16,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 import stand_ins
+from listed import LISTED, PAPERS, SLOW, matches
 from places import PLACES
 from reading import PAGES, ROOT, lines
-from running import matches, run
+from running import run
 from small import NETWORK, small_recipes
 from warpseg.plugins import loaded_plugins, unload_plugin
-
-LISTED = {
-    r"^make ": "CI runs them (.ci/run); tests/benchmarks/test_demo.py has the demo's words",
-    r"^pip install ": "sets the environment up; tests/test_package.py compares the extras",
-    r"^torchrun |^export TORCH_": "needs several GPUs or machines; tests/test_launch.py",
-    r"^hf upload": "sends files to a hub",
-    r"^(MASKS=13 )?benchmarks/\S+\.sh": "hours of training, or a GPU; the shell reads them below",
-}
-"""Commands that are not run, and why."""
-PAPERS = {
-    "docs/papers.md": "data sets and lists of the papers; tests/test_papers.py holds each row"
-}
-"""Pages that are not run, and why."""
-SLOW = {
-    r" bench (?!report|memory \S+ --model)": "measures for minutes",
-    r" compare ": "trains in processes of their own",
-    r" fit ": "trains twice, and looks for the time that is left",
-    r" train (simple-baseline|dmt)": "rounds of trainings",
-    r" --network\.(name|weights) ": "networks of their own size",
-    r" operations ": "17 operations on images",
-}
-"""Commands that the quick tests leave out, and why."""
 
 
 def made(*files):
