@@ -20,6 +20,7 @@ SLOW = {
     r" fit ": "trains twice, and looks for the time that is left",
     r" train (simple-baseline|dmt)": "rounds of trainings",
     r" --network\.(name|weights) ": "networks of their own size",
+    r" convert synthetic ": "500 scenes",
     r" operations ": "17 operations on images",
 }
 """Commands that the quick tests leave out, and why."""

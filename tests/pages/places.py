@@ -5,11 +5,13 @@ import shutil
 from functools import partial
 
 import public
+import torch
 from reading import PAGES
 from stores import store, write_pool
+from warpseg.models.build import build_network
 
 
-def own_yaml(folder, stack):
+def own_yaml(folder, stack, whole):
     """docs/start.md shows mine.yaml, and then trains by it."""
     (folder / "mine.yaml").write_text(
         re.search(r"```yaml\n(.*?)```", PAGES["docs/start.md"], re.S)[1]
@@ -17,9 +19,8 @@ def own_yaml(folder, stack):
     return ()
 
 
-def layouts(folder, stack):
-    """docs/data.md converts public data sets, small ones here; its last one is drawn."""
-    (folder / "labeled.txt").write_text("train/00000\ntrain/00001\n")
+def layouts(folder, stack, whole):
+    """docs/data.md converts public data sets: small ones of their layouts."""
     public.camvid(folder / "CamVid")
     public.voc(folder / "VOCdevkit" / "VOC2012")
     public.cityscapes(folder / "Cityscapes")
@@ -28,7 +29,7 @@ def layouts(folder, stack):
     return ()
 
 
-def bucket(folder, stack):
+def bucket(folder, stack, whole):
     """docs/pools.md reads a store: one on the loopback, which has as many tars as are named; a
     data set in it is a folder's address, for no driver of a store is needed then."""
     write_pool(folder / "tars", tars=4)
@@ -38,19 +39,16 @@ def bucket(folder, stack):
     return ("s3://bucket/data", f"file://{folder}/tars/data"), ("s3://bucket", address)
 
 
-def disks(folder, stack):
+def disks(folder, stack, whole):
     """docs/launch: disks of one machine and of all, and a store."""
     public.cityscapes(folder / "Cityscapes")
-    replaced = bucket(folder, stack)
+    replaced = bucket(folder, stack, whole)
     return (*replaced, *((f" /{name}/", f" {folder}/{name}/") for name in ("shared", "local")))
 
 
-def published(folder, stack):
+def published(folder, stack, whole):
     """Pages on published networks name files that one fetches: here of random weights."""
-    import torch
-    from warpseg.models.build import build_network
-
-    for file, name, options in WEIGHTS:
+    for file, name, options in WEIGHTS if whole else ():
         network = build_network(name, 7, **options)
         torch.save(network.backbone.state_dict(), folder / file)
     return ()

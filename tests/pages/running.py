@@ -3,7 +3,6 @@
 import os
 import shlex
 import shutil
-import time
 from pathlib import Path
 
 from reading import OURS, words_of
@@ -23,8 +22,7 @@ MADE = {"convert": -1, "train": "--out", "predict": "--out", "export": "--out", 
 
 
 def run(line, root, replaced=()):
-    """Run one command line of a page and return its words and its seconds of CPU. Raises
-    AssertionError where it fails.
+    """Run one command line of a page and return its words. Raises AssertionError where it fails.
 
     replaced: (address or path of the page, what stands for it here), for places outside.
     """
@@ -36,10 +34,9 @@ def run(line, root, replaced=()):
     words = prepared(OURS.match(line)[1], root)
     own = any(word.startswith(("--network.name", "--network.weights")) for word in words)
     os.environ[NETWORK] = "own" if own else "tiny"
-    began = time.process_time()
     status = main(words)
     assert status == 0, f"{shlex.join(words)!r} ended with {status}"
-    return words, time.process_time() - began
+    return words
 
 
 def prepared(line, root):

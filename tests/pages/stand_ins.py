@@ -21,7 +21,7 @@ SUPERVISED = "supervised-camvid-swiftnet18-tiny"
 CONSISTENCY = "consistency-camvid-swiftnet18-tiny"
 SPLITS = {
     "eighth": ["--labeled", "1/4"],
-    "first": ["--labeled", "8"],
+    "first": ["--labeled", "8", "--no-with-unlabeled"],
     "few": ["--labeled", "8", "--held-out", "0.25"],
     "NAME": ["--labeled", "8"],
     "S": ["--labeled", "8"],
@@ -99,6 +99,7 @@ def furnish(folder):
     draw(Path("mine/unlabeled"), 4, 2, masks=False)
     draw(Path("photos"), 3, 3, masks=False)
     Path("mine/classes.txt").write_text("\n".join(CLASSES))
+    Path("labeled.txt").write_text("images/day_0.png\nimages/day_1.png\n")
     for name in ("MINE", "mine40"):
         shutil.copytree("mine", name)
     shutil.copytree("photos", "IMAGES")

@@ -1,4 +1,4 @@
-"""Every command of README and docs is run as it is written, or is listed with its reason (listed.py).
+"""Every command of README and docs is run as it is written, or is listed with a reason (listed.py).
 
 The commands of a page run in their order, in a folder that holds what readers have of their own
 (stand_ins.py). Where a command trains, its recipe is small (small.py); what else is changed of a
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import stand_ins
 from listed import LISTED, PAPERS, SLOW, matches
 from places import PLACES
-from reading import PAGES, ROOT, lines
+from reading import PAGES, ROOT, lines, python_blocks
 from running import run
 from small import NETWORK, small_recipes
 from warpseg.plugins import loaded_plugins, unload_plugin
@@ -70,16 +70,15 @@ def here(furnished, tmp_path, monkeypatch):
 
 
 def run_page(name, folder, *, whole):
-    """Run the commands of a page; return the seconds of each."""
-    spent = {}
+    """Run the commands of a page and return them."""
+    ran = []
     with ExitStack() as stack:
-        replaced = PLACES[name](folder, stack) if name in PLACES else ()
+        replaced = PLACES[name](folder, stack, whole) if name in PLACES else ()
         for line in lines(PAGES[name]):
             if matches(LISTED, line) or (not whole and matches(SLOW, line)):
                 continue
-            _, seconds = run(line, ROOT, replaced)
-            spent[line] = seconds
-    return spent
+            ran.append(run(line, ROOT, replaced))
+    return ran
 
 
 def pages_with(*, slow):
@@ -95,13 +94,9 @@ def pages_with(*, slow):
 
 
 @pytest.mark.parametrize("name", pages_with(slow=False))
-def test_commands_run(name, here, capsys):
-    spent = run_page(name, here, whole=False)
-    assert spent
+def test_commands_run(name, here):
+    assert run_page(name, here, whole=False)
     CHECKS.get(name, lambda: None)()
-    with capsys.disabled():
-        for line, seconds in spent.items():
-            print(f"{seconds:6.1f} {line}")
 
 
 @pytest.mark.slow
@@ -109,3 +104,17 @@ def test_commands_run(name, here, capsys):
 def test_all_commands_run(name, here):
     run_page(name, here, whole=True)
     CHECKS.get(name, lambda: None)()
+
+
+def test_blocks_of_python_run(here):
+    """Those of the README; docs/python.md has a test of its own, tests/test_python_page.py."""
+    shutil.copy(next(Path("photos").iterdir()), "photo.jpg")
+    (block,) = python_blocks(PAGES["README.md"])
+    held = {}
+    exec(compile(block, "README.md", "exec"), held)
+    assert held["mask"].shape == stand_ins.SIZE
+
+
+def test_a_command_that_fails_is_seen(here):
+    with pytest.raises(AssertionError, match="'check NOWHERE' ended with 1"):
+        run("warpseg check NOWHERE", ROOT)
