@@ -21,6 +21,7 @@ SLOW = {
     r" train (simple-baseline|dmt)": "rounds of trainings",
     r" --network\.(name|weights) ": "networks of their own size",
     r" convert synthetic ": "500 scenes",
+    r" models ": "builds every network",
     r" operations ": "17 operations on images",
 }
 """Commands that the quick tests leave out, and why."""

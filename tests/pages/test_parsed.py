@@ -18,7 +18,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).parent))
 from listed import LISTED, PAPERS, SLOW, matches
-from reading import OURS, PAGES, ROOT, commands, lines
+from reading import OURS, PAGES, ROOT, blocks, commands, lines
 from running import prepared
 from warpseg.__main__ import VERBS, main
 from warpseg.plugins import loaded_plugins, unload_plugin
@@ -106,10 +106,7 @@ def test_scripts_are_read_by_their_shell():
 def test_settings_that_a_page_lists_are_settings():
     known = {line.split()[-1] for line in (ROOT / "tests/options.txt").read_text().splitlines()}
     known = {word.removeprefix("--").replace("_", "-") for word in known} | {"profile"}
-    listed = [
-        word.removeprefix("--")
-        for text in PAGES.values()
-        for word in re.findall(r"^ {4}(--[a-z.-]+)", text, re.M)
-    ]
+    found = (re.match(r"--([a-z.-]+)", line) for text in PAGES.values() for _, line in blocks(text))
+    listed = {match[1] for match in found if match}
     assert "loader.cache" in listed
-    assert set(listed) <= known
+    assert listed <= known
