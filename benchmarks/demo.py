@@ -32,9 +32,10 @@ KEPT = (
 def demo_result(comparison: dict[str, Any]) -> dict[str, Any]:
     """Return the committed form of a comparison: scores are shares of 1, those of groups of images
     are means over the seeds, and so are the seconds of one training."""
+    seeds = " ".join(map(str, comparison["methods"][0]["seeds"]))
     return {
         "kind": "demo",
-        "command": COMMAND,
+        "command": COMMAND.replace("--seeds 0 1 2", f"--seeds {seeds}"),
         "evaluation": comparison["evaluation"],
         "methods": [
             {**{name: method[name] for name in KEPT}, "seconds": round(method["seconds"], 1)}
