@@ -29,17 +29,21 @@ WIDTH = 1200
 """Width of a page in pixels."""
 PARTS = {
     "report": ("report.html", "h1", 700),
-    "worst": ("report.html", "h2.worst", 620),
+    "worst": ("report.html", "h2.worst", 590),
     "comparison": ("compared/comparison.html", "h1", 640),
 }
 """Pictures by name: the page, the element that a picture begins at, and its height in pixels."""
 
 
 def save(picture: Image.Image, file: Path) -> None:
-    """Write a picture with as many colours as fit into LARGEST."""
-    for colours in (256, 128, 64, 32):
+    """Write a picture with as many colours as fit into LARGEST, those of small patches too: they are
+    the legend's."""
+    for colours in (256, 192, 128, 96):
         made = io.BytesIO()
-        picture.convert("RGB").quantize(colours).save(made, "PNG", optimize=True)
+        plain = picture.convert("RGB").quantize(
+            colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+        plain.save(made, "PNG", optimize=True)
         if made.tell() < LARGEST:
             break
     else:
@@ -55,7 +59,7 @@ def draw_pages(demo: Path, out: Path) -> None:
         if "suggest" in VERBS:
             words = ["suggest", str(demo / RUN), "--data", str(demo / "data"), "--split", "day"]
             call([*words, "--count", "4", "--out", f"{folder}/next"])
-            parts["suggest"] = (f"{folder}/next/sheet.html", "h1", 1000)
+            parts["suggest"] = (f"{folder}/next/sheet.html", "h1", 704)
         for name, (page, start, height) in parts.items():
             seen = browser.look(demo / page, width=WIDTH)
             if seen.errors or seen.missing:

@@ -33,7 +33,7 @@ WHITE = (255, 255, 255)
 STRIPES = 6
 """Pixels from one stripe over what is not labeled yet to the next."""
 MASK_SHARE = 0.55
-NARROW = 96
+NARROW = 128
 """Pixels; narrower views are enlarged by a whole number, so that they can be looked at."""
 DARK, BRIGHT = 16, 239
 """Mean levels beyond which a view shows next to nothing, and is said to."""

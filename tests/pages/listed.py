@@ -18,11 +18,9 @@ SLOW = {
     r" bench (?!report|memory \S+ --model)": "measures for minutes",
     r" compare ": "trains in processes of their own",
     r" fit ": "trains twice, and looks for the time that is left",
-    r" train (simple-baseline|dmt)": "rounds of trainings",
     r" --network\.(name|weights) ": "networks of their own size",
     r" convert synthetic ": "500 scenes",
     r" models ": "builds every network",
-    r" operations ": "17 operations on images",
 }
 """Commands that the quick tests leave out, and why."""
 

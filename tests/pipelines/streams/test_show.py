@@ -18,8 +18,8 @@ from warpseg.shards.pseudo import (
 )
 
 GEOMETRY = GeometrySettings(crop_size=(40, 60))
-HEIGHT, WIDTH = 80, 120
-"""Crops as they are drawn: so narrow ones twice as large."""
+HEIGHT, WIDTH = 120, 180
+"""Crops as they are drawn: so narrow ones thrice as large."""
 
 
 def sheet(subset):
@@ -37,8 +37,8 @@ def sheet(subset):
 def cell(picture, row, column):
     y, x = TITLE + row * (HEIGHT + TITLE), GAP + column * (WIDTH + GAP)
     drawn = picture[y : y + HEIGHT, x : x + WIDTH].astype(int)
-    small = drawn[::2, ::2]
-    assert (drawn == small.repeat(2, 0).repeat(2, 1)).all()
+    small = drawn[::3, ::3]
+    assert (drawn == small.repeat(3, 0).repeat(3, 1)).all()
     return small
 
 
