@@ -36,8 +36,8 @@ PARTS = {
 
 
 def save(picture: Image.Image, file: Path) -> None:
-    """Write a picture with as many colours as fit into LARGEST, those of small patches too: they are
-    the legend's."""
+    """Write a picture with as many colours as fit into LARGEST, the legend's small patches among
+    them."""
     for colours in (256, 192, 128, 96):
         made = io.BytesIO()
         plain = picture.convert("RGB").quantize(
