@@ -1,5 +1,5 @@
 """The command `warpseg bench NAME`: its words are read here, without torch; what they ask for lies
-in measures/NAME.py, or studies/NAME.py."""
+in NAME.py of measures/, of a folder there, or of studies/."""
 
 import importlib
 import sys
@@ -40,7 +40,9 @@ BENCHMARKS = {
         DeviceSettings, "what a device is, and whether every operation is right on it"
     ),
     "kernels": Benchmark(
-        KernelsSettings, "fused operations against their references, eager and compiled"
+        KernelsSettings,
+        "fused operations against their references, eager and compiled",
+        folder="measures.kernels",
     ),
     "pipeline": Benchmark(PipelineSettings, "the loaders against those of the field"),
     "step": Benchmark(
@@ -52,11 +54,20 @@ BENCHMARKS = {
         MemorySettings, "training steps: what is allocated after each phase", "RECIPE ..."
     ),
     "inference": Benchmark(InferenceSettings, "networks on one image at a time"),
-    "labeling": Benchmark(LabelingBenchSettings, "pseudo-labels against forward passes alone"),
-    "masks": Benchmark(MasksSettings, "spoiled masks found again, beside cleanlab"),
+    "labeling": Benchmark(
+        LabelingBenchSettings,
+        "pseudo-labels against forward passes alone",
+        folder="measures.labels",
+    ),
+    "masks": Benchmark(
+        MasksSettings, "spoiled masks found again, beside cleanlab", folder="measures.labels"
+    ),
     "scaling": Benchmark(ScalingSettings, "training steps on 1 to N ranks", "RECIPE"),
     "suggest": Benchmark(
-        SuggestBenchSettings, "which masks to draw next: suggested, unsure or random ones", "RECIPE"
+        SuggestBenchSettings,
+        "which masks to draw next: suggested, unsure or random ones",
+        "RECIPE",
+        "measures.labels",
     ),
     "race": Benchmark(
         RaceSettings,

@@ -13,7 +13,7 @@ from ..plain import shown
 from .archive import count_rows, read_index
 from .images import IMAGE_EXTENSIONS
 from .manifest import Manifest, ShardRecord, counts_of, counts_row, load_manifest
-from .masks import CLASS_EXTENSION, MASK_EXTENSION
+from .masks.files import CLASS_EXTENSION, MASK_EXTENSION
 from .outside.text import checked, fields, hexadecimal, mapping, number, read_json, text
 from .sample import Sample
 from .staging import is_staged

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..plain import shown
 from .archive import LARGEST, write_text
-from .masks import MAX_CLASSES
+from .masks.values import MAX_CLASSES
 from .outside.text import (
     checked,
     fields,

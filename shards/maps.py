@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .images import first_line
-from .masks import read_mask
+from .masks.files import read_mask
 
 MapEncoding = Literal["png", "zstd"]
 ENDINGS: dict[str, MapEncoding] = {"png": "png", "npy.zst": "zstd"}

@@ -13,7 +13,7 @@ from .. import IGNORE, UNLABELED
 from ..plain import shown
 from .archive import BLOCK, Parts
 from .images import IMAGE_EXTENSIONS, open_packed, read_rgb
-from .masks import CLASS_EXTENSION, MASK_EXTENSION, read_mask
+from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..plain import steers
-from .masks import MAX_CLASSES, MaskValues
+from .masks.values import MAX_CLASSES, MaskValues
 from .outside.encoded import IMAGE_SUFFIXES
 from .outside.files import LeftOut, normal, read_file, walk_images
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from warpseg.shards.masks import default_palette
+from warpseg.shards.masks.palette import default_palette
 from warpseg.shards.sources.ade20k import CLASSES as ADE20K
 
 SIZE = (24, 32)

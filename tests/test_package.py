@@ -30,12 +30,12 @@ WINGS = {
     "trainers": "engine scoring labels methods recipes runs reports commands",
     "kernels": "views losses labels",
     "pipelines": "views loaders streams",
-    "shards": "outside . pools labeling sources conversion commands",
+    "shards": "outside images masks . splits pools labeling sources conversion commands",
     "models": "weights encoders heads papers build cost commands",
     "benchmarks": "contenders measures studies",
 }
 """The wings of each folder: one imports those before it, and what lies beside them in the folder
-(a module beside them that stands above them is named, too);
+(a module beside them that stands between or above them is named, too);
 the folder's front, `__init__.py`, names what it likes."""
 ONLY = {
     "shards": {

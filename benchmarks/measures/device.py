@@ -14,8 +14,8 @@ import torch
 
 from ..timing import bandwidth, choose_device, circumstances, fault_of
 from ..words import DeviceSettings, Given
-from .kernel_cases import cases
-from .kernel_gate import gate
+from .kernels.cases import cases
+from .kernels.gate import gate
 
 
 def device(given: Given) -> int:

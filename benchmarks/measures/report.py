@@ -15,7 +15,8 @@ from ..bars import draw_bars
 from ..contenders import standings
 from ..tables import Result
 from ..words import Given, ReportSettings
-from . import inference, masks, memory, pipeline, scaling, step, suggest
+from . import inference, memory, pipeline, scaling, step
+from .labels import masks, suggest
 
 RESULTS = Path(__file__).parents[1] / "results"
 

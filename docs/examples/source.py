@@ -10,7 +10,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from warpseg.shards.masks import id_values
+from warpseg.shards.masks.values import id_values
 from warpseg.shards.registry import SOURCES
 from warpseg.shards.source import Entry, Source
 

@@ -14,7 +14,7 @@ from ... import IGNORE, UNLABELED
 from ...shards import Sample
 from ...shards.images import first_line
 from ...shards.maps import member_of
-from ...shards.masks import MASK_EXTENSION
+from ...shards.masks.files import MASK_EXTENSION
 from ...shards.pseudo import CONFIDENCE, LABEL
 from ..settings import GeometrySettings
 from ..views.geometry import Window, draw_window

@@ -9,7 +9,7 @@ from torch import Tensor
 from ... import IGNORE, UNLABELED
 from ...kernels import warp, window_mask
 from ...shards import Subset
-from ...shards.masks import MASK_EXTENSION
+from ...shards.masks.files import MASK_EXTENSION
 from ..batches import LabeledBatch
 from ..image_labels import ImageLabels
 from ..loaders.focus import FocusSettings

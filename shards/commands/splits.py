@@ -69,21 +69,13 @@ def _split(
         with_unlabeled: Let images converted without masks join the unlabeled side.
         replace: Overwrite another split of this name.
     """
-    from ..growing import choose_base, with_more
-    from ..split import choose_fraction, choose_lists, difference_maximised, write_split
-    from ..split_groups import Draw, hold_out_words, masked_groups
+    from ..splits.grouped import Draw, hold_out_words, masked_groups
+    from ..splits.growing import choose_base, with_more
+    from ..splits.split import choose_fraction, choose_lists, difference_maximised, write_split
 
     dataset = Dataset.open(data)
-    if sum(given is not None for given in (labeled, labeled_list, base)) != 1:
-        raise ValueError("say one of --labeled, --labeled-list and --base")
-    if unlabeled_list is not None and labeled_list is None:
-        raise ValueError("--unlabeled-list goes with --labeled-list")
-    if labeled is None and order != "hash":
-        raise ValueError("--order goes with --labeled: a list says itself which images it means")
-    if by is None and (spread != "any" or no_masks_of):
-        raise ValueError("--spread and --no-masks-of go with --by, which says what the groups are")
-    if labeled is None and (spread != "any" or no_masks_of):
-        raise ValueError("--spread and --no-masks-of go with --labeled: a list says itself")
+    drawn = spread != "any" or bool(no_masks_of)
+    _check_words(labeled, labeled_list, unlabeled_list, base, order, by, drawn)
     groups = masked_groups(dataset, by)
     if labeled is not None:
         equal = balanced == "yes" or (balanced == "auto" and dataset.task == "classification")
@@ -119,6 +111,29 @@ def _split(
         )
         print(f"{split_name}: {counts}{state}")
     return 0
+
+
+def _check_words(
+    labeled: str | None,
+    labeled_list: Path | None,
+    unlabeled_list: Path | None,
+    base: str | None,
+    order: str,
+    by: str | None,
+    drawn: bool,
+) -> None:
+    """Raise ValueError for words of `warpseg split` that do not go together; `drawn`: masks are
+    drawn from groups."""
+    if sum(given is not None for given in (labeled, labeled_list, base)) != 1:
+        raise ValueError("say one of --labeled, --labeled-list and --base")
+    if unlabeled_list is not None and labeled_list is None:
+        raise ValueError("--unlabeled-list goes with --labeled-list")
+    if labeled is None and order != "hash":
+        raise ValueError("--order goes with --labeled: a list says itself which images it means")
+    if by is None and drawn:
+        raise ValueError("--spread and --no-masks-of go with --by, which says what the groups are")
+    if labeled is None and drawn:
+        raise ValueError("--spread and --no-masks-of go with --labeled: a list says itself")
 
 
 def check(arguments: list[str]) -> int:

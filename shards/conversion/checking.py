@@ -13,7 +13,7 @@ from ...plain import one_line
 from ..archive import read_index
 from ..dataset import SPLIT_SIDES, Dataset, Subset
 from ..manifest import ShardRecord
-from ..masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes
+from ..masks.files import CLASS_EXTENSION, MASK_EXTENSION, count_classes
 from ..sample import Sample
 from ..sense import findings
 from ..staging import is_staged

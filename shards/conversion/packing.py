@@ -7,7 +7,7 @@ import numpy as np
 
 from ..images import Encoding, Exif, pack_image
 from ..manifest import counts_row
-from ..masks import CLASS_EXTENSION, MASK_EXTENSION, count_classes, encode_mask, resize_mask
+from ..masks.files import CLASS_EXTENSION, MASK_EXTENSION, count_classes, encode_mask, resize_mask
 from ..source import Entry, Source
 from .parts import Part
 

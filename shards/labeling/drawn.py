@@ -10,9 +10,9 @@ import numpy as np
 from ... import IGNORE, UNLABELED
 from ...plain import shown, steers
 from ..images import open_image, upright
-from ..masks import id_values
+from ..masks.palette import palette_of
+from ..masks.values import id_values
 from ..outside.files import LeftOut, read_file
-from ..palette import palette_of
 from ..source import Entry, Palette, Source, shuffling_hash
 from .regions import Drawing, labels_of
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from ... import IGNORE
 from ...plain import shown, steers
-from ..masks import MaskValues
+from ..masks.values import MaskValues
 from ..outside.files import normal
 from ..outside.text import read_json, read_text
 from .drawn import HeldOut

@@ -8,9 +8,9 @@ Names are read from objectInfo150.txt beside the folders.
 
 from pathlib import Path
 
-from ..masks import grey_values
+from ..masks.palette import palette_of
+from ..masks.values import grey_values
 from ..outside.files import LeftOut, read_file
-from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Source, list_images, pair_with_masks, unread
 

@@ -5,7 +5,7 @@ test/ and testannot/ may be there as well. Masks hold ids 0 to 10; 11 is void an
 
 from pathlib import Path
 
-from ..masks import id_values
+from ..masks.values import id_values
 from ..outside.files import LeftOut
 from ..registry import SOURCES
 from ..source import Source, list_images, pair_with_masks, unread

@@ -19,9 +19,9 @@ import numpy as np
 
 from ...plain import shown
 from ..images import first_line
+from ..masks.palette import palette_of
 from ..outside.encoded import IMAGE_SUFFIXES
 from ..outside.files import LeftOut, check_name, read_file, walk
-from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source, shuffling_hash
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from ... import IGNORE
 from ..images import open_image
-from ..masks import MaskValues, id_values
+from ..masks.values import MaskValues, id_values
 from ..outside.files import LeftOut, read_file
 from ..registry import SOURCES
 from ..source import Entry, Source, list_images, unread

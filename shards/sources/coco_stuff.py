@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 from ... import IGNORE
-from ..masks import MaskValues
+from ..masks.palette import palette_of
+from ..masks.values import MaskValues
 from ..outside.files import LeftOut
-from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source, list_images, pair_with_masks, unread
 

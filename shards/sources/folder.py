@@ -17,15 +17,10 @@ from typing import Literal
 from ... import IGNORE, UNLABELED
 from ...plain import shown, steers
 from ..labeling.drawn import HeldOut, held_out
-from ..masks import (
-    MaskValues,
-    binary_values,
-    grey_values,
-    id_values,
-)
+from ..masks.palette import palette_of
+from ..masks.values import MaskValues, binary_values, grey_values, id_values
 from ..outside.files import LeftOut
 from ..outside.text import read_text
-from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Palette, Source, list_images, pair_with_masks, unread
 from .class_lines import class_lines, name_and_colour

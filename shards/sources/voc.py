@@ -21,13 +21,14 @@ import numpy as np
 from ... import IGNORE
 from ...plain import shown
 from ..images import first_line
-from ..lists import plain_id
-from ..masks import MaskValues, default_palette, id_values
+from ..masks.palette import default_palette
+from ..masks.values import MaskValues, id_values
 from ..outside.encoded import IMAGE_SUFFIXES
 from ..outside.files import LeftOut, normal, read_file
 from ..outside.text import read_text
 from ..registry import SOURCES
 from ..source import Entry, Source
+from ..splits.lists import plain_id
 
 CLASSES = (
     "background",

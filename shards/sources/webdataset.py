@@ -16,8 +16,8 @@ from ...plain import shown
 from ..labeling.drawn import held_out
 from ..labeling.finding import part_of, subset_named
 from ..labeling.mask_files import CLASS_FILES, MaskFileSettings, classes_of
+from ..masks.palette import palette_of
 from ..outside.files import LeftOut, walk
-from ..palette import palette_of
 from ..registry import SOURCES
 from ..source import Entry, Source
 

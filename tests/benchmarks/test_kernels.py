@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from warpseg import kernels as ops
 from warpseg.benchmarks import commands
-from warpseg.benchmarks.measures import kernels as bench
-from warpseg.benchmarks.measures.kernel_case import Case, Draw, Target
-from warpseg.benchmarks.measures.kernel_cases import cases
-from warpseg.benchmarks.measures.kernel_gate import differences, gate
+from warpseg.benchmarks.measures.kernels import kernels as bench
+from warpseg.benchmarks.measures.kernels.case import Case, Draw, Target
+from warpseg.benchmarks.measures.kernels.cases import cases
+from warpseg.benchmarks.measures.kernels.gate import differences, gate
 from warpseg.benchmarks.timing import Times
 from warpseg.benchmarks.words import KernelsSettings
 from warpseg.kernels.dispatch import kernels as forced

@@ -10,7 +10,7 @@ from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.benchmarks import commands
 from warpseg.benchmarks.contenders.mask_ranking import average_precision, cleanlab, opinion_of, ours
-from warpseg.benchmarks.measures import masks as bench
+from warpseg.benchmarks.measures.labels import masks as bench
 from warpseg.benchmarks.spoiling import KINDS, choose_spoiled, spoil
 
 NAMES = [f"image {number}" for number in range(60)]

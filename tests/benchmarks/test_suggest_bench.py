@@ -4,7 +4,7 @@ import json
 
 import pytest
 from warpseg.__main__ import main
-from warpseg.benchmarks.measures import suggest
+from warpseg.benchmarks.measures.labels import suggest
 from warpseg.shards import Dataset
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-from warpseg.benchmarks.measures.compiled import all_cases
+from warpseg.benchmarks.measures.kernels.compiled import all_cases
 from warpseg.kernels import (
     confusion,
     consistency_kl,

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import triton
 from warpseg.benchmarks import compiled_page
-from warpseg.benchmarks.measures import compiled
+from warpseg.benchmarks.measures.kernels import compiled
 from warpseg.kernels.compile import ARCHITECTURES
 from warpseg.kernels.machine_code import PIPES, read_sass
 from warpseg.kernels.views import cutmix_triton

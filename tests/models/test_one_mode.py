@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from warpseg.models import build_network
 from warpseg.models.norm import batch_norm_policy, group_norms
-from warpseg.trainers.engine.mode_gap import has_batch_norm
+from warpseg.trainers.engine.norms.mode_gap import has_batch_norm
 
 
 @pytest.fixture(scope="module")

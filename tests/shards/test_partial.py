@@ -15,7 +15,7 @@ from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.labeling.drawn import DrawnSettings, drawn_source
 from warpseg.shards.labeling.regions import Drawing, Polygon, Region
 from warpseg.shards.manifest import load_manifest
-from warpseg.shards.masks import id_values
+from warpseg.shards.masks.values import id_values
 from warpseg.shards.outside.files import LeftOut
 from warpseg.shards.sources.folder import MaskSettings, load_folder
 

@@ -3,17 +3,22 @@
 import sys
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from ...pipelines.settings import LoaderSettings
 from ...plain import counted, environment_number, printable
+from ...shards import Dataset, Subset
 from ..engine.journal import start_logging
 from ..engine.protocol import EvaluationSettings
 from ..engine.speed import Precision
 from ..labels.settings import LabelingSettings
 from ..scoring.settings import LabelFormat, PredictSettings
+
+if TYPE_CHECKING:
+    from ..engine.runtime import Runtime
+    from ..scoring.trained import TrainedNetwork
 
 READING = LoaderSettings()
 DRAWING = PredictSettings()
@@ -166,47 +171,73 @@ def pseudo_label(arguments: list[str]) -> int:
             precision: auto is bf16 or fp16 on a GPU and fp32 on a CPU
             device: auto, cpu, cuda or cuda:N
         """
-        from ..engine.processes.stopping import Stopped, terminating
-        from ..engine.runtime import close_runtime, open_runtime
-        from ..engine.streams import open_subset
-        from ..labels.for_tools import check_tool, write_tool_labels
-        from ..labels.labeling import label_subset
-        from ..labels.statistics import label_table
+        from ..engine.runtime import open_runtime
         from ..runs.folder import open_trained
-        from ..scoring.formats import FOLDER
         from .api import data_of
 
         trained = open_trained(path, network=network)
         dataset = data_of(trained, data, None if split is None else [])
-        check_tool(trained, tool)
-        sides = ("labeled", "unlabeled", "all")
-        chosen_images = (
-            open_subset(dataset, subset, split or trained.origin.get("split"))
-            if subset in sides
-            else dataset.subset(subset)
+        _label(
+            trained,
+            _images_of(dataset, subset, split or trained.origin.get("split")),
+            out,
+            settings,
+            tool,
+            images,
+            loader,
+            open_runtime(device, precision),
         )
-        runtime = open_runtime(device, precision)
-        start_logging(runtime.rank)
-        try:
-            with terminating() as stop:
-                try:
-                    made = label_subset(
-                        trained, chosen_images, out, settings, runtime, loader=loader, stop=stop
-                    )
-                except Stopped as stopped:
-                    told = f"{stopped}; the same command goes on"
-                    raise Stopped("" if runtime.rank else told, stop.number) from None
-        finally:
-            close_runtime()
-        if runtime.rank == 0:
-            print(label_table(made))
-            if tool.out_format != "none":
-                count = write_tool_labels(trained, chosen_images, out, tool, images)
-                print(f"{count} images for {tool.out_format}: {out / FOLDER}")
-            print(dumps({"labels": str(out), "images": made["images"], "kept": made["kept"]}))
 
     tyro.cli(run, args=arguments, prog="warpseg pseudo-label")
     return 0
+
+
+def _images_of(dataset: Dataset, subset: str, split: str | None) -> Subset:
+    """Return a side of a split, or a subset of the data set."""
+    from ..engine.streams import open_subset
+
+    if subset in ("labeled", "unlabeled", "all"):
+        return open_subset(dataset, subset, split)
+    return dataset.subset(subset)
+
+
+def _label(
+    trained: "TrainedNetwork",
+    chosen: Subset,
+    out: Path,
+    settings: LabelingSettings,
+    tool: LabelFormat,
+    images: Path | None,
+    loader: LoaderSettings,
+    runtime: "Runtime",
+) -> None:
+    """Label images on all ranks, and write what a tool reads; see `pseudo_label`."""
+    from ..engine.processes.stopping import Stopped, terminating
+    from ..engine.runtime import close_runtime
+    from ..labels.for_tools import check_tool, write_tool_labels
+    from ..labels.labeling import label_subset
+    from ..labels.statistics import label_table
+    from ..scoring.formats import FOLDER
+
+    start_logging(runtime.rank)
+    try:
+        check_tool(trained, tool)
+        with terminating() as stop:
+            try:
+                made = label_subset(
+                    trained, chosen, out, settings, runtime, loader=loader, stop=stop
+                )
+            except Stopped as stopped:
+                told = f"{stopped}; the same command goes on"
+                raise Stopped("" if runtime.rank else told, stop.number) from None
+    finally:
+        close_runtime()
+    if runtime.rank == 0:
+        print(label_table(made))
+        if tool.out_format != "none":
+            count = write_tool_labels(trained, chosen, out, tool, images)
+            print(f"{count} images for {tool.out_format}: {out / FOLDER}")
+        print(dumps({"labels": str(out), "images": made["images"], "kept": made["kept"]}))
 
 
 def _protocol(arguments: list[str]) -> EvaluationSettings:

@@ -19,7 +19,7 @@ from torch.profiler import record_function
 
 from ...models import Ensemble
 from ...models.tensor_files import not_finite
-from .mode_gap import log_gap
+from .norms.mode_gap import log_gap
 from .optimization import OptimizerSettings, ScheduleSettings, build_optimizer, lr_factor
 from .runtime import Runtime, unwrap
 from .steps.graph import StepGraph, capturable, graph_of

@@ -20,7 +20,7 @@ from ...pipelines.settings import NormalizationSettings, StrongSettings
 from ...shards import Dataset
 from ..drawing import Colour, contact_sheet, overlay
 from ..engine.checkpoint import load_checkpoint
-from ..engine.mode_gap import WARN, has_batch_norm, mode_labels
+from ..engine.norms.mode_gap import WARN, has_batch_norm, mode_labels
 from ..engine.runtime import Runtime, open_runtime
 from ..engine.settings import from_plain
 from ..engine.streams import open_subset

@@ -5,7 +5,7 @@ import logging
 from ...models import SegmentationNetwork
 from ...shards import Dataset
 from ...shards.sense import refuse_senseless
-from ..engine.batch_norm import check_batch_norms
+from ..engine.norms.batch_norm import check_batch_norms
 from ..engine.settings import RunSettings
 from ..engine.stages import Method
 

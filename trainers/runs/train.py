@@ -18,7 +18,7 @@ from ..engine.checkpoint import NAME as CHECKPOINT
 from ..engine.journal import FILE as METRICS
 from ..engine.journal import Journal, start_logging
 from ..engine.loggers import open_loggers
-from ..engine.mode_gap import concerns as gap_concerns
+from ..engine.norms.mode_gap import concerns as gap_concerns
 from ..engine.processes.locking import alone
 from ..engine.processes.ranks import own_log
 from ..engine.processes.stopping import Stop, Stopped, never, terminating

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...shards.labeling.writing import WRITERS, IdWriter, Labeled, Writer
+from ...shards.labeling.writers.ids import IdWriter
+from ...shards.labeling.writers.tools import WRITERS
+from ...shards.labeling.writers.writer import Labeled, Writer
 from ...shards.sources.cityscapes import CLASSES as CITYSCAPES
 from .image_files import Source
 from .settings import LabelFormat

@@ -1,7 +1,7 @@
 """Which group of images each sample of a subset belongs to."""
 
 from ...shards import Subset
-from ...shards.groups import group_names
+from ...shards.splits.groups import group_names
 
 
 def groups_of(subset: Subset, by: str | None) -> dict[str, str] | None:

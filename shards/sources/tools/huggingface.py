@@ -19,9 +19,9 @@ from ....plain import shown
 from ...labeling.drawn import held_out
 from ...labeling.finding import Images, part_of, subset_named
 from ...labeling.mask_files import CLASS_FILES, MaskFileSettings, classes_of
+from ...masks.palette import palette_of
 from ...outside.files import LeftOut, walk
 from ...outside.text import read_text
-from ...palette import palette_of
 from ...registry import SOURCES
 from ...source import Entry, Source
 

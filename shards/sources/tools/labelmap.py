@@ -13,7 +13,7 @@ from .... import IGNORE
 from ....plain import shown
 from ...labeling.drawn import IGNORED, HeldOut, held_out
 from ...labeling.finding import subset_named
-from ...masks import MaskValues
+from ...masks.values import MaskValues
 from ...outside.files import normal, walk_images
 from ...outside.text import read_text
 from ...registry import SOURCES

@@ -10,8 +10,8 @@ from pathlib import Path
 from ...labeling.drawn import held_out
 from ...labeling.finding import PARTS
 from ...labeling.mask_files import CLASS_FILES, MaskFileSettings, classes_of, paired
+from ...masks.palette import palette_of
 from ...outside.files import walk_images
-from ...palette import palette_of
 from ...registry import SOURCES
 from ...source import Entry, Source, unread
 

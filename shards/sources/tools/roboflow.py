@@ -10,10 +10,10 @@ from .... import IGNORE
 from ....plain import shown
 from ...labeling.drawn import HeldOut, held_out
 from ...labeling.finding import PARTS
-from ...masks import MaskValues
+from ...masks.palette import palette_of
+from ...masks.values import MaskValues
 from ...outside.files import LeftOut, walk_images
 from ...outside.text import read_text
-from ...palette import palette_of
 from ...registry import SOURCES
 from ...source import Entry, Source
 

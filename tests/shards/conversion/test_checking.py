@@ -8,7 +8,7 @@ import pytest
 from warpseg.shards import Dataset
 from warpseg.shards.archive import read_index
 from warpseg.shards.conversion.checking import check, check_splits, class_table
-from warpseg.shards.split import choose_fraction, write_split
+from warpseg.shards.splits.split import choose_fraction, write_split
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from warpseg import IGNORE
 from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
-from warpseg.shards.palette import palette_of
+from warpseg.shards.masks.palette import palette_of
 from warpseg.shards.source import Source
 from warpseg.shards.sources.camvid import load_camvid
 from warpseg.shards.sources.cifar10 import CLASSES, Cifar10Settings, load_cifar10

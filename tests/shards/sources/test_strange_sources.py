@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from warpseg import IGNORE
-from warpseg.shards.masks import default_palette
+from warpseg.shards.masks.palette import default_palette
 from warpseg.shards.sources import cifar10
 from warpseg.shards.sources.camvid import load_camvid
 from warpseg.shards.sources.cifar10 import Cifar10Settings, load_cifar10

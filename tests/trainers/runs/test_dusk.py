@@ -11,7 +11,7 @@ import os
 import pytest
 import warpseg
 from warpseg.__main__ import main
-from warpseg.trainers.engine.mode_gap import TERM, WARN
+from warpseg.trainers.engine.norms.mode_gap import TERM, WARN
 
 TEXT = ("--teacher-batch-norm", "running", "--network.freeze", "none", "--network.options")
 """The recipe as it was: batch norms that learn everywhere, and the teacher of the paper's text."""

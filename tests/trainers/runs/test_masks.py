@@ -7,7 +7,7 @@ from tiny_rounds import ROUND_RECIPES
 from warpseg import IGNORE, UNLABELED
 from warpseg.__main__ import main
 from warpseg.shards import Dataset, Sample
-from warpseg.shards.masks import MASK_EXTENSION
+from warpseg.shards.masks.files import MASK_EXTENSION
 from warpseg.shards.pseudo import open_pseudo_labels, read_pseudo_label
 from warpseg.trainers.runs.rounds.run import run_rounds
 from warpseg.trainers.runs.train import train

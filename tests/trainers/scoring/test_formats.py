@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from warpseg.pipelines.settings import NORMALIZATIONS
-from warpseg.shards.masks import default_palette
+from warpseg.shards.masks.palette import default_palette
 from warpseg.shards.sources.cityscapes import CLASSES
 from warpseg.shards.sources.tools.coco import CocoSettings, load_coco
 from warpseg.trainers.engine.protocol import EvaluationSettings

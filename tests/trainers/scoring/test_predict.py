@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from warpseg import IGNORE
 from warpseg.pipelines.settings import NORMALIZATIONS
-from warpseg.shards.masks import default_palette
+from warpseg.shards.masks.palette import default_palette
 from warpseg.trainers import drawing
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring import image_files

@@ -14,7 +14,7 @@ import numpy as np
 from ....pipelines.settings import GeometrySettings
 from ....pipelines.views.geometry import Window, draw_window
 from ....shards import Sample
-from ....shards.masks import count_classes
+from ....shards.masks.files import count_classes
 
 CROPS = 8
 """Crops that are drawn of each image."""

@@ -1,0 +1,1 @@
+"""The Triton kernels: their cases, their gate, their time, and what they compile to."""

@@ -1,0 +1,1 @@
+"""Masks written as labelling tools read them, a module each."""
