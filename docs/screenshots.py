@@ -25,6 +25,8 @@ NEUTRAL = (
 """Where the data set lay is no business of a picture's readers."""
 LARGEST = 150_000
 """Bytes of a picture."""
+RARE = 32
+"""Colours of a picture that are chosen to be far apart, however few pixels have them."""
 WIDTH = 1200
 """Width of a page in pixels."""
 PARTS = {
@@ -38,12 +40,14 @@ PARTS = {
 def save(picture: Image.Image, file: Path) -> None:
     """Write a picture with as many colours as fit into LARGEST, the legend's small patches among
     them."""
+    picture = picture.convert("RGB")
     for colours in (256, 192, 128, 96):
         made = io.BytesIO()
-        plain = picture.convert("RGB").quantize(
-            colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-        )
-        plain.save(made, "PNG", optimize=True)
+        usual = picture.quantize(colours - RARE, Image.Quantize.MEDIANCUT).getpalette() or []
+        rare = picture.quantize(RARE, Image.Quantize.MAXCOVERAGE).getpalette() or []
+        table = Image.new("P", (1, 1))
+        table.putpalette(usual + rare)
+        picture.quantize(palette=table, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
         if made.tell() < LARGEST:
             break
     else:
