@@ -7,22 +7,24 @@ INSTALLED := $(VENV)/installed
 .PHONY: demo demo-scores test test-all lint docs notebook screenshots clean
 
 WARPSEG := $(RUN)/warpseg
-DEMO := synthetic-swiftnet18-tiny
+DEMO := synthetic-dusk-swiftnet-lite0-tiny
+SIDES := supervised-$(DEMO) fixmatch-$(DEMO)
+COMPARE := $(WARPSEG) compare $(SIDES) --data demo/data --split day --out demo/compared --jobs 2
 
-demo: $(INSTALLED)  ## Train with 8 masks, without and with unlabeled images, side by side; score, draw.
-	$(WARPSEG) convert synthetic demo/data
-	$(WARPSEG) split demo/data few --labeled 8 --seed 0
-	$(WARPSEG) show demo/data --recipe consistency-$(DEMO) --split few --out demo/views.png
-	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --evaluate-every 100
+demo: $(INSTALLED)  ## Train with 16 masks by day, without and with unlabeled images, also at dusk, side by side; score, draw.
+	$(WARPSEG) convert synthetic demo/data --dusk 0.5
+	$(WARPSEG) split demo/data day --labeled 16 --by scene --no-masks-of dusk
+	$(WARPSEG) show demo/data --recipe fixmatch-$(DEMO) --split day --out demo/views.png
+	$(COMPARE) --evaluate-every 200
 	mkdir -p demo/images && tar -xf demo/data/val-000000.tar -C demo/images --exclude='*.seg.png'
-	$(WARPSEG) predict demo/compared/consistency-$(DEMO)/seed-0 demo/images --out demo/predictions --overwrite
-	$(WARPSEG) report demo/compared/supervised-$(DEMO)/seed-0 demo/compared/consistency-$(DEMO)/seed-0 --html demo/report.html --open
+	$(WARPSEG) predict demo/compared/fixmatch-$(DEMO)/seed-0 demo/images --out demo/predictions --overwrite
+	$(WARPSEG) report $(SIDES:%=demo/compared/%/seed-0) --html demo/report.html --open
 	@echo
 	@echo "Views, predictions, the comparison and the report (demo/report.html) lie in demo/. Three seeds:"
-	@echo "  $(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --seeds 0 1 2"
+	@echo "  $(COMPARE) --seeds 0 1 2"
 
 demo-scores: demo  ## The demo's two scores over three seeds, benchmarks/results/demo-cpu.json.
-	$(WARPSEG) compare supervised-$(DEMO) consistency-$(DEMO) --data demo/data --split few --out demo/compared --jobs 2 --seeds 0 1 2
+	$(COMPARE) --seeds 0 1 2
 	$(RUN)/python -m warpseg.benchmarks.demo demo/compared/comparison.json benchmarks/results/demo-cpu.json
 
 test: lint  ## Everything that CI checks.

@@ -15,8 +15,9 @@ from warpseg.__main__ import VERBS, main
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import Browser
 
-RECIPE = "consistency-synthetic-swiftnet18-tiny"
-RUN = f"compared/{RECIPE}/seed-0"
+RUN = "compared/fixmatch-synthetic-dusk-swiftnet-lite0-tiny/seed-0"
+VIEWS = "consistency-synthetic-swiftnet18-tiny"
+"""The recipe whose views the README shows."""
 NEUTRAL = (
     "document.querySelectorAll('.note').forEach(e => "
     "{ e.textContent = e.textContent.replace(/^\\S*\\/data,/, 'demo/data,') })"
@@ -24,21 +25,29 @@ NEUTRAL = (
 """Where the data set lay is no business of a picture's readers."""
 LARGEST = 150_000
 """Bytes of a picture."""
+RARE = 32
+"""Colours of a picture that are chosen to be far apart, however few pixels have them."""
 WIDTH = 1200
 """Width of a page in pixels."""
 PARTS = {
     "report": ("report.html", "h1", 700),
-    "worst": ("report.html", "h2.worst", 620),
+    "worst": ("report.html", "h2.worst", 590),
     "comparison": ("compared/comparison.html", "h1", 640),
 }
 """Pictures by name: the page, the element that a picture begins at, and its height in pixels."""
 
 
 def save(picture: Image.Image, file: Path) -> None:
-    """Write a picture with as many colours as fit into LARGEST."""
-    for colours in (256, 128, 64, 32):
+    """Write a picture with as many colours as fit into LARGEST, the legend's small patches among
+    them."""
+    picture = picture.convert("RGB")
+    for colours in (256, 192, 128, 96):
         made = io.BytesIO()
-        picture.convert("RGB").quantize(colours).save(made, "PNG", optimize=True)
+        usual = picture.quantize(colours - RARE, Image.Quantize.MEDIANCUT).getpalette() or []
+        rare = picture.quantize(RARE, Image.Quantize.MAXCOVERAGE).getpalette() or []
+        table = Image.new("P", (1, 1))
+        table.putpalette(usual + rare)
+        picture.quantize(palette=table, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
         if made.tell() < LARGEST:
             break
     else:
@@ -52,9 +61,9 @@ def draw_pages(demo: Path, out: Path) -> None:
     with Browser() as browser, tempfile.TemporaryDirectory() as folder:
         parts = dict(PARTS)
         if "suggest" in VERBS:
-            words = ["suggest", str(demo / RUN), "--data", str(demo / "data"), "--split", "few"]
+            words = ["suggest", str(demo / RUN), "--data", str(demo / "data"), "--split", "day"]
             call([*words, "--count", "4", "--out", f"{folder}/next"])
-            parts["suggest"] = (f"{folder}/next/sheet.html", "h1", 1000)
+            parts["suggest"] = (f"{folder}/next/sheet.html", "h1", 704)
         for name, (page, start, height) in parts.items():
             seen = browser.look(demo / page, width=WIDTH)
             if seen.errors or seen.missing:
@@ -73,8 +82,8 @@ def call(words: list[str]) -> None:
 
 
 def draw_views(demo: Path, out: Path) -> None:
-    """Draw what the demo's recipe trains on, with `warpseg show`."""
-    recipe = ["--recipe", RECIPE, "--split", "few"]
+    """Draw what one-way consistency trains on, with `warpseg show`."""
+    recipe = ["--recipe", VIEWS, "--split", "day"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "views.png"
         call(["show", str(demo / "data"), *recipe, "--samples", "3", "--out", str(file)])

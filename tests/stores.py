@@ -67,21 +67,23 @@ class Faults:
 
 
 @contextmanager
-def store(folder, delay=0.0):
-    """Serve a folder over HTTP on the loopback; yields (address, faults)."""
+def store(folder, delay=0.0, name=lambda path: path):
+    """Serve a folder over HTTP on the loopback; yields (address, faults). name: what file a path
+    asks for."""
     faults, over = Faults(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             fault = faults.next(self.path)
             time.sleep(delay + (0.3 if fault == "slow" else 0))
-            if fault == "missing" or not (folder / self.path.lstrip("/")).is_file():
+            file = folder / name(self.path).lstrip("/")
+            if fault == "missing" or not file.is_file():
                 self.send_error(404)
                 return
             if fault == "refuse":
                 self.close_connection = True
                 return
-            data = (folder / self.path.lstrip("/")).read_bytes()
+            data = file.read_bytes()
             sent = data[: len(data) // 2] if fault in ("reset", "truncate", "hang") else data
             self.send_response(200)
             promised = sent if fault == "truncate" else data

@@ -33,6 +33,8 @@ WHITE = (255, 255, 255)
 STRIPES = 6
 """Pixels from one stripe over what is not labeled yet to the next."""
 MASK_SHARE = 0.55
+NARROW = 128
+"""Pixels; narrower views are enlarged by a whole number, so that they can be looked at."""
 DARK, BRIGHT = 16, 239
 """Mean levels beyond which a view shows next to nothing, and is said to."""
 HEAT = ((48, 18, 59), (62, 82, 178), (27, 158, 119), (240, 200, 50), (255, 250, 220))
@@ -234,6 +236,8 @@ def _remark(picture: np.ndarray) -> str:
 
 def _sheet(columns: dict[str, np.ndarray], captions: tuple[str, ...]) -> Image.Image:
     count, height, width, _ = next(iter(columns.values())).shape
+    times = -(-NARROW // width)
+    height, width = times * height, times * width
     sheet = Image.new(
         "RGB",
         (GAP + len(columns) * (width + GAP), TITLE + count * (height + TITLE)),
@@ -245,7 +249,8 @@ def _sheet(columns: dict[str, np.ndarray], captions: tuple[str, ...]) -> Image.I
         draw.text((x, 4), title, fill=INK, font=font)
         for row, picture in enumerate(pictures):
             y = TITLE + row * (height + TITLE)
-            sheet.paste(Image.fromarray(picture.astype(np.uint8)), (x, y))
+            large = picture.astype(np.uint8).repeat(times, 0).repeat(times, 1)
+            sheet.paste(Image.fromarray(large), (x, y))
             below = captions[row] if column == 0 else ""
             below = _remark(picture) if title == "strong view" else below
             draw.text((x, y + height + 3), below, fill=INK, font=font)

@@ -5,32 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import public
 import pytest
 from PIL import Image
+from public import save_image, save_mask
 from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.sources.camvid import load_camvid
-
-SIZE = (24, 32)
-"""Height and width of the small images."""
-
-
-def save_image(path: Path, seed: int = 0, size: tuple[int, int] = SIZE, **options: object) -> None:
-    """Write a smooth random picture; the suffix says the format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    small = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
-    image = Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC)
-    image.save(path, **options)  # type: ignore[arg-type]
-
-
-def save_mask(path: Path, seed: int = 0, values: object = range(3), size: object = SIZE) -> None:
-    """Write an 8-bit grey mask whose pixels have the given values, each of them at least once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.array(list(values), np.uint8)  # type: ignore[call-overload]
-    mask = np.random.default_rng(seed).choice(values, size)  # type: ignore[arg-type]
-    mask.ravel()[: len(values)] = values
-    Image.fromarray(mask).save(path)
 
 
 @pytest.fixture
@@ -46,34 +28,13 @@ def mask() -> Callable[..., None]:
 @pytest.fixture
 def camvid_tree(tmp_path: Path) -> Path:
     """CamVid's layout with 10 + 3 small images."""
-    root = tmp_path / "camvid"
-    for i in range(13):
-        subset = "train" if i < 10 else "val"
-        save_image(root / subset / f"shot_{i:03d}.jpg", i, quality=90)
-        save_mask(root / f"{subset}annot" / f"shot_{i:03d}.png", i, (0, 3, 10, 11))
-    return root
+    return public.camvid(tmp_path / "camvid")
 
 
 @pytest.fixture
 def cityscapes_tree(tmp_path: Path) -> Path:
     """Cityscapes' layout with 5 + 2 small images, raw label ids, and 3 images of train_extra."""
-    root = tmp_path / "cityscapes"
-    raw = np.arange(24 * 32).reshape(24, 32) % 35
-    raw[raw == 34] = 255
-    for subset, city, count in (("train", "ulm", 3), ("train", "bremen", 2), ("val", "lindau", 2)):
-        for i in range(count):
-            stem = f"{city}_{i:06d}_000019"
-            save_image(root / "leftImg8bit" / subset / city / f"{stem}_leftImg8bit.png", i)
-            folder = root / "gtFine" / subset / city
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(raw.astype(np.uint8)).save(folder / f"{stem}_gtFine_labelIds.png")
-            Image.fromarray(raw.astype(np.uint8)).save(folder / f"{stem}_gtFine_instanceIds.png")
-    for i in range(3):
-        stem = f"erlangen_{i:06d}_000019"
-        save_image(
-            root / "leftImg8bit" / "train_extra" / "erlangen" / f"{stem}_leftImg8bit.png", 50 + i
-        )
-    return root
+    return public.cityscapes(tmp_path / "cityscapes")
 
 
 @pytest.fixture

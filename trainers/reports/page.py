@@ -14,7 +14,7 @@ from ..charts import COLOURS, ticks
 from ..runs.record import METRICS, Row, Run
 from ..tables import percent
 from .classes import class_details
-from .report import HEADINGS, Report, cells
+from .report import Report
 
 TITLES = {"miou": "mIoU (%)", "accuracy": "accuracy (%)"}
 MOST_POINTS = 300
@@ -50,10 +50,9 @@ def page(report: Report, title: str = "WarpSeg runs", worst: str = "") -> str:
     """Return the HTML text of a report; `worst` is the part of the worst images, drawn already."""
     names = report.names()
     colours = colours_of(len(report.runs))
-    rows = [cells(summary) for summary in report.summaries()]
     parts = [
         f"<h1>{escape(title)}</h1>",
-        html_table(HEADINGS, rows) + _notes(report),
+        html_table(*report.columns()) + _notes(report),
         _more("Other networks of the same runs, last", report.networks()),
         _more("Groups of images, last", report.image_groups()),
         "<h2>Curves</h2>",

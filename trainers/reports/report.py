@@ -30,8 +30,11 @@ class Report:
     runs: Sequence[Run]
 
     def names(self) -> list[str]:
-        """Return the runs' folders by as few of their last parts as tell them apart."""
+        """Return the runs' folders by as few of their last parts as tell them apart, without those
+        in which all end alike."""
         parts = [run.path.resolve().parts for run in self.runs]
+        while len(parts) > 1 and len({own[-1] for own in parts}) == 1:
+            parts = [own[:-1] for own in parts]
         length = 1
         while len({own[-length:] for own in parts}) < len(parts):
             length += 1
@@ -70,9 +73,17 @@ class Report:
         """Return all summaries and groups as plain values."""
         return {"runs": self.summaries(), "groups": self.groups()}
 
+    def columns(self) -> tuple[list[str], list[list[str]]]:
+        """Return headings and cells of the runs' table, without the recipes where the runs are
+        called by them."""
+        rows = list(map(cells, self.summaries()))
+        told = all(row[0] == row[1] for row in rows)
+        kept = [number for number in range(len(HEADINGS)) if number != 1 or not told]
+        return [HEADINGS[number] for number in kept], [[row[n] for n in kept] for row in rows]
+
     def table(self) -> str:
         """Return the runs as lines for a terminal; scores in percent."""
-        text = format_table(HEADINGS, list(map(cells, self.summaries())))
+        text = format_table(*self.columns())
         tables = (self.networks(), self.image_groups())
         others = [format_table(headings, rows) for headings, rows in tables if rows]
         return "\n\n".join([text, *others, *self.remarks()])

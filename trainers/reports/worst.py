@@ -122,7 +122,7 @@ def _labels(run: Run, images: Sequence[np.ndarray], runtime: Runtime) -> list[np
 
 
 def _title(column: _Column, sample: Sample) -> str:
-    return f"{column.name}: {percent(column.scores[sample.key])} %"
+    return f"{column.name}: {percent(column.scores[sample.key])}\u00a0%"
 
 
 def _cell(pixels: np.ndarray, title: str) -> str:

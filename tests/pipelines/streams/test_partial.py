@@ -119,8 +119,10 @@ def test_pictures_show_them_striped(halves):
     geometry = GeometrySettings(crop_size=SIZE, scale=(1, 1), flip=0.0)
     train = halves.subset("train")
     sheet = view_sheet(train, geometry=geometry, strong=StrongSettings(view="none"), samples=2)
-    left, height = GAP + SIZE[1] + GAP, TITLE + SIZE[0]
-    picture = np.asarray(sheet.convert("RGB"))[TITLE:height, left : left + SIZE[1]]
+    height, width = 3 * SIZE[0], 3 * SIZE[1]  # so narrow views are drawn thrice as large
+    left = GAP + width + GAP
+    drawn = np.asarray(sheet.convert("RGB"))[TITLE : TITLE + height, left : left + width]
+    picture = drawn[::3, ::3]
     white = (picture == WHITE).all(-1)
     unlabeled = mask_of(0) == UNLABELED
     assert not white[~unlabeled].any()

@@ -18,6 +18,8 @@ from warpseg.shards.pseudo import (
 )
 
 GEOMETRY = GeometrySettings(crop_size=(40, 60))
+HEIGHT, WIDTH = 120, 180
+"""Crops as they are drawn: so narrow ones thrice as large."""
 
 
 def sheet(subset):
@@ -33,13 +35,16 @@ def sheet(subset):
 
 
 def cell(picture, row, column):
-    y, x = TITLE + row * (40 + TITLE), GAP + column * (60 + GAP)
-    return picture[y : y + 40, x : x + 60].astype(int)
+    y, x = TITLE + row * (HEIGHT + TITLE), GAP + column * (WIDTH + GAP)
+    drawn = picture[y : y + HEIGHT, x : x + WIDTH].astype(int)
+    small = drawn[::3, ::3]
+    assert (drawn == small.repeat(3, 0).repeat(3, 1)).all()
+    return small
 
 
 def test_a_sheet_has_a_row_for_each_sample_and_a_column_for_each_view(coordinates):
     picture = sheet(coordinates.subset("train"))
-    assert picture.shape == (TITLE + 3 * (40 + TITLE), GAP + 4 * (60 + GAP), 3)
+    assert picture.shape == (TITLE + 3 * (HEIGHT + TITLE), GAP + 4 * (WIDTH + GAP), 3)
     for row in range(3):
         weak, mask, strong, valid = (cell(picture, row, column) for column in range(4))
         assert (weak != mask).any()
@@ -51,7 +56,7 @@ def test_a_sheet_has_a_row_for_each_sample_and_a_column_for_each_view(coordinate
 
 def test_without_masks_the_column_is_left_out(coordinates):
     picture = sheet(coordinates.subset("unlabeled", "half"))
-    assert picture.shape[1] == GAP + 3 * (60 + GAP)
+    assert picture.shape[1] == GAP + 3 * (WIDTH + GAP)
 
 
 def write_labels(subset, folder, level):
@@ -79,7 +84,7 @@ def test_labels_are_drawn_beside_what_is_true(coordinates, tmp_path):
             samples=3,
         )
     )
-    assert picture.shape == (TITLE + 3 * (40 + TITLE), GAP + 5 * (60 + GAP), 3)
+    assert picture.shape == (TITLE + 3 * (HEIGHT + TITLE), GAP + 5 * (WIDTH + GAP), 3)
     for row in range(3):
         image, mask, label, confidence, weight = (cell(picture, row, n) for n in range(5))
         dropped = (weight == WITHOUT_LABEL).all(-1)
@@ -93,7 +98,7 @@ def test_labels_are_drawn_beside_what_is_true(coordinates, tmp_path):
 def test_without_masks_and_weights_their_columns_are_left_out(coordinates, tmp_path):
     pseudo = write_labels(coordinates.subset("train"), tmp_path, level=127)
     drawn = label_sheet(coordinates.subset("train-images"), pseudo, geometry=GEOMETRY, samples=2)
-    assert drawn.size[0] == GAP + 3 * (60 + GAP)
+    assert drawn.size[0] == GAP + 3 * (WIDTH + GAP)
 
 
 def test_a_view_that_shows_nothing_is_said_to():

@@ -1,38 +1,16 @@
 """ADE20K in its challenge's layout: ids lowered by one, 0 ignored, names from beside it."""
 
-import numpy as np
+import public
 import pytest
-from PIL import Image
 from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
 from warpseg.shards.sources.ade20k import CLASSES, class_names
 
-HEAD = "Idx\tRatio\tTrain\tVal\tStuff\tName\n"
-
-
-def information(root, count=CLASSES):
-    names = ["wall", "screen, silver screen", "screen door, screen"]
-    names += [f"thing {n}, item {n}" for n in range(4, count + 1)]
-    lines = [f"{n}\t0.1\t1\t1\t1\t{name}\n" for n, name in enumerate(names, start=1)]
-    (root / "objectInfo150.txt").write_text(HEAD + "".join(lines))
-
 
 @pytest.fixture
 def challenge(tmp_path):
-    root = tmp_path / "ADEChallengeData2016"
-    generator = np.random.default_rng(0)
-    for subset, folder in (("train", "training"), ("val", "validation")):
-        for kind in ("images", "annotations"):
-            (root / kind / folder).mkdir(parents=True)
-        for number in range(2):
-            name = f"ADE_{subset}_{number:08d}"
-            image = generator.integers(0, 256, (6, 5, 3), dtype=np.uint8)
-            Image.fromarray(image).save(root / "images" / folder / f"{name}.jpg")
-            mask = np.array([[0, 1, 2, 150, 1]] * 6, np.uint8)
-            Image.fromarray(mask).save(root / "annotations" / folder / f"{name}.png")
-    information(root)
-    return root
+    return public.ade20k(tmp_path / "ADEChallengeData2016")
 
 
 def test_ids_are_lowered_by_one_and_nothing_is_ignored(challenge, tmp_path):
@@ -58,7 +36,7 @@ def test_two_classes_of_one_first_word_take_theirs_in_whole(challenge):
 
 
 def test_a_list_of_other_classes_is_refused(challenge, tmp_path, capsys):
-    information(challenge, 149)
+    public.ade20k_classes(challenge, 149)
     assert main(["convert", "ade20k", str(challenge), str(tmp_path / "data")]) == 1
     assert "must list the classes 1 to 150" in capsys.readouterr().err
     (challenge / "objectInfo150.txt").unlink()

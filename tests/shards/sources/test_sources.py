@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import public
 import pytest
 from PIL import Image
 from warpseg import IGNORE
 from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
-from warpseg.shards.masks.palette import default_palette, palette_of
+from warpseg.shards.masks.palette import palette_of
 from warpseg.shards.source import Source
 from warpseg.shards.sources.camvid import load_camvid
 from warpseg.shards.sources.cifar10 import CLASSES, Cifar10Settings, load_cifar10
@@ -68,27 +69,10 @@ def test_camvid_elsewhere(tmp_path: Path) -> None:
 # PASCAL VOC
 
 
-def palette_mask(path: Path, ids: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(ids.astype(np.uint8))
-    image.putpalette([v for colour in default_palette(256) for v in colour])
-    image.save(path)
-
-
 @pytest.fixture
-def voc_tree(tmp_path: Path, image: Maker) -> Path:
+def voc_tree(tmp_path: Path) -> Path:
     """8 images; 0-2 train, 3-4 val, 5-6 with masks in SBD alone, 7 with none."""
-    root = tmp_path / "VOCdevkit" / "VOC2012"
-    for i in range(8):
-        image(root / "JPEGImages" / f"2007_{i:06d}.jpg", i)
-    for i in range(5):
-        ids = np.full((24, 32), i)
-        ids[0], ids[1] = 255, 20
-        palette_mask(root / "SegmentationClass" / f"2007_{i:06d}.png", ids)
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    (lists / "train.txt").write_text("".join(f"2007_{i:06d}\n" for i in range(3)))
-    (lists / "val.txt").write_text("2007_000003\r\n2007_000004")
+    public.voc(tmp_path / "VOCdevkit" / "VOC2012")
     return tmp_path
 
 
@@ -259,29 +243,11 @@ def test_cityscapes_without_a_mask(cityscapes_tree: Path) -> None:
 # CIFAR-10
 
 
-def batch(seed: int, count: int) -> tuple[np.ndarray, list[int]]:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, 3072), np.uint8), [
-        int(v) for v in rng.integers(0, 10, count)
-    ]
-
-
 @pytest.fixture(params=["python", "python.tar.gz", "binary", "binary.tar.gz"])
 def cifar_batches(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     form, *packed = request.param.split(".", 1)
     folder = tmp_path / "cifar" / f"cifar-10-batches-{'py' if form == 'python' else 'bin'}"
-    folder.mkdir(parents=True)
-    for name, seed, count in [
-        *((f"data_batch_{i}", i, 4) for i in range(1, 6)),
-        ("test_batch", 9, 6),
-    ]:
-        pixels, labels = batch(seed, count)
-        if form == "python":
-            content = {b"data": pixels, b"labels": labels, b"batch_label": b"x"}
-            (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-        else:
-            rows = np.concatenate([np.array(labels, np.uint8)[:, None], pixels], 1)
-            (folder / f"{name}.bin").write_bytes(rows.tobytes())
+    public.cifar_batches(folder, form)
     if not packed:
         return tmp_path / "cifar"
     archive = tmp_path / "packed" / f"cifar-10-{request.param}"
@@ -299,7 +265,7 @@ def test_cifar_batches(cifar_batches: Path, tmp_path: Path) -> None:
     train = {sample.name: sample for sample in dataset.subset("train").samples()}
     assert sorted(train) == [f"train/{i:05d}" for i in range(20)]
     for i in range(20):
-        pixels, labels = batch(i // 4 + 1, 4)
+        pixels, labels = public.cifar_batch(i // 4 + 1, 4)
         sample = train[f"train/{i:05d}"]
         image = pixels[i % 4].reshape(3, 32, 32).transpose(1, 2, 0)
         assert np.array_equal(sample.read_image(), image)

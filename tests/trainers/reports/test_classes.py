@@ -60,3 +60,14 @@ def test_runs_of_one_folder_name_are_told_apart(tmp_path):
 
 def test_one_run_keeps_its_short_name(tmp_path):
     assert report([write_run(tmp_path / "one" / "seed-0")]).names() == ["seed-0"]
+
+
+def test_what_all_names_end_in_and_recipes_that_are_names_are_left_out(tmp_path):
+    paths = [write_run(tmp_path / name / "seed-0", recipe=name) for name in ("one", "two")]
+    made = report(paths)
+    assert made.names() == ["one", "two"]
+    headings, rows = made.columns()
+    assert "recipe" not in headings
+    assert [row[0] for row in rows] == ["one", "two"]
+    other = report([*paths, write_run(tmp_path / "three" / "seed-0", recipe="one")])
+    assert "recipe" in other.columns()[0]

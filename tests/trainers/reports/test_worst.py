@@ -49,8 +49,8 @@ def test_the_page_shows_the_worst_images_beside_truth_and_labels(trained, tmp_pa
         for title in (
             "image",
             "true mask",
-            f"supervised: {100 * scores[0][key]:.2f} %",
-            f"consistency: {100 * scores[1][key]:.2f} %",
+            f"supervised: {100 * scores[0][key]:.2f}\u00a0%",
+            f"consistency: {100 * scores[1][key]:.2f}\u00a0%",
         )
     ]
     assert [alt for alt, _ in pictures] == titles
