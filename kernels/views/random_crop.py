@@ -15,6 +15,8 @@ confidences take pixel floor(s), exactly: it is an integer division.
 Moved per crop pixel: 3 bytes out and, where the scale is 1, 3 bytes in (2 more with a mask).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def random_crop_reference(
     images: ResidentImages,
     plan: CropPlan,
     *,
-    fill: tuple[int, int, int] = (0, 0, 0),
+    fill: Sequence[int] = (0, 0, 0),
     antialias: bool = True,
 ) -> Crops:
     """Do what `random_crop` does in plain PyTorch: the definition, on any device."""
@@ -93,7 +95,7 @@ def random_crop(
     images: ResidentImages,
     plan: CropPlan,
     *,
-    fill: tuple[int, int, int] = (0, 0, 0),
+    fill: Sequence[int] = (0, 0, 0),
     antialias: bool = True,
 ) -> Crops:
     """Cut a batch of crops out of the resident images, without waiting for the device.

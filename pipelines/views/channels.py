@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.views.strong_view import HIGHEST
-from ...kernels.views.tps import inside, source_positions, window_mask
+from ...kernels.views.tps import inside, source_positions
 from ...kernels.views.warp import sample_bilinear
+from ...kernels.window import window_mask
 from ..registry import VIEWS
 from ..settings import StrongSettings
 from ..strong import Crop, Draws, Perturbed, View

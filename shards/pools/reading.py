@@ -137,4 +137,4 @@ def _checked(address: str, key: str, data: bytes | None) -> PooledSample | Lost:
             extension, data, size = pack_image(data, name, exif="upright")
     except DAMAGED as error:
         return Lost(name, first_line(error))
-    return PooledSample(key, Path(address), {extension: (0, len(data))}, name, size, data)
+    return PooledSample(key, Path(address), {extension: (0, len(data))}, name, size, data=data)
