@@ -4,19 +4,17 @@ import pytest
 import torch
 from support import assert_close, draw, draw_labels, gradient_of, running
 from warpseg.kernels import (
-    consistency_kl,
     cross_entropy,
     dice,
     dynamic_ce,
     focal,
     reweight,
-    sample_tps,
     self_correction,
 )
 
 # Stride, pixels, classes: few columns and many rows, one column, more than a strip of 31.
-SHAPES = ((16, (49, 17), 5), (8, (15, 9), 27), (8, (17, 129), 2))
-SHORT = (8, (25, 11), 3)
+SHAPES = ((16, (33, 17), 5), (8, (15, 9), 27), (8, (17, 129), 2))
+SHORT = (8, (17, 9), 3)
 
 
 def made(shape, dtype):
@@ -58,19 +56,5 @@ def test_other_losses(name):
             case "focal":
                 return focal(z, mask)
         return dice(z, mask)
-
-    hold(loss, logits)
-
-
-@pytest.mark.parametrize("warped", [True, False])
-def test_consistency(warped):
-    logits, _ = made(SHORT, torch.bfloat16)
-    teacher = draw(*logits.shape, seed=3, dtype=torch.bfloat16)
-    size = SHORT[1]
-    spline = sample_tps(2, size, generator=torch.Generator().manual_seed(0)) if warped else None
-
-    def loss(z):
-        given = teacher.to(z.dtype)
-        return consistency_kl(z, given, size=size, tps=spline)
 
     hold(loss, logits)
