@@ -34,19 +34,24 @@ def hold(loss, logits):
     assert_close(gradient, slope)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_cross_entropy(shape):
     logits, mask = made(shape, torch.bfloat16)
     hold(lambda z: cross_entropy(z, mask), logits)
 
 
-@pytest.mark.parametrize("name", ["dynamic", "flip", "reweight", "correction", "focal", "dice"])
+@pytest.mark.parametrize(
+    "name", ["ce", "dynamic", "flip", "reweight", "correction", "focal", "dice"]
+)
 def test_other_losses(name):
     logits, mask = made(SHORT, torch.bfloat16)
     confidence = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device)
 
     def loss(z):
         match name:
+            case "ce":
+                return cross_entropy(z, mask)
             case "dynamic" | "flip":
                 return dynamic_ce(z, mask, confidence, form=name)[0]
             case "reweight":
