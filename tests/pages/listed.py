@@ -8,6 +8,8 @@ LISTED = {
     r"^torchrun |^export TORCH_": "needs several GPUs or machines; tests/test_launch.py",
     r"^hf upload": "sends files to a hub",
     r"^(MASKS=13 )?benchmarks/\S+\.sh": "hours of training, or a GPU; the shell reads them below",
+    r" bench (race|kernels|pipeline)": "trains for its budget, or measures for many minutes on a "
+    "CPU; tests/benchmarks runs them small",
 }
 """Commands that are not run, and why."""
 PAPERS = {
@@ -15,7 +17,7 @@ PAPERS = {
 }
 """Pages that are not run, and why."""
 SLOW = {
-    r" bench (?!report|memory \S+ --model)": "measures for minutes",
+    r" bench (step|scaling|memory RECIPE)": "measures for minutes",
     r" compare ": "trains in processes of their own",
     r" fit ": "trains twice, and looks for the time that is left",
     r" --network\.(name|weights) ": "networks of their own size",

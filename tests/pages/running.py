@@ -10,7 +10,11 @@ from small import NETWORK, STEPS
 from warpseg.__main__ import main
 
 RECIPE = "consistency-camvid-swiftnet18-tiny"
-EXAMPLES = {"RECIPE": RECIPE, "FILE.py": "docs/examples/method.py"}
+EXAMPLES = {
+    "RECIPE": RECIPE,
+    "RECIPE --any.setting value": f"{RECIPE} --optimizer.lr 5e-4",
+    "FILE.py": "docs/examples/method.py",
+}
 """What stands for words in capitals that are no files; all others are there (stand_ins.py)."""
 REST = {
     "train": {"--data": "DATA", "--split": "NAME", "--out": "OUT"},
@@ -58,6 +62,8 @@ def prepared(line, root):
     words = [str(root / word) if word.startswith("docs/examples/") else word for word in words]
     if verb == "train" and {"--num-steps", "--config"} & {*words}:
         words += ["--num-steps", str(STEPS)]
+    if verb == "fit":
+        words += ["--steps", str(STEPS)]
     if "--config" in words:
         words += ["--geometry.crop-size", "32", "32"]
     take_away(words)

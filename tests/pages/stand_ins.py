@@ -25,6 +25,7 @@ SPLITS = {
     "few": ["--labeled", "8", "--held-out", "0.25"],
     "NAME": ["--labeled", "8"],
     "S": ["--labeled", "8"],
+    "SPLIT": ["--labeled", "8"],
     "a": ["--labeled", "8", "--held-out", "0.25"],
     "b": ["--labeled", "8", "--seed", "1", "--held-out", "0.25"],
     "c": ["--labeled", "8", "--seed", "2", "--held-out", "0.25"],
