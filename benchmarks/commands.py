@@ -7,23 +7,17 @@ from typing import NamedTuple
 
 import tyro
 
-from .words import (
-    DeviceSettings,
-    FeaturesBenchSettings,
-    Given,
+from .words.given import Given
+from .words.kernels import DeviceSettings, KernelsSettings
+from .words.labels import LabelingBenchSettings, MasksSettings, SuggestBenchSettings
+from .words.steps import (
     InferenceSettings,
-    KernelsSettings,
-    LabelingBenchSettings,
-    MasksSettings,
     MemorySettings,
     PipelineSettings,
-    RaceSettings,
-    ReportSettings,
     ScalingSettings,
     StepSettings,
-    StudySettings,
-    SuggestBenchSettings,
 )
+from .words.trainings import FeaturesBenchSettings, RaceSettings, ReportSettings, StudySettings
 
 
 class Benchmark(NamedTuple):

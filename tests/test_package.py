@@ -33,7 +33,7 @@ WINGS = {
     "shards": "outside bands images masks . rasters splits pools features labeling sources "
     "conversion commands",
     "models": "weights encoders heads papers build cost commands",
-    "benchmarks": "contenders measures studies",
+    "benchmarks": "words . contenders measures studies",
 }
 """The wings of each folder: one imports those before it, and what lies beside them in the folder
 (a module beside them that stands between or above them is named, too);

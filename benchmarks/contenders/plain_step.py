@@ -24,7 +24,7 @@ from ...trainers.engine.optimization import OptimizerSettings
 from ...trainers.engine.runtime import unwrap
 from ...trainers.engine.settings import RunSettings
 from ...trainers.methods.settings.consistency import ConsistencySettings
-from ..words import Arithmetic
+from ..words.given import Arithmetic
 
 Phase = Callable[[str], AbstractContextManager[Any]]
 """amp is float16 with a loss scaler on a GPU and bfloat16 on a CPU, which needs none."""

@@ -14,7 +14,7 @@ from ...trainers.engine.stages import Engine
 from ...trainers.engine.streams import Batches, next_batches, open_streams
 from ...trainers.runs.measuring.workload import Workload, held_between_steps
 from ..timing import fault_of
-from ..words import Arithmetic
+from ..words.given import Arithmetic
 from .plain import plain_step
 from .plain_loader import PlainLoader
 from .plain_step import PlainSupervised, plain_batches

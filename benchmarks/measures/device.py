@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ..timing import bandwidth, choose_device, circumstances, fault_of
-from ..words import DeviceSettings, Given
+from ..words.given import Given
+from ..words.kernels import DeviceSettings
 from .kernels.cases import cases
 from .kernels.gate import gate
 

@@ -24,7 +24,8 @@ from ...trainers.tables import decimal
 from ..contenders.plain_step import planar
 from ..tables import Result, Table, result_of, write
 from ..timing import Times, choose_device, time_of
-from ..words import TABLE_11, Given, InferenceSettings
+from ..words.given import Given
+from ..words.steps import TABLE_11, InferenceSettings
 
 PAPER_A4500: dict[str, dict[str, float]] = {
     "1024x2048": dict(zip(TABLE_11, (5.1, 16.1, 39.2, 56.5), strict=True)),

@@ -42,7 +42,8 @@ from ...trainers.runs.measuring.workload import (
 from ..contenders.plain import has_plain, plain_step
 from ..contenders.plain_step import plain_batches
 from ..tables import MiB, Result, Table, result_of, setup_of, write
-from ..words import Arithmetic, Given, MemorySettings
+from ..words.given import Arithmetic, Given
+from ..words.steps import MemorySettings
 from .plain_memory import modeled_plain
 
 ARITHMETIC: dict[str, Arithmetic] = {"fp32": "fp32", "bf16": "bf16", "fp16": "amp"}

@@ -33,7 +33,8 @@ from ...shards import Dataset, Subset
 from ..contenders.loaders import BASELINE, CROPS, PAIRS, Contender, Row, contenders
 from ..tables import Result, Table, result_of, write
 from ..timing import circumstances, cpu_seconds
-from ..words import Given, PipelineSettings
+from ..words.given import Given
+from ..words.steps import PipelineSettings
 from .enlarged import enlarge
 
 

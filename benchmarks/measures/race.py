@@ -39,7 +39,8 @@ from ..contenders.published import published_table
 from ..contenders.standings import missing, scores_table
 from ..tables import Result, result_of
 from ..timing import choose_device
-from ..words import Given, RaceSettings, seconds_of
+from ..words.given import Given
+from ..words.trainings import RaceSettings, seconds_of
 
 PROBE_STEPS = 30
 """Steps by which the time of a step is measured; the first third warms up."""

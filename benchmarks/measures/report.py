@@ -14,7 +14,8 @@ from pathlib import Path
 from ..bars import draw_bars
 from ..contenders import standings
 from ..tables import Result
-from ..words import Given, ReportSettings
+from ..words.given import Given
+from ..words.trainings import ReportSettings
 from . import inference, memory, pipeline, scaling, step
 from .labels import masks, suggest
 

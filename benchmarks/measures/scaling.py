@@ -25,7 +25,8 @@ from ...trainers.engine.runtime import close_runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
 from ...trainers.runs.measuring.workload import bench_settings, open_workload
 from ..tables import Result, Table, result_of, setup_of, write
-from ..words import Given, ScalingSettings
+from ..words.given import Given
+from ..words.steps import ScalingSettings
 
 WARM = 2
 

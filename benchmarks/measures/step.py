@@ -46,7 +46,8 @@ from ..contenders.steps import (
 from ..tables import MiB, Result, Table, by_kind, result_of, setup_of, write
 from ..timing import cpu_seconds, fault_of
 from ..trace import Trace, trace_steps
-from ..words import Arithmetic, Given, StepSettings
+from ..words.given import Arithmetic, Given
+from ..words.steps import StepSettings
 from .phases import PhaseTime, measure_phases
 
 WARM_UP = 3

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from ..tables import Result, Table, result_of, write
-from ..words import FeaturesBenchSettings, Given
+from ..words.given import Given
+from ..words.trainings import FeaturesBenchSettings
 
 WAYS = {
     "learn": "--network.freeze norms",

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 
 from ..tables import Result, Table, result_of, write
-from ..words import Given, StudySettings
+from ..words.given import Given
+from ..words.trainings import StudySettings
 
 SPLIT = "few"
 SMALL = (

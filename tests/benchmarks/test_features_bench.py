@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from warpseg.benchmarks.studies.features import course_of, make, run_ways, tables_of, time_to
-from warpseg.benchmarks.words import FeaturesBenchSettings
+from warpseg.benchmarks.words.trainings import FeaturesBenchSettings
 
 SETTINGS = FeaturesBenchSettings(
     data=Path("camvid"), split="few", seeds=2, learn_seeds=1, steps=4, every=2, views=3

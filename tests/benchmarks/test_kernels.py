@@ -13,7 +13,7 @@ from warpseg.benchmarks.measures.kernels.case import Case, Draw, Target
 from warpseg.benchmarks.measures.kernels.cases import cases
 from warpseg.benchmarks.measures.kernels.gate import differences, gate
 from warpseg.benchmarks.timing import Times
-from warpseg.benchmarks.words import KernelsSettings
+from warpseg.benchmarks.words.kernels import KernelsSettings
 from warpseg.kernels.dispatch import kernels as forced
 
 OPS = ["cutmix", "random_crop", "feature_shift", "class_moments", "cross_entropy", "strong_view"]

@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from warpseg.benchmarks import commands
 from warpseg.benchmarks.measures import memory
 from warpseg.benchmarks.measures.plain_memory import modeled_plain
-from warpseg.benchmarks.words import MemorySettings
+from warpseg.benchmarks.words.steps import MemorySettings
 from warpseg.kernels.dispatch import kernels
 from warpseg.models import SegmentationNetwork
 from warpseg.pipelines import GeometrySettings

@@ -10,7 +10,7 @@ from warpseg.__main__ import main
 from warpseg.benchmarks.contenders import standings
 from warpseg.benchmarks.contenders.entries import Entry, read_entries
 from warpseg.benchmarks.measures import race as course
-from warpseg.benchmarks.words import RaceSettings, seconds_of
+from warpseg.benchmarks.words.trainings import RaceSettings, seconds_of
 from warpseg.trainers.commands.train import train
 from warpseg.trainers.engine.processes.stopping import never
 

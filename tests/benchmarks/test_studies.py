@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from warpseg.benchmarks.studies.study import SMALL, Scenes, Study, Way, run_ways, table_of
-from warpseg.benchmarks.words import StudySettings
+from warpseg.benchmarks.words.trainings import StudySettings
 from warpseg.trainers.recipes.registry import RECIPES
 
 STUDY = Study(

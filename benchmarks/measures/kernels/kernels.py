@@ -37,7 +37,8 @@ from ...timing import (
     time_of,
     waits_for_the_device,
 )
-from ...words import Given, KernelsSettings
+from ...words.given import Given
+from ...words.kernels import KernelsSettings
 from . import compiled
 from .case import Case, Outputs, Target
 from .cases import cases

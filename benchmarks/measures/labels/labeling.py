@@ -32,7 +32,8 @@ from ....trainers.runs.folder import open_trained
 from ....trainers.scoring.inference import evaluating, predict_logits
 from ....trainers.scoring.trained import TrainedNetwork
 from ...tables import result_of, write
-from ...words import Given, LabelingBenchSettings
+from ...words.given import Given
+from ...words.labels import LabelingBenchSettings
 from .encodings import encodings_text, measure_encodings
 
 NPY_BYTES = 8

@@ -31,7 +31,8 @@ from ....trainers.runs.start import start
 from ...contenders.mask_ranking import Ranked, average_precision, cleanlab, ours
 from ...spoiling import KINDS, choose_spoiled, spoil
 from ...tables import MiB, Result, Table, result_of, write
-from ...words import Given, MasksSettings
+from ...words.given import Given
+from ...words.labels import MasksSettings
 
 HALVES = ("half-a", "half-b")
 

@@ -37,7 +37,8 @@ from ....trainers.runs.folder import open_networks, score
 from ....trainers.runs.start import start
 from ....trainers.scoring.inference import evaluating
 from ...tables import Table, result_of, setup_of, write
-from ...words import Given, SuggestBenchSettings
+from ...words.given import Given
+from ...words.labels import SuggestBenchSettings
 
 WAYS = ("suggest", "entropy", "random")
 """Ways to choose: as `warpseg suggest` does; by the mean entropy of one plain pass; by chance."""

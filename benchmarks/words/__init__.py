@@ -1,0 +1,1 @@
+"""The words of `warpseg bench NAME`, a dataclass each; importable without torch."""
