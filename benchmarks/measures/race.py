@@ -31,9 +31,9 @@ from ...trainers.engine.processes.locking import alone
 from ...trainers.engine.processes.stopping import Stop, Stopped, terminating
 from ...trainers.engine.settings import first_difference, to_plain
 from ...trainers.methods.registry import method_name
-from ...trainers.runs.folder import completed_settings
-from ...trainers.runs.record import load_run
-from ...trainers.runs.sums import data_sums, other_data
+from ...trainers.runs.kept.folder import completed_settings
+from ...trainers.runs.kept.record import load_run
+from ...trainers.runs.kept.sums import data_sums, other_data
 from ..contenders.entries import Entry, in_rounds, read_entries
 from ..contenders.published import published_table
 from ..contenders.standings import missing, scores_table

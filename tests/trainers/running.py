@@ -14,7 +14,8 @@ from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.rounds.run import run_rounds
-from warpseg.trainers.runs.train import Run, train
+from warpseg.trainers.runs.run import Run
+from warpseg.trainers.runs.train import train
 
 CLASSIFIERS = "cifar10-wrn28-2-tiny"
 CLASSIFIER = NetworkSettings(name="tiny-classifier")

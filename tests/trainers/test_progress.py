@@ -18,7 +18,7 @@ from warpseg.trainers import progress
 from warpseg.trainers.engine.journal import _Beside
 from warpseg.trainers.progress import Progress
 from warpseg.trainers.runs.header import next_words
-from warpseg.trainers.runs.record import last_step
+from warpseg.trainers.runs.kept.record import last_step
 
 TINY = Path(__file__).parent / "tiny.py"
 

@@ -25,10 +25,10 @@ from ..recipes.changes import change_settings, words_of
 from ..recipes.registry import find_recipe
 from ..reports.comparison import Comparison
 from ..reports.suggestions import draw_suggestions
-from ..runs.folder import open_networks, open_trained, score
-from ..runs.record import Run, load_run
+from ..runs.kept.folder import open_networks, open_trained, score
+from ..runs.kept.record import Run, load_run
+from ..runs.kept.sums import data_sums, other_data, sums_of
 from ..runs.start import start
-from ..runs.sums import data_sums, other_data, sums_of
 from ..scoring.evaluate import Score
 from ..scoring.predict import PredictReport, label_one, predict_images
 from ..scoring.settings import PredictSettings

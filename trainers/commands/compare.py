@@ -34,7 +34,7 @@ from ..progress import Progress
 from ..recipes.changes import change_recipe
 from ..recipes.registry import find_recipe
 from ..reports.comparison import Comparison
-from ..runs.record import Run, last_step, load_run
+from ..runs.kept.record import Run, last_step, load_run
 
 PROGRAM = (sys.executable, "-m", "warpseg")
 """What trains a run."""
@@ -94,8 +94,8 @@ class Candidate:
         """
         if not (self.folder / "settings.json").is_file():
             return None
-        from ..runs.folder import completed_settings, describe_run, read_settings
-        from ..runs.sums import other_data
+        from ..runs.kept.folder import completed_settings, describe_run, read_settings
+        from ..runs.kept.sums import other_data
 
         held = read_settings(self.folder)
         require_plugins(held.get("plugins", ()), self.folder)

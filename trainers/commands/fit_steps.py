@@ -29,8 +29,8 @@ from ..runs.fitting.amounts import bytes_of, clock, free_memory, gib, seconds_of
 from ..runs.fitting.budget import Times, plan_steps
 from ..runs.fitting.ledger import Ledger
 from ..runs.fitting.plan import Plan, choose_plan
-from ..runs.folder import open_trained
-from ..runs.record import load_run
+from ..runs.kept.folder import open_trained
+from ..runs.kept.record import load_run
 from ..scoring.inference import evaluating
 
 if TYPE_CHECKING:

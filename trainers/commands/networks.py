@@ -172,7 +172,7 @@ def pseudo_label(arguments: list[str]) -> int:
             device: auto, cpu, cuda or cuda:N
         """
         from ..engine.runtime import open_runtime
-        from ..runs.folder import open_trained
+        from ..runs.kept.folder import open_trained
         from .api import data_of
 
         trained = open_trained(path, network=network)
@@ -252,6 +252,6 @@ def _protocol(arguments: list[str]) -> EvaluationSettings:
             f"name the run first, and {arguments[0]} after it: settings that are not given are "
             "the run's own"
         )
-    from ..runs.folder import open_trained
+    from ..runs.kept.folder import open_trained
 
     return open_trained(Path(arguments[0])).evaluation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ..runs.record import Run
+from ..runs.kept.record import Run
 from ..tables import percent
 
 Matrix = Sequence[Sequence[int]]

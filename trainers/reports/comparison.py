@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..runs.record import Row, Run, mean_of
+from ..runs.kept.record import Row, Run, mean_of
 from ..tables import decimal, format_table, percent
 from .report import spread_of
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from html import escape
 
 from ..charts import COLOURS, ticks
-from ..runs.record import METRICS, Row, Run
+from ..runs.kept.record import METRICS, Row, Run
 from ..tables import percent
 from .classes import class_details
 from .report import Report

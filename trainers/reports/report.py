@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runs.record import Row, Run, load_run
+from ..runs.kept.record import Row, Run, load_run
 from ..tables import decimal, format_table, percent, text_of
 
 NOT_COMPARED = ("seed", "out", "data", "torch", "warpseg", "evaluate_every")

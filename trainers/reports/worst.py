@@ -16,9 +16,9 @@ from ...shards import Dataset, Sample
 from ...shards.bands.shown import as_picture
 from ..drawing import overlay
 from ..engine.runtime import Runtime, open_runtime
-from ..runs.folder import open_trained
-from ..runs.images import read_images
-from ..runs.record import Run
+from ..runs.kept.folder import open_trained
+from ..runs.kept.images import read_images
+from ..runs.kept.record import Run
 from ..scoring.inference import evaluating
 from ..tables import percent
 from .page import colour_key, note

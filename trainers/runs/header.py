@@ -18,7 +18,7 @@ from ..engine.stages import Method
 from .batch import batch_words
 
 if TYPE_CHECKING:
-    from .train import Run
+    from .run import Run
 
 
 def run_header(run: "Run") -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engine.checkpoint import check_state, load_checkpoint
 from ..engine.stages import Engine
-from .folder import RunFile, check_same, reason_of
+from .kept.folder import RunFile, check_same, reason_of
 
 
 def load_into(

@@ -11,8 +11,8 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Engine, Method
 from ..progress import Progress
 from ..scoring.evaluate import Score
-from .folder import score
-from .images import write_images
+from .kept.folder import score
+from .kept.images import write_images
 
 log = logging.getLogger("warpseg")
 

@@ -33,7 +33,7 @@ from ....trainers.labels.suggesting.choosing import choose
 from ....trainers.labels.suggesting.settings import SuggestSettings
 from ....trainers.labels.suggesting.survey import survey
 from ....trainers.recipes.changes import change_recipe
-from ....trainers.runs.folder import open_networks, score
+from ....trainers.runs.kept.folder import open_networks, score
 from ....trainers.runs.start import start
 from ....trainers.scoring.inference import evaluating
 from ...tables import Table, result_of, setup_of, write

@@ -13,7 +13,7 @@ from warpseg.trainers.engine.settings import RunSettings
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.reports.comparison import Comparison
 from warpseg.trainers.reports.comparison_page import _evenly, page
-from warpseg.trainers.runs.record import load_run
+from warpseg.trainers.runs.kept.record import load_run
 
 TINY = Path(__file__).parents[1] / "tiny.py"
 sys.path.insert(0, str(TINY.parent))

@@ -15,7 +15,7 @@ from warpseg.plugins import loaded_plugins, unload_plugin
 from warpseg.shards import Dataset
 from warpseg.trainers.commands import compare as comparing
 from warpseg.trainers.engine.checkpoint import load_checkpoint
-from warpseg.trainers.runs.train import Run
+from warpseg.trainers.runs.run import Run
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 TINY = Path(__file__).parents[1] / "tiny.py"

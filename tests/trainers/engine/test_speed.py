@@ -15,7 +15,8 @@ from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.speed import SpeedSettings, manual_garbage_collection
-from warpseg.trainers.runs.train import Run, train
+from warpseg.trainers.runs.run import Run
+from warpseg.trainers.runs.train import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from steps import CLASSES, TAUGHT, build, close, first_batches

@@ -10,7 +10,7 @@ from warpseg.trainers.reports.comparison import Comparison
 from warpseg.trainers.reports.page import page
 from warpseg.trainers.reports.report import report
 from warpseg.trainers.reports.worst import worst_images
-from warpseg.trainers.runs.record import load_run
+from warpseg.trainers.runs.kept.record import load_run
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from browser import Browser, find_browser

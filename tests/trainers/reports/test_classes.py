@@ -8,7 +8,7 @@ from running import write_run
 from warpseg.trainers.reports.classes import class_details, class_scores
 from warpseg.trainers.reports.page import page
 from warpseg.trainers.reports.report import report
-from warpseg.trainers.runs.record import load_run
+from warpseg.trainers.runs.kept.record import load_run
 
 MATRIX = [[6, 2, 0], [1, 3, 0], [0, 0, 0]]
 

@@ -9,7 +9,7 @@ from running import write_run
 from warpseg.trainers.charts import ticks
 from warpseg.trainers.reports.page import page, thin
 from warpseg.trainers.reports.report import format_table, report
-from warpseg.trainers.runs.record import load_run
+from warpseg.trainers.runs.kept.record import load_run
 
 
 def test_a_run_is_summed_up_in_one_row(tmp_path):

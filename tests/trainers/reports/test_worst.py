@@ -15,7 +15,7 @@ from warpseg.trainers.commands import report as command
 from warpseg.trainers.commands.api import evaluate
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.reports.worst import worst_first, worst_images
-from warpseg.trainers.runs.record import load_run
+from warpseg.trainers.runs.kept.record import load_run
 
 
 def test_each_image_has_its_own_score_the_worst_first(trained, scenes):

@@ -16,10 +16,10 @@ from warpseg.trainers.engine.optimization import OptimizerSettings
 from warpseg.trainers.engine.stages import Method
 from warpseg.trainers.reports.page import page
 from warpseg.trainers.reports.report import report
-from warpseg.trainers.runs.record import METRICS
+from warpseg.trainers.runs.kept.record import METRICS
 from warpseg.trainers.runs.rounds.run import run_rounds
 from warpseg.trainers.runs.rounds.summary import table
-from warpseg.trainers.runs.train import Run
+from warpseg.trainers.runs.run import Run
 
 TINY = Path(__file__).parents[1] / "tiny.py"
 FAST = OptimizerSettings(name="adam", lr=0.03)

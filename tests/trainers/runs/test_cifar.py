@@ -26,7 +26,7 @@ TINY = "cifar10-wrn28-2-tiny"
     ["supervised", "supervised-phtps", "vat", "consistency", "consistency-mt", "consistency-1w-p2"],
 )
 def test_a_stopped_run_ends_with_the_same_bits(method, pictures, tmp_path, monkeypatch):
-    from warpseg.trainers.runs.train import Run
+    from warpseg.trainers.runs.run import Run
 
     name = f"{method}-{TINY}"
     rows = run_classifier(name, pictures, tmp_path / "whole")

@@ -21,7 +21,7 @@ from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.features import planned
 from warpseg.trainers.runs.features.making import make_features
 from warpseg.trainers.runs.features.settings import FeatureSettings
-from warpseg.trainers.runs.folder import open_trained
+from warpseg.trainers.runs.kept.folder import open_trained
 from warpseg.trainers.runs.train import train
 
 TINY = Path(__file__).parents[1] / "tiny.py"
@@ -114,7 +114,7 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(scenes, kept, tm
     # Another network drawn by another seed would be another encoder.
     settings = replace(settings, seed=0)
     trained(settings, scenes, tmp_path / "whole", kept / "fixmatch")
-    from warpseg.trainers.runs.train import Run
+    from warpseg.trainers.runs.run import Run
 
     step = Run._step
     with pytest.MonkeyPatch.context() as patch:

@@ -16,8 +16,8 @@ from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import open_runtime
 from warpseg.trainers.reports.diagnoses.masks import look_at_masks
 from warpseg.trainers.reports.diagnoses.masks_page import write_page
-from warpseg.trainers.runs.held_out import call_juries, learnt_keys
 from warpseg.trainers.runs.judging import Judges
+from warpseg.trainers.runs.kept.held_out import call_juries, learnt_keys
 from warpseg.trainers.runs.start import start
 from warpseg.trainers.scoring.trained import TrainedNetwork
 

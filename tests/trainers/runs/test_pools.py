@@ -14,7 +14,7 @@ from tiny import METHOD_RECIPES
 from warpseg.__main__ import main
 from warpseg.shards.pools.settings import PoolSettings
 from warpseg.trainers.engine.processes.stopping import Stopped
-from warpseg.trainers.runs.train import Run
+from warpseg.trainers.runs.run import Run
 
 QUICK = {"stall": 0.5, "retries": 1, "window": 4}
 STEPS = 9

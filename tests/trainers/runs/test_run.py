@@ -18,7 +18,7 @@ from warpseg.shards import Dataset
 from warpseg.trainers.engine.checkpoint import load_checkpoint, save_checkpoint
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import open_runtime
-from warpseg.trainers.runs.folder import open_trained
+from warpseg.trainers.runs.kept.folder import open_trained
 from warpseg.trainers.runs.train import train
 
 TINY = Path(__file__).parents[1] / "tiny.py"
@@ -44,7 +44,7 @@ def test_a_run_stopped_between_checkpoints_ends_with_the_same_bits(name, scenes,
     class Stop(Exception):
         pass
 
-    from warpseg.trainers.runs.train import Run
+    from warpseg.trainers.runs.run import Run
 
     step = Run._step
 
@@ -285,7 +285,7 @@ def test_padding_of_no_class_is_refused_before_the_first_step(group, scenes, tmp
 
 @pytest.mark.parametrize("idle", [True, False])
 def test_a_device_at_work_does_not_wait_for_data(idle, scenes, tmp_path, monkeypatch):
-    from warpseg.trainers.runs.train import Run
+    from warpseg.trainers.runs.run import Run
 
     class Event:
         def query(self):

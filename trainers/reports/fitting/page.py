@@ -15,7 +15,7 @@ from ....shards import Dataset
 from ...drawing import contact_sheet
 from ...runs.fitting.amounts import clock
 from ...runs.fitting.ledger import Ledger
-from ...runs.record import Run, load_run
+from ...runs.kept.record import Run, load_run
 from ..comparison import Comparison
 from ..comparison_page import pictures
 from ..diagnoses.embedding import embedded

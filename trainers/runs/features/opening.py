@@ -13,7 +13,7 @@ from ....shards.manifest import FILE as MANIFEST
 from ...engine.runtime import Runtime
 from ...engine.settings import RunSettings
 from ...engine.stages import Method
-from ..sums import features_sum
+from ..kept.sums import features_sum
 from .request import check_features
 
 

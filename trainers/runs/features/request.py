@@ -22,7 +22,7 @@ from ...engine.stages import Method
 from ...engine.streams import StreamSpec
 from ...labels.request import state_sum
 from ...methods.registry import method_name
-from ..sums import data_sums, other_data
+from ..kept.sums import data_sums, other_data
 
 PROBE = 0.02
 """Share by which an encoder's answer to the probe may differ: other devices and precisions round

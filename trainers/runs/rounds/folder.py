@@ -33,8 +33,8 @@ from ...methods.rounds import (
     find_part,
     resolve,
 )
-from ..folder import claim_folder, describe_run, open_trained
-from ..record import load_run
+from ..kept.folder import claim_folder, describe_run, open_trained
+from ..kept.record import load_run
 from ..train import train
 
 log = logging.getLogger("warpseg")

@@ -12,7 +12,7 @@ from ...engine.runtime import kept_group
 from ...engine.settings import from_plain
 from ...methods.registry import ROUNDS
 from ...methods.rounds import RoundsSettings
-from ..folder import SETTINGS, read_settings, release_folder
+from ..kept.folder import SETTINGS, read_settings, release_folder
 from .folder import Rounds
 from .jobs import run_side_by_side
 from .summary import held_out_scores, write_summary

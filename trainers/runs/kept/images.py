@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-from ...plain import read_json
-from ...shards.archive import write_text
-from ..scoring.evaluate import Score
+from ....plain import read_json
+from ....shards.archive import write_text
+from ...scoring.evaluate import Score
 
 FILE = "images.json"
 """Its name in a run's folder."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...shards import Dataset, Subset
-from ..scoring.trained import TrainedNetwork
+from ....shards import Dataset, Subset
+from ...scoring.trained import TrainedNetwork
 from .sums import data_sums, other_data, sums_of
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...plain import read_json
-from ..engine.journal import read_rows
+from ....plain import read_json
+from ...engine.journal import read_rows
 
 METRICS = ("miou", "accuracy")
 _TAIL = 2**17

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...plain import typed
-from ...shards import Dataset
-from ...shards.archive import sha256_of
-from ...shards.dataset import SPLIT_SIDES, SPLITS
-from ...shards.features.folder import load_feature_manifest
-from ...shards.manifest import FILE as MANIFEST
-from ...shards.pseudo import load_label_manifest
+from ....plain import typed
+from ....shards import Dataset
+from ....shards.archive import sha256_of
+from ....shards.dataset import SPLIT_SIDES, SPLITS
+from ....shards.features.folder import load_feature_manifest
+from ....shards.manifest import FILE as MANIFEST
+from ....shards.pseudo import load_label_manifest
 
 
 def data_sums(dataset: Dataset, split: str | None, labels: Path | None = None) -> dict[str, str]:

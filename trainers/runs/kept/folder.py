@@ -18,31 +18,31 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 import torch
 from torch import nn
 
-from ... import __version__, pipelines
-from ...models import Ensemble, plain_state_dict
-from ...models.tensor_files import not_finite
-from ...pipelines.settings import LoaderSettings, NormalizationSettings
-from ...plain import one_line, read_json, shown
-from ...plugins import only_named, recorded_plugins, require_plugins
-from ...registry import noting_uses
-from ...shards import Dataset, Subset
-from ...shards.archive import write_text
-from ...shards.bands.bands import plain_bands
-from ..engine.checkpoint import NAME as CHECKPOINT
-from ..engine.checkpoint import check_state, load_checkpoint, refuse_diverged
-from ..engine.processes.locking import LOCK
-from ..engine.processes.ranks import LOGS
-from ..engine.processes.stopping import Stop, Stopped, never
-from ..engine.protocol import EvaluationSettings
-from ..engine.runtime import Runtime
-from ..engine.settings import RunSettings, first_difference, from_plain, to_plain
-from ..methods.registry import METHODS, ROUNDS, ensembles_of, method_name, settings_kind
-from ..methods.rounds import RoundsSettings
-from ..scoring.evaluate import Score, Task, evaluate_network
-from ..scoring.exports.config import CONFIG as EXPORT_CONFIG
-from ..scoring.exports.folder import load_exported
-from ..scoring.groups import groups_of
-from ..scoring.trained import TrainedNetwork
+from .... import __version__, pipelines
+from ....models import Ensemble, plain_state_dict
+from ....models.tensor_files import not_finite
+from ....pipelines.settings import LoaderSettings, NormalizationSettings
+from ....plain import one_line, read_json, shown
+from ....plugins import only_named, recorded_plugins, require_plugins
+from ....registry import noting_uses
+from ....shards import Dataset, Subset
+from ....shards.archive import write_text
+from ....shards.bands.bands import plain_bands
+from ...engine.checkpoint import NAME as CHECKPOINT
+from ...engine.checkpoint import check_state, load_checkpoint, refuse_diverged
+from ...engine.processes.locking import LOCK
+from ...engine.processes.ranks import LOGS
+from ...engine.processes.stopping import Stop, Stopped, never
+from ...engine.protocol import EvaluationSettings
+from ...engine.runtime import Runtime
+from ...engine.settings import RunSettings, first_difference, from_plain, to_plain
+from ...methods.registry import METHODS, ROUNDS, ensembles_of, method_name, settings_kind
+from ...methods.rounds import RoundsSettings
+from ...scoring.evaluate import Score, Task, evaluate_network
+from ...scoring.exports.config import CONFIG as EXPORT_CONFIG
+from ...scoring.exports.folder import load_exported
+from ...scoring.groups import groups_of
+from ...scoring.trained import TrainedNetwork
 from .sums import data_sums, features_sum, other_data
 
 SETTINGS = "settings.json"
