@@ -259,7 +259,7 @@ def join_levels(x: Tensor, levels: Sequence[Tensor]) -> Tensor:
     Any float dtype; computed in float32. Gradients: to all. Raises ValueError for other numbers of
     levels, and for levels of different channels.
     """
-    if len(levels) != LEVELS or len({level.shape[:2] for level in levels}) != 1:
+    if len(levels) != LEVELS or any(level.shape[:2] != levels[0].shape[:2] for level in levels):
         shapes = [tuple(level.shape) for level in levels]
         raise ValueError(f"join_levels takes {LEVELS} levels of as many channels; got {shapes}")
     if fused(x, *levels) and _rows_fit(x):

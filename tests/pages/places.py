@@ -4,8 +4,11 @@ import re
 import shutil
 from functools import partial
 
+import numpy as np
 import public
+import tifffile
 import torch
+from PIL import Image
 from reading import PAGES
 from stores import store, write_pool
 from warpseg.models.build import build_network
@@ -46,6 +49,28 @@ def disks(folder, stack, whole):
     return (*replaced, *((f" /{name}/", f" {folder}/{name}/") for name in ("shared", "local")))
 
 
+def fields(folder, stack, whole):
+    """docs/channels.md converts images of six channels of 16 bits, and labels others."""
+    rng = np.random.default_rng(0)
+    for below, count in (("FIELDS", 24), ("FIELDS/val", 2), ("SCENES", 2)):
+        images = folder / below / ("" if below == "SCENES" else "images")
+        masks = folder / below / "masks"
+        for made in (images, masks)[: 1 if below == "SCENES" else 2]:
+            made.mkdir(parents=True)
+        for number in range(count):
+            image = rng.integers(300, 900, (48, 64, 6), np.uint16)
+            image[:, 32:, 3] += 1500
+            tifffile.imwrite(
+                images / f"{number}.tif", image, photometric="minisblack", planarconfig="contig"
+            )
+            if below != "SCENES":
+                Image.fromarray((image[..., 3] // 1500).astype(np.uint8)).save(
+                    masks / f"{number}.png"
+                )
+    (folder / "FIELDS" / "classes.txt").write_text("ground\ncrop\n")
+    return ()
+
+
 def published(folder, stack, whole):
     """Pages on published networks name files that one fetches: here of random weights."""
     for file, name, options in WEIGHTS if whole else ():
@@ -61,6 +86,7 @@ WEIGHTS = (
 )
 """Files of weights, of what network's encoder, with its options."""
 PLACES = {
+    "docs/channels.md": fields,
     "docs/networks.md": published,
     "docs/weak-to-strong.md": published,
     "docs/start.md": own_yaml,

@@ -45,7 +45,8 @@ def small(settings):
         return replace(settings, **runs)
     network = settings.network
     if os.environ.get(NETWORK) != "own":
-        network = replace(network, name="tiny", weights="none", options=(), freeze="none")
+        freeze = "backbone" if network.freeze == "backbone" else "none"
+        network = replace(network, name="tiny", weights="none", options=(), freeze=freeze)
     return replace(
         settings,
         network=replace(network, sync_batch_norm=False),

@@ -19,7 +19,7 @@ import stand_ins
 from listed import LISTED, PAPERS, SLOW, matches
 from places import PLACES
 from reading import PAGES, ROOT, lines, python_blocks
-from running import run
+from running_pages import run
 from small import NETWORK, small_recipes
 from warpseg.plugins import loaded_plugins, unload_plugin
 

@@ -19,7 +19,7 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parent))
 from listed import LISTED, PAPERS, SLOW, matches
 from reading import OURS, PAGES, ROOT, blocks, commands, lines
-from running import prepared
+from running_pages import prepared
 from warpseg.__main__ import VERBS, main
 from warpseg.plugins import loaded_plugins, unload_plugin
 from warpseg.trainers.commands import networks
