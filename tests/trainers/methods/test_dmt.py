@@ -255,9 +255,9 @@ def test_interrupted_rounds_end_with_the_same_bits(scenes, tmp_path, monkeypatch
     picture = tmp_path / "weights.png"
     words = ["diagnose", "weights", str(tmp_path / "whole"), "--out", str(picture)]
     assert main([*words, "--samples", "3"]) == 0
-    # Image, true mask, labels of a0 and their weights for b0.
+    # Image, true mask, labels of a0 and their weights for b0, four times as wide as they are.
     with Image.open(picture) as drawn:
-        assert drawn.width == GAP + 4 * (32 + GAP)
+        assert drawn.width == GAP + 4 * (4 * 32 + GAP)
 
 
 @pytest.mark.parametrize(
