@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .bands.arrays import read_npy
-from .bands.tiff import Pages, read_tiff
+from .bands.tiff import Pages, TooLarge, read_tiff
 from .outside.encoded import FORMATS, fault_of
 
 Encoding = Literal["keep", "jpeg", "png", "npy"]
@@ -142,7 +142,11 @@ def read_levels(data: bytes, file: str = "image", pages: Pages = "refuse") -> np
     """
     form = form_of(data)
     if form in ("tif", "npy"):
-        return read_tiff(data, file, pages) if form == "tif" else read_npy(data, file)
+        try:
+            most = most_megapixels() * 10**6
+            return read_tiff(data, file, pages, most) if form == "tif" else read_npy(data, file)
+        except TooLarge as error:
+            raise _too_large(file, error) from error
     image = open_image(data, file, load=False)
     deep = form == "png" and data[24] == 16
     if form == "png" and data[25] == 4 and deep:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
+import math
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +23,11 @@ Pages = Literal["refuse", "channels"]
 """What several pages of a file are: refused, or the channels of one image."""
 CACHED = 2**28
 """Bytes of decoded tiles or strips that are kept, and of the largest that may be one."""
+_DEFLATE, _LZMA = (8, 32946), 34925
+"""Compressions that tifffile unpacks by Python's modules, without a bound."""
+_SWELLS = 1032
+"""Bytes that one of deflate becomes at most."""
+_PIECE = 2**20
 
 
 def require() -> ModuleType:
@@ -40,6 +48,10 @@ def has_tifffile() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+class TooLarge(Exception):
+    """A file has more pixels than may be decoded at once; the words are "(N pixels)"."""
 
 
 class TiffImage:
@@ -104,6 +116,10 @@ class TiffImage:
 
     def whole(self) -> np.ndarray:
         """Return the whole image, (H, W, C)."""
+        for page in self._pages:
+            if page.compression in (*_DEFLATE, _LZMA):
+                for index in range(len(page.dataoffsets)):
+                    self._stored(page, index)
         try:
             planes = [_last(page.asarray(maxworkers=1), _axes(page)) for page in self._pages]
         except Exception as error:
@@ -203,15 +219,29 @@ class TiffImage:
             return found
 
     def _decode(self, page: Any, index: int) -> tuple[np.ndarray | None, Any]:
-        handle, size = self._tiff.filehandle, page.databytecounts[index]
+        data = self._stored(page, index)
         try:
-            handle.seek(page.dataoffsets[index])
-            data = handle.read(size) if size else None
             tables = {} if page.jpegtables is None else {"jpegtables": page.jpegtables}
             levels, place, shape = page.decode(data, index, **tables)
         except Exception as error:
             raise self._damaged(error) from error
         return (None if levels is None else levels[:, : shape[1], : shape[2]]), place
+
+    def _stored(self, page: Any, index: int) -> bytes | None:
+        """Return a tile or strip as it lies in the file, None where it was never written.
+
+        Raises ValueError where it would become more than such a tile is.
+        """
+        handle, size = self._tiff.filehandle, page.databytecounts[index]
+        try:
+            handle.seek(page.dataoffsets[index])
+            data = handle.read(size) if size else None
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        most = math.prod(page.chunks) * np.dtype(page.dtype).itemsize
+        if data and _exceeds(data, int(page.compression), 2 * most + _PIECE):
+            raise self._damaged(ValueError(f"a piece of {most} bytes would become many more"))
+        return data
 
     def _check(self, pages: Pages, any_type: bool) -> None:
         if not self._pages:
@@ -250,13 +280,23 @@ class TiffImage:
         return ValueError(f"{self.file} cannot be decoded ({reason}): replace or remove it")
 
 
-def read_tiff(data: bytes, file: str, pages: Pages = "refuse") -> np.ndarray:
-    """Decode a TIFF to (H, W, C), uint8 or uint16. Raises as `TiffImage`."""
+def read_tiff(
+    data: bytes, file: str, pages: Pages = "refuse", most: float = math.inf
+) -> np.ndarray:
+    """Decode a TIFF to (H, W, C), uint8 or uint16. Raises as `TiffImage`, and `TooLarge` for more
+    pixels than `most`."""
     image = TiffImage(data, file, pages)
     try:
+        if image.shape[0] * image.shape[1] > most:
+            raise TooLarge(f"({image.shape[0] * image.shape[1]} pixels)")
         return image.whole()
     finally:
         image.close()
+
+
+def is_plain(image: TiffImage) -> bool:
+    """Tell whether a file is one page, not compressed or deflated: read without imagecodecs."""
+    return image.alone and image.compression in (1, *_DEFLATE)
 
 
 def write_tiff(image: np.ndarray) -> bytes:
@@ -294,6 +334,23 @@ def _last(levels: np.ndarray, axes: str) -> np.ndarray:
     return np.moveaxis(levels, 0, -1) if axes == "SYX" else levels.reshape(*levels.shape[:2], -1)
 
 
-def is_plain(image: TiffImage) -> bool:
-    """Tell whether a file is one page, not compressed or deflated: read without imagecodecs."""
-    return image.alone and image.compression in (1, 8, 32946)
+def _exceeds(data: bytes, compression: int, most: int) -> bool:
+    """Tell whether compressed bytes become more than `most`, in pieces, so that no memory is needed
+    for it. What is damaged is left to the decoder."""
+    if compression in _DEFLATE and len(data) * _SWELLS > most:
+        unpack: Any = zlib.decompressobj()
+    elif compression == _LZMA:
+        unpack = lzma.LZMADecompressor()
+    else:
+        return False
+    size = 0
+    try:
+        while size <= most and not unpack.eof:
+            piece = unpack.decompress(data, _PIECE)
+            data = unpack.unconsumed_tail if compression in _DEFLATE else b""
+            if not piece and not data:
+                break
+            size += len(piece)
+    except (zlib.error, lzma.LZMAError):
+        return False
+    return size > most

@@ -1,6 +1,9 @@
 """TIFF by windows: whatever the form of the file, they are parts of the image."""
 
 import io
+import lzma
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from warpseg.shards.bands import tiff, writing
 from warpseg.shards.bands.geo import geo_of
 from warpseg.shards.bands.tiff import TiffImage, is_plain, read_tiff, write_tiff
 from warpseg.shards.bands.writing import PngRows, TiffRows
+from warpseg.shards.images import read_levels
 
 SIZE = (150, 211)
 
@@ -113,6 +117,48 @@ def test_damaged_files_are_named(tmp_path):
     data[at : at + 60] = bytes(60)
     with pytest.raises(ValueError, match=r"b\.tif cannot be decoded"):
         read_tiff(bytes(data), "b.tif")
+
+
+def swollen(path, mebibytes):
+    """Write a TIFF whose one strip of 48 kB would become so many MiB."""
+    write(path, np.zeros((64, 64, 6), np.uint16), compression="zlib")
+    pack = zlib.compressobj(9)
+    data = b"".join(pack.compress(bytes(2**20)) for _ in range(mebibytes)) + pack.flush()
+    with tifffile.TiffFile(path, mode="r+") as opened:
+        handle, tags = opened.filehandle, opened.pages[0].tags
+        handle.seek(0, 2)
+        tags["StripOffsets"].overwrite(handle.tell())
+        tags["StripByteCounts"].overwrite(len(data))
+        handle.seek(0, 2)
+        handle.write(data)
+
+
+def test_a_strip_that_swells_is_refused_and_takes_no_memory(tmp_path):
+    path = tmp_path / "swollen.tif"
+    swollen(path, 256)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"swollen.tif cannot be decoded \(a piece of 49152 bytes"):
+        read_tiff(path.read_bytes(), "swollen.tif")
+    with pytest.raises(ValueError, match="would become many more"):
+        TiffImage(path).read(0, 0, 8, 8)
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
+
+
+def test_lzma_swells_no_more_than_deflate_does():
+    assert tiff._exceeds(lzma.compress(bytes(2**24)), 34925, 2**20)
+    assert not tiff._exceeds(lzma.compress(bytes(2**24)), 34925, 2**24)
+    assert tiff._exceeds(zlib.compress(bytes(2**24)), 8, 2**20)
+    assert not tiff._exceeds(zlib.compress(bytes(2**24)), 8, 2**24)
+    assert not tiff._exceeds(b"no stream at all" * 9999, 8, 2**10)
+
+
+def test_more_pixels_than_may_be_decoded_are_refused_before_that(tmp_path, monkeypatch):
+    write(tmp_path / "a.tif", np.zeros((1024, 1024, 2), np.uint16))
+    monkeypatch.setenv("WARPSEG_MEGAPIXELS", "1")
+    with pytest.raises(ValueError, match=r"a\.tif has 1 megapixels, and files above 1 are not"):
+        read_levels((tmp_path / "a.tif").read_bytes(), "a.tif")
+    assert TiffImage(tmp_path / "a.tif").read(0, 0, 8, 8).shape == (8, 8, 2)
 
 
 def test_what_needs_imagecodecs_says_so(tmp_path, monkeypatch):
