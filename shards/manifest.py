@@ -13,6 +13,8 @@ from .archive import LARGEST, write_text
 from .bands.bands import FORM, LEVELS, Bands, Row, join_levels
 from .masks.values import MAX_CLASSES
 from .outside.text import (
+    Reader,
+    Wrong,
     checked,
     fields,
     flag,
@@ -269,3 +271,32 @@ def _fault_of_shard(shard: ShardRecord, subset: str, classes: int) -> str:
     if strange is not None:
         return f"counts the classes of an image as {shown(strange)}"
     return ""
+
+
+def load_made(
+    root: Path, kind: str, version: int, form: Reader, *, remedy: str, verb: str
+) -> dict[str, Any]:
+    """Read the manifest of a folder that `warpseg VERB` makes of images: features, pseudo-labels.
+
+    Raises FileNotFoundError where there is none and ValueError where it is something else's.
+    """
+    path = root / FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{root} holds no {kind} (it has no {FILE}): make them with warpseg {verb}"
+        )
+    values = checked(read_json(path, remedy), plain_object, path, remedy)
+    if values.get("kind") != kind or values.get("version") != version:
+        raise ValueError(f"{path} describes no {kind} of format {version}")
+    return checked(values, form, path, remedy)
+
+
+def tar_name(stem: str) -> Reader:
+    """Return a reader of the name of a shard: `stem`, a regular expression, and a number."""
+
+    def read(value: Any) -> str:
+        if not re.fullmatch(rf"{stem}-\d{{6,9}}\.tar", text(value)):
+            raise Wrong("is no name of a shard")
+        return value
+
+    return read

@@ -10,7 +10,6 @@ are one pixel.
 """
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,19 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .archive import LARGEST, TarWriter, index_text, read_index, replacing, write_text
-from .manifest import FILE
+from .manifest import FILE, load_made, tar_name
 from .maps import MapEncoding, decode_map, encode_map, ending_of, member_of
 from .outside.text import (
-    Wrong,
-    checked,
     fields,
     flag,
     hexadecimal,
     list_of,
     number,
-    plain_object,
-    read_json,
-    text,
 )
 from .sample import Sample
 
@@ -185,28 +179,14 @@ def load_label_manifest(root: Path) -> dict[str, Any]:
 
     Raises FileNotFoundError where there is none and ValueError where it is something else's.
     """
-    path = root / FILE
     remedy = "make the labels again"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{root} holds no pseudo-labels (it has no {FILE}): make them with warpseg pseudo-label"
-        )
-    values = checked(read_json(path, remedy), plain_object, path, remedy)
-    if values.get("kind") != "pseudo-labels" or values.get("version") != VERSION:
-        raise ValueError(f"{path} describes no pseudo-labels of format {VERSION}")
-    return checked(values, _MANIFEST, path, remedy)
-
-
-def _tar(value: Any) -> str:
-    if not re.fullmatch(r"labels-\d{6,9}\.tar", text(value)):
-        raise Wrong("is no name of a shard")
-    return value
+    return load_made(root, "pseudo-labels", VERSION, _MANIFEST, remedy=remedy, verb="pseudo-label")
 
 
 _COUNTS = list_of(number())
 _SHARD = fields(
     {
-        "tar": _tar,
+        "tar": tar_name("labels"),
         "sizes": list_of(list_of(number(1, 2**31 - 1), (2,))),
         "images": number(),
         "predicted": _COUNTS,

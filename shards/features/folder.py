@@ -6,20 +6,17 @@ FEATURES/STREAM-000000.tar    records (see layout), and the index of each tar
 
 import json
 import os
-import re
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..archive import LARGEST, TarWriter, index_text, replacing, write_text
-from ..manifest import FILE
+from ..manifest import FILE, load_made, tar_name
 from ..outside.text import (
-    Wrong,
-    checked,
     fields,
     flag,
     hexadecimal,
@@ -27,8 +24,6 @@ from ..outside.text import (
     mapping,
     number,
     plain_object,
-    read_json,
-    text,
 )
 from .layout import ENDING, LAYOUT, Layout, key_of, member_name, sealed
 
@@ -118,26 +113,12 @@ def load_feature_manifest(root: Path) -> dict[str, Any]:
 
     Raises FileNotFoundError where there is none and ValueError where it is something else's.
     """
-    path = root / FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{root} holds no features (it has no {FILE}): make them with warpseg features"
-        )
-    values = checked(read_json(path, REMEDY), plain_object, path, REMEDY)
-    if values.get("kind") != "features" or values.get("version") != VERSION:
-        raise ValueError(f"{path} describes no features of format {VERSION}")
-    return checked(values, _MANIFEST, path, REMEDY)
-
-
-def _tar(value: Any) -> str:
-    if not re.fullmatch(r"[a-z]{1,32}-\d{6,9}\.tar", text(value)):
-        raise Wrong("is no name of a shard")
-    return value
+    return load_made(root, "features", VERSION, _MANIFEST, remedy=REMEDY, verb="features")
 
 
 _SHARD = fields(
     {
-        "tar": _tar,
+        "tar": tar_name("[a-z]{1,32}"),
         "first": number(),
         "records": number(1),
         "bytes": number(0, LARGEST),
@@ -209,8 +190,3 @@ class FeatureRecords:
             if shard.tar not in self._files:
                 self._files[shard.tar] = os.open(self.root / shard.tar, os.O_RDONLY | os.O_CLOEXEC)
             return self._files[shard.tar]
-
-
-def plain_shard(shard: FeatureShard) -> dict[str, Any]:
-    """Return the record of a shard as plain values."""
-    return asdict(shard)

@@ -11,7 +11,6 @@ The number is the place in the stream that drew the views. Arrays are NPY files 
 
 import io
 import math
-import tarfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,7 +140,7 @@ def key_of(place: int) -> str:
 
 
 def _padded(size: int) -> int:
-    return size + -size % tarfile.BLOCKSIZE
+    return size + -size % BLOCK
 
 
 LAYOUT = list_of(

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from warpseg.shards.features.folder import (
     FeatureRecords,
     index_bytes,
     load_feature_manifest,
-    plain_shard,
     write_feature_manifest,
     write_feature_shard,
 )
@@ -40,7 +40,7 @@ def folder(tmp_path):
         "samples": SAMPLES,
         "views": VIEWS,
         "layout": layout.plain(),
-        "shards": [plain_shard(shard) for shard in shards],
+        "shards": [asdict(shard) for shard in shards],
     }
     write_feature_manifest(tmp_path, {"seed": 0}, {"unlabeled": stream}, complete=True)
     return tmp_path

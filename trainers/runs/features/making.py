@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,6 @@ from ....shards.features.encoding import Deviation
 from ....shards.features.folder import (
     FeatureShard,
     load_feature_manifest,
-    plain_shard,
     shard_name,
     write_feature_manifest,
     write_feature_shard,
@@ -190,7 +189,7 @@ class Making:
             first = number * planned.each
             with _named(planned.name):
                 shard = write_feature_shard(self.out, name, planned.layout, first, records)
-            row = {**plain_shard(shard), "errors": [vars(error) for error in errors]}
+            row = {**asdict(shard), "errors": [vars(error) for error in errors]}
             write_text(self._record(planned, number), json.dumps(row))
 
     def _records(
