@@ -17,7 +17,8 @@ from ..loaders.loading import Loader
 from ..loaders.plan import Crops, MapSource, Plan, Pseudo, pseudo_maps
 from ..settings import GeometrySettings, LoaderSettings, StrongSettings
 from ..strong import Perturbed
-from .stream import Stream, StreamOptions, completed
+from .options import StreamOptions, completed
+from .stream import Stream
 
 
 def strong_rows(batch_size: int, rank: int, share: float) -> list[int]:

@@ -17,7 +17,8 @@ from ..loaders.plan import Crops, Pseudo, partial_maps, pseudo_maps
 from ..registry import VIEWS
 from ..settings import GeometrySettings, StrongSettings
 from ..strong import Perturbed
-from .stream import Stream, StreamOptions, completed
+from .options import StreamOptions, completed
+from .stream import Stream
 
 
 class PairedStream(Stream[PairedBatch]):

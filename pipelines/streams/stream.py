@@ -6,11 +6,10 @@ stream continues bit for bit, under either loader and with any number of ranks.
 """
 
 import hashlib
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache, partial
-from typing import Any, Generic, TypedDict, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,16 +18,13 @@ from torch import Tensor
 from ...kernels import normalize
 from ...kernels.window import window_mask
 from ...shards import Sample, Subset
-from ...shards.bands.bands import PLAIN, kind_words
 from ...shards.pools.settings import PoolSettings
 from ..batches import LabeledBatch, PairedBatch
-from ..loaders.dali import DaliLoader, has_dali
+from ..loaders.choosing import build_loader
 from ..loaders.focus import Focus, FocusSettings
 from ..loaders.loading import Loader
 from ..loaders.mixed import MixedPlan, PooledRows, open_pool
 from ..loaders.plan import Change, Crops, MapSource, Plan
-from ..loaders.portable import PortableLoader
-from ..loaders.resident import ResidentLoader
 from ..loaders.sampling import COLOUR, Sampler
 from ..settings import (
     GeometrySettings,
@@ -45,48 +41,6 @@ Batch = TypeVar("Batch", LabeledBatch, PairedBatch)
 
 _DISTORTION, _POOL = 4, 11
 """What is drawn at a step; strong views take other numbers, from 0 to 10."""
-_log = logging.getLogger(__name__)
-
-
-class StreamOptions(TypedDict, total=False):
-    """What every stream of training can be told besides its geometry and batch size."""
-
-    normalization: NormalizationSettings | str
-    """statistics of the input, or their name; imagenet where not given"""
-    loader: LoaderSettings | None
-    """how samples are read"""
-    device: torch.device | str
-    """where the batches lie: cpu where not given; on CUDA the loader works there too"""
-    dtype: torch.dtype
-    """of images; float32 where not given"""
-    seed: int
-    """with `stream` it decides all that is random; 0 where not given"""
-    stream: str
-    """name of the stream, which has random numbers of its own; labeled or unlabeled by kind"""
-    rank: int
-    """number of this process; 0 where not given"""
-    world_size: int
-    """number of processes; 1 where not given"""
-    weak_photometric: bool
-    """distort the colours of weak views (`distortion`); not done where not given"""
-    pool: PoolSettings | None
-    """where unlabeled images come from besides the subset, or in its place; nowhere if not given"""
-
-
-def completed(options: StreamOptions, stream: str) -> dict[str, Any]:
-    """Return options with those that are not given; stream: the name of a stream of the kind."""
-    defaults: StreamOptions = {
-        "normalization": "imagenet",
-        "device": "cpu",
-        "dtype": torch.float32,
-        "seed": 0,
-        "stream": stream,
-        "rank": 0,
-        "world_size": 1,
-        "weak_photometric": False,
-        "pool": None,
-    }
-    return {**defaults, **options, "loader": options.get("loader") or LoaderSettings()}
 
 
 class Stream(ABC, Generic[Batch]):
@@ -337,39 +291,6 @@ class Stream(ABC, Generic[Batch]):
         if "confidence" not in crops.maps:
             return None
         return self._to_device(crops.maps["confidence"]).float().div_(255)
-
-
-def build_loader(plan: Plan, settings: LoaderSettings, stride: int, device: torch.device) -> Loader:
-    """Build the loader that the settings name; RuntimeError where it is DALI and not installed."""
-    if settings.cache == "device":
-        return ResidentLoader(plan, settings, stride, device)
-    if loader_name(settings, plan.bands) == "dali":
-        return DaliLoader(plan, settings, stride, device)
-    return PortableLoader(plan, settings, stride, device)
-
-
-def loader_name(settings: LoaderSettings, bands: tuple[int, int] = PLAIN) -> str:
-    """Return "dali" or "portable": what decodes where the device keeps no images.
-
-    Those that are not RGB of 8 bits are the portable loader's, unless DALI is asked for by name.
-    Raises ValueError where it is.
-    """
-    if bands != PLAIN and settings.loader == "dali":
-        raise ValueError(
-            f"--loader.loader dali decodes RGB of 8 bits, and the images have {kind_words(bands)}: "
-            "leave it at auto"
-        )
-    if bands != PLAIN:
-        return "portable"
-    return choose_loader() if settings.loader == "auto" else settings.loader
-
-
-@cache
-def choose_loader() -> str:
-    """Return "dali" where it is installed, else "portable"; says so once in the log."""
-    name = "dali" if has_dali() else "portable"
-    _log.info("loader: %s%s", name, "" if name == "dali" else " (NVIDIA DALI is not installed)")
-    return name
 
 
 def _digest(samples: Sequence[Sample]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...models.network import count_parameters
-from ...pipelines.streams.stream import loader_name
+from ...pipelines.loaders.choosing import loader_name
 from ...shards import Subset
 from ...shards.bands.bands import kind_words
 from ..engine.runtime import Runtime

@@ -15,8 +15,8 @@ from warpseg.pipelines import (
     labeled,
     paired,
 )
+from warpseg.pipelines.loaders import choosing
 from warpseg.pipelines.loaders.dali import define_graph
-from warpseg.pipelines.streams import stream as streams
 
 PLAIN = StrongSettings(view="none")
 GEOMETRY = GeometrySettings(crop_size=(40, 48), scale=(0.5, 2.0), fill=(7, 9, 201))
@@ -203,14 +203,14 @@ def test_classification_is_a_mask_of_one_pixel(digits, loader):
 
 def test_dali_is_chosen_where_it_is_and_said_once(monkeypatch, caplog):
     for available, name in ((False, "portable"), (True, "dali")):
-        monkeypatch.setattr(streams, "has_dali", lambda available=available: available)
-        streams.choose_loader.cache_clear()
+        monkeypatch.setattr(choosing, "has_dali", lambda available=available: available)
+        choosing.choose_loader.cache_clear()
         caplog.clear()
         with caplog.at_level("INFO"):
-            assert [streams.choose_loader() for _ in range(3)] == [name] * 3
+            assert [choosing.choose_loader() for _ in range(3)] == [name] * 3
         assert len(caplog.records) == 1
         assert name in caplog.text
-    streams.choose_loader.cache_clear()
+    choosing.choose_loader.cache_clear()
 
 
 def test_asking_for_dali_without_it_says_how_to_install_it(coordinates, monkeypatch):

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from ....models import SegmentationNetwork
-from ....pipelines.streams.stream import loader_name
+from ....pipelines.loaders.choosing import loader_name
 from ....plain import typed
 from ....shards import Dataset
 from ....shards.features.encoding import Encoding
