@@ -104,14 +104,14 @@ class PlainWeakToStrong(PlainSupervised):
 
     def taught(self, logits: Tensor, targets: list[Target]) -> Tensor:
         """Return the cross-entropy of sure pixels over the number of those that are shown, by each
-        target, weighted."""
+        target, weighted, times alpha."""
         total = logits.new_zeros(())
         for weight, threshold, (label, confidence, shown) in targets:
             losses = F.cross_entropy(
                 upsampled(logits, label.shape[-2:]).float(), label, reduction="none"
             )
             sure = (confidence >= threshold) & shown
-            total = total + weight * (losses * sure).sum() / shown.sum()
+            total = total + weight * self.settings.alpha * (losses * sure).sum() / shown.sum()
         return total
 
     def targets(self, weak: Tensor, views: PairedBatch) -> list[Target]:

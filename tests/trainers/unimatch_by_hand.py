@@ -68,7 +68,8 @@ class ByHand:
         """Return sum CE [c >= tau] over the number of pixels that show an image."""
         sure = seen & (confidence >= (threshold or self.settings.threshold))
         self.lengths.append((int(sure.sum()), int(seen.sum())))
-        return losses(full(logits), torch.where(sure, label, IGNORE)).sum() / seen.sum()
+        total = losses(full(logits), torch.where(sure, label, IGNORE)).sum()
+        return self.settings.alpha * total / seen.sum()
 
     def mixed(self, image, label, confidence):
         """Paste one box of the batch reversed into some images and all that goes with them."""

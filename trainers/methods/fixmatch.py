@@ -8,7 +8,7 @@
                 form of UniMatch V1 (--labeler student):
                     z_x, z_w <- student(cat(x, u_w));  y_u, c <- z_w           no gradient
                     u_s, y_s, c_s <- boxes;  z_s <- student(u_s)               its own batch
-                L <- (CE(z_x, y) + sum CE(z_s, y_s) [c_s >= tau] / #shown) / 2
+                L <- (CE(z_x, y) + alpha sum CE(z_s, y_s) [c_s >= tau] / #shown) / 2
                 step of the optimizer on L
                 teacher <- moving average of the student, share min(1 - 1/(t+1), decay) kept
 
@@ -19,6 +19,7 @@ gradient, and the peak memory of the larger one.
 from collections.abc import Hashable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -86,11 +87,12 @@ class FixMatch(Method):
         return {"loss": loss / 2}
 
     def strong(self, batches: Batches, step: int) -> dict[str, Tensor]:
-        """Half of the loss of the mixed strong view, in a batch of its own."""
+        """Alpha / 2 of the loss of the mixed strong view, in a batch of its own."""
         image, target = self._mixed(batches)
         with strong_pass(self.settings, self.student):
             logits = self.student(image)
-        return {"loss": taught_loss(logits, target, self.runtime) / 2, "taught": target.share}
+        loss = taught_loss(logits, target, self.runtime) * (self.settings.alpha / 2)
+        return {"loss": loss, "taught": target.share}
 
     def joint(self, batches: Batches, step: int) -> dict[str, Tensor]:
         """Both losses of one pass, whose batch norms see labeled and strong images together."""
@@ -99,7 +101,7 @@ class FixMatch(Method):
         count = len(labeled.image)
         supervised = labeled_loss(logits[:count], labeled.mask, self.settings, self.runtime)
         strong = taught_loss(logits[count:], target, self.runtime)
-        loss = (supervised + strong) / 2
+        loss = torch.add(supervised, strong, alpha=self.settings.alpha) / 2
         return {"loss": loss, "labeled": supervised, "strong": strong, "taught": target.share}
 
     def update_teacher(self, step: int) -> None:

@@ -5,7 +5,7 @@
                 L_std  <- (L_1 + L_2) / 4 + L_fp / 2
                 y', c' <- sum w_j snapshot_j(u_w), 1 to 3 of them, w ~ Dirichlet(1)    no gradient
                 L_prev <- the same three losses, taught by y' where c' >= tau'
-                step of the optimizer on (L_x + L_std + lambda L_prev) / (2 + lambda)
+                step of the optimizer on (L_x + alpha (L_std + lambda L_prev)) / (2 + lambda)
     each n-th epoch:  the student enters the snapshots, the oldest of 8 leaves
 
 lambda is a triangle over the epochs: 0, 1 at half of them, 0. Until there is a snapshot the step is
@@ -63,7 +63,7 @@ class PrevMatch(Method):
         )
 
     def weak(self, batches: Batches, step: int) -> dict[str, Tensor]:
-        """(L_x + (L_fp + lambda L_fp') / 2) / (2 + lambda); targets go on to the strong views."""
+        """(L_x + alpha (L_fp + lambda L_fp') / 2) / (2 + lambda); targets go on to strong views."""
         settings, labeled, views = self.settings, batches["labeled"], batches["unlabeled"]
         logits = self.student(torch.cat((labeled.image, views.weak)), change=self.drop)
         (clean, dropped), count = logits.chunk(2), len(labeled.image)
@@ -77,11 +77,11 @@ class PrevMatch(Method):
         supervised = labeled_loss(clean[:count], labeled.mask, settings, self.runtime)
         perturbed = self._taught(dropped[count:], targets, None)
         shares = {f"taught{n}": target.share for n, (_, target) in enumerate(targets)}
-        loss = (supervised + perturbed / 2) / (2 + trust)
+        loss = torch.add(supervised, perturbed, alpha=settings.alpha / 2) / (2 + trust)
         return {"loss": loss, "labeled": supervised, "features": perturbed, **shares}
 
     def strong(self, batches: Batches, step: int) -> dict[str, Tensor]:
-        """(L_1 + L_2 + lambda (L_1' + L_2')) / 4 / (2 + lambda)."""
+        """alpha (L_1 + L_2 + lambda (L_1' + L_2')) / 4 / (2 + lambda)."""
         settings, targets = self.settings, batches["targets"]
         images = strong_views(batches["unlabeled"])
         mixings = [mixing_of(settings, batches["weak"], self.num_classes) for _ in images]
@@ -90,7 +90,7 @@ class PrevMatch(Method):
         first, second = (
             self._taught(z, targets, mixing) for z, mixing in zip(logits, mixings, strict=True)
         )
-        return {"loss": (first + second) / 4 / (2 + self.trust(step))}
+        return {"loss": (first + second) * (settings.alpha / 4) / (2 + self.trust(step))}
 
     def keep_snapshot(self, step: int) -> None:
         """Let the student take the place of the oldest snapshot, at the end of every n-th epoch."""

@@ -7,7 +7,7 @@
                 L_x <- CE(z of x, y);   L_fp <- sum CE(z_fp of u_w, y_u) [c >= tau] / #shown
                 s1, s2 and the labels of each <- boxes from the batch reversed, by view and image
                 z1, z2 <- student(cat(s1, s2));   L_1, L_2 <- as L_fp, with the mixed labels
-                step of the optimizer on (L_x + (L_1 + L_2) / 4 + L_fp / 2) / 2
+                step of the optimizer on (L_x + alpha ((L_1 + L_2) / 4 + L_fp / 2)) / 2
 
 The dropped half of labeled images has no loss, but takes part in the decoder's batch statistics.
 The released code labels what it pastes by one more pass, in evaluation mode, on another crop of the
@@ -71,7 +71,7 @@ class UniMatch(Method):
         return ema_share(step, self.settings.ema_decay) if "teacher" in self.networks else ()
 
     def weak(self, batches: Batches, step: int) -> dict[str, Tensor]:
-        """L_x / 2 + L_fp / 4; labels of the weak views go on to the strong ones."""
+        """L_x / 2 + alpha L_fp / 4; labels of the weak views go on to the strong ones."""
         settings, labeled, views = self.settings, batches["labeled"], batches["unlabeled"]
         logits = self.student(torch.cat((labeled.image, views.weak)), change=self.drop)
         (clean, dropped), count = logits.chunk(2), len(labeled.image)
@@ -84,11 +84,11 @@ class UniMatch(Method):
         supervised = labeled_loss(clean[:count], labeled.mask, settings, self.runtime)
         perturbed = taught_loss(dropped[count:], target, self.runtime)
         batches["weak"] = weak
-        loss = (supervised + perturbed / 2) / 2
+        loss = torch.add(supervised, perturbed, alpha=settings.alpha / 2) / 2
         return {"loss": loss, "labeled": supervised, "features": perturbed, "taught": target.share}
 
     def strong(self, batches: Batches, step: int) -> dict[str, Tensor]:
-        """(L_1 + L_2) / 8."""
+        """alpha (L_1 + L_2) / 8."""
         settings, weak = self.settings, batches["weak"]
         images = strong_views(batches["unlabeled"])
         mixings = [mixing_of(settings, weak, self.num_classes) for _ in images]
@@ -99,7 +99,8 @@ class UniMatch(Method):
             taught_loss(z, target.mixed(mixing), self.runtime)
             for z, mixing in zip(logits, mixings, strict=True)
         )
-        return {"loss": (first + second) / 4 / 2, "strong": (first + second) / 2}
+        both = first + second
+        return {"loss": both * (settings.alpha / 8), "strong": both / 2}
 
     def update_teacher(self, step: int) -> None:
         """Move the teacher, its statistics too, towards the student."""

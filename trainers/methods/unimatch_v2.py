@@ -6,7 +6,7 @@
                 L_x <- CE(student(x), y)
                 f1, f2 <- M1 encoder(s1), M2 encoder(s2)         M1 + M2 = 2: complementary dropout
                 L_1, L_2 <- sum CE(decoder(f_k), y_k) [c_k >= tau] / #shown
-                step of the optimizer on (L_x + (L_1 + L_2) / 2) / 2
+                step of the optimizer on (L_x + alpha (L_1 + L_2) / 2) / 2
                 teacher <- moving average of the student, share min(1 - 1/(t+1), .996) kept
 
 A random half of the images keeps all its channels in both views. `--network.freeze backbone`
@@ -71,7 +71,7 @@ class UniMatchV2(Method):
         return {"loss": labeled_loss(logits, labeled.mask, self.settings, self.runtime) / 2}
 
     def strong(self, batches: Batches, step: int) -> dict[str, Tensor]:
-        """(L_1 + L_2) / 4."""
+        """alpha (L_1 + L_2) / 4."""
         settings, views = self.settings, batches["unlabeled"]
         weak = label_views(self.teacher, views, self.thresholds)
         images = strong_views(views)
@@ -83,7 +83,7 @@ class UniMatchV2(Method):
             taught_loss(z, target.mixed(mixing), self.runtime)
             for z, mixing in zip(logits, mixings, strict=True)
         )
-        return {"loss": (first + second) / 2 / 2, "taught": target.share}
+        return {"loss": (first + second) * (settings.alpha / 4), "taught": target.share}
 
     def update_teacher(self, step: int) -> None:
         """Move the teacher, its statistics too, towards the student."""

@@ -31,8 +31,9 @@ def moved(engine):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_steps_are_those_of_the_equations(case):
-    engine, settings = engine_of(case)
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_steps_are_those_of_the_equations(case, alpha):
+    engine, settings = engine_of(case, alpha=alpha)
     by_hand = CASES[case][0](engine, settings)
     for step in range(4):
         by_hand.step(batches_of(step), step)

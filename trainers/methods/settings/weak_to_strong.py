@@ -20,6 +20,8 @@ class WeakToStrongSettings(RunSettings):
     """unlabeled images of a step on each rank; mixing needs at least 2"""
     threshold: float = 0.95
     """least confidence of a label that teaches (tau); above 1 none does"""
+    alpha: float = 1.0
+    """weight of the losses of unlabeled images beside those of labeled ones (the codes have 1)"""
     mixing: Literal["boxes", "classes", "none"] = "boxes"
     """boxes: one box from the batch reversed; classes: half of the classes on top of the next image
     (ClassMix)"""
@@ -47,6 +49,8 @@ class WeakToStrongSettings(RunSettings):
             if not 0 <= getattr(self, name) <= 1:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--{flag} must lie in [0, 1]; got {getattr(self, name)}")
+        if not self.alpha >= 0:
+            raise ValueError(f"--alpha must be >= 0; got {self.alpha}")
         if self.threshold < 0:
             raise ValueError(f"--threshold must be >= 0; got {self.threshold}")
         if self.hard_least < 1:
