@@ -229,26 +229,29 @@ def _cifar10_oracle() -> Recipes:
     }
 
 
-def scratch_recipes(family: str, shared: dict[str, Any], network: str) -> Recipes:
+def scratch_recipes(family: str, shared: dict[str, Any], network: NetworkSettings) -> Recipes:
     """Return recipes whose network A makes as many steps in all as a single run: half of them on
-    masks alone, a tenth in each of five phases, those at a quarter of the learning rate.
+    masks alone, a tenth in each of five phases, those at a quarter of the learning rates.
 
-    A phase is short here and its network not pretrained, so the rate is less than the paper's half.
+    A phase is short here, so the rate is less than the paper's half.
     """
-    steps = shared["num_steps"]
+    steps, optimizer = shared["num_steps"], shared["optimizer"]
+    rates = {"lr": optimizer.lr / 4}
+    if optimizer.backbone_lr is not None:
+        rates["backbone_lr"] = optimizer.backbone_lr / 4
     own = max(2, shared["batch_size"] // 4)
     return dmt_recipes(
         family,
         shared,
-        NetworkSettings(name=network),
+        network,
         supervised={"num_steps": steps // 2},
         phase={
             "num_steps": steps // (2 * len(RATIOS)),
             "batch_size": own,
             "unlabeled_batch_size": shared["batch_size"] - own,
-            "optimizer": replace(shared["optimizer"], lr=shared["optimizer"].lr / 4),
+            "optimizer": replace(optimizer, **rates),
         },
-        ablations=family.endswith("-tiny"),
+        ablations=family.endswith("-tiny") and network.weights == "none",
     )
 
 

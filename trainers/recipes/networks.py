@@ -27,8 +27,10 @@ from ..methods.settings.supervised import SupervisedSettings
 from ..methods.settings.unimatch import UniMatchSettings
 from ..methods.settings.unimatch_v2 import UniMatchV2Settings
 from ..methods.settings.vat import VatSettings
+from .dmt import scratch_recipes
 from .registry import Recipe, add_recipes
 from .scratch import CAMVID, CAMVID_TINY, GTA_SCRATCH, MKD_SCRATCH, SYNTHETIC_TINY
+from .simple_baseline import halved_recipes
 
 # One mode: batch norms of the encoder keep ImageNet's statistics, and the head has group norms, so
 # that no running statistics must know a scene before a teacher can be trusted in it.
@@ -58,7 +60,7 @@ DINO_BATCH = {"voc": 4, "cityscapes": 2}
 
 
 def embedded_recipes(family: str, shared: dict[str, Any]) -> dict[str, Recipe]:
-    """Return the recipes of the online methods with the embedded weights; the pretrained part
+    """Return the recipes of every method with the embedded weights; the pretrained part
     learns at a quarter of the rate."""
     optimizer: OptimizerSettings = shared["optimizer"]
     chosen = OptimizerSettings(
@@ -82,6 +84,8 @@ def embedded_recipes(family: str, shared: dict[str, Any]) -> dict[str, Recipe]:
         f"fixmatch-{family}": partial(FixMatchSettings, **every),
         f"unimatch-{family}": partial(UniMatchSettings, **every),
         f"unimatch-v2-{family}": partial(UniMatchV2Settings, **every),
+        **halved_recipes(family, {**shared, "optimizer": chosen}, EMBEDDED),
+        **scratch_recipes(family, {**shared, "optimizer": chosen}, EMBEDDED),
     }
 
 

@@ -90,9 +90,9 @@ def _add(
             f"vat-{family}": partial(VatSettings, **every),
             f"gta-{family}": partial(GtaSettings, warmup_steps=first, **GTA_SCRATCH, **every),
             f"mkd-{family}": partial(MkdSettings, rampup_steps=first, **MKD_SCRATCH, **every),
-            **halved_recipes(family, shared, network),
+            **halved_recipes(family, shared, chosen),
             **weak_to_strong_recipes(family, shared, network),
-            **scratch_recipes(family, shared, network),
+            **scratch_recipes(family, shared, chosen),
         }
     )
 

@@ -103,14 +103,14 @@ def simple_baseline_recipes(
     }
 
 
-def halved_recipes(family: str, shared: dict[str, Any], network: str) -> Recipes:
+def halved_recipes(family: str, shared: dict[str, Any], network: NetworkSettings) -> Recipes:
     """Return recipes of two rounds that take as many steps in all as a single run: the teacher
     half of them, each student a quarter."""
     steps = shared["num_steps"]
     return simple_baseline_recipes(
         family,
         {**shared, "num_steps": steps // 2},
-        NetworkSettings(name=network),
+        network,
         rounds=2,
         student_steps=steps // 4,
     )

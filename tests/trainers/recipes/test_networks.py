@@ -7,11 +7,29 @@ from warpseg.trainers.recipes.registry import RECIPES
 
 EMBEDDED = sorted(name for name in RECIPES if "swiftnet-lite0" in name)
 DINO = sorted(name for name in RECIPES if "dpt-dinov2" in name)
+METHODS = (
+    "supervised",
+    "consistency",
+    "consistency-mt",
+    "vat",
+    "gta",
+    "mkd",
+    "fixmatch",
+    "unimatch",
+)
+METHODS += ("unimatch", "unimatch-v2", "simple-baseline", "dmt")
+
+
+def trainings(name):
+    """Return the settings of each training of a recipe: several where it trains in rounds."""
+    settings = RECIPES[name]()
+    kinds = ("teacher", "student", "supervised", "phase")
+    return [getattr(settings, kind) for kind in kinds if hasattr(settings, kind)] or [settings]
 
 
 def test_families_are_there():
     for data in ("camvid", "synthetic"):
-        for method in ("supervised", "consistency-mt", "vat", "gta", "mkd", "fixmatch", "unimatch"):
+        for method in METHODS:
             assert f"{method}-{data}-swiftnet-lite0-tiny" in EMBEDDED
     assert "mkd-camvid-swiftnet-lite0" in EMBEDDED
     for data in ("voc", "cityscapes"):
@@ -22,7 +40,17 @@ def test_families_are_there():
 
 @pytest.mark.parametrize("name", EMBEDDED + DINO)
 def test_pretrained_parts_learn_slowly_or_not_at_all(name):
-    settings = RECIPES[name]()
+    for settings in trainings(name):
+        check_pretrained(name, settings)
+
+
+def test_phases_learn_slower_in_both_parts():
+    supervised, phase = trainings("dmt-camvid-swiftnet-lite0-tiny")
+    for rate in ("lr", "backbone_lr"):
+        assert getattr(phase.optimizer, rate) == getattr(supervised.optimizer, rate) / 4
+
+
+def check_pretrained(name, settings):
     assert settings.optimizer.backbone_lr < settings.optimizer.lr
     assert (settings.network.freeze == "backbone") == ("-frozen-" in name)
     assert settings.normalization.name == "network"
