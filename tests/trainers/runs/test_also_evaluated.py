@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import chain_of, launch, results, rows, run, run_classifier
+from ranks import launch
+from running import chain_of, results, rows, run, run_classifier
 from warpseg.__main__ import main
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.journal import Journal

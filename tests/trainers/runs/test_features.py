@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from forked import command, sentence
-from running import assert_same_state, launch, rows
+from ranks import launch
+from running import assert_same_state, rows
 from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.__main__ import main
 from warpseg.pipelines.settings import LoaderSettings, StrongSettings
