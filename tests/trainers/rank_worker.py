@@ -1,4 +1,4 @@
-"""One rank of test_ranks.py, started by `ranks.launch` or torchrun: `rank_worker.py TASK FOLDER ...`."""
+"""One rank of test_ranks.py, under `ranks.launch` or torchrun: `rank_worker.py TASK FOLDER ...`."""
 
 import json
 import os

@@ -86,8 +86,6 @@ def start(rank, asked, port):
         for number, kind in ((1, "out"), (2, "err")):
             with open(f"{asked['said']}/{kind}-{rank}", "w") as file:
                 os.dup2(file.fileno(), number)
-        sys.stdin = open(os.devnull)
-        sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))
         names = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0}
         names |= {"WORLD_SIZE": asked["ranks"], "LOCAL_WORLD_SIZE": asked["ranks"]}
         names |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}

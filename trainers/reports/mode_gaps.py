@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ... import pipelines
-from ...pipelines.settings import NormalizationSettings, StrongSettings
+from ...pipelines.normalization import NormalizationSettings
+from ...pipelines.settings import StrongSettings
 from ...shards import Dataset
 from ..drawing import Colour, contact_sheet, overlay
 from ..engine.checkpoint import load_checkpoint

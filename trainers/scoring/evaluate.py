@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ... import IGNORE, kernels
 from ...pipelines.batches import PlainBatch
-from ...pipelines.settings import NormalizationSettings
+from ...pipelines.normalization import NormalizationSettings
 from ...plain import counted, printable
 from ..engine.protocol import EvaluationSettings
 from .inference import evaluating, predict_logits, resize_image, resize_mask

@@ -21,7 +21,8 @@ from torch import nn
 from .... import __version__, pipelines
 from ....models import Ensemble, plain_state_dict
 from ....models.tensor_files import not_finite
-from ....pipelines.settings import LoaderSettings, NormalizationSettings
+from ....pipelines.normalization import NormalizationSettings
+from ....pipelines.settings import LoaderSettings
 from ....plain import one_line, read_json, shown
 from ....plugins import only_named, recorded_plugins, require_plugins
 from ....registry import noting_uses

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from warpseg.pipelines.batches import PlainBatch
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.shards.masks.palette import default_palette
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.labels.suggesting.looking import grid_of, look, on_grid
