@@ -31,13 +31,15 @@ __getattr__, __dir__ = lazy_names(
             "PlainBatch",
             "SecondView",
         ),
-        ".settings": (
+        ".normalization": (
             "NORMALIZATIONS",
+            "NormalizationSettings",
+            "normalization_of",
+        ),
+        ".settings": (
             "GeometrySettings",
             "LoaderSettings",
-            "NormalizationSettings",
             "StrongSettings",
-            "normalization_of",
         ),
         ".streams.labeled": ("labeled",),
         ".streams.paired": ("paired",),

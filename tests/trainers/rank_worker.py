@@ -21,8 +21,8 @@ from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
 from warpseg.trainers.engine.speed import SpeedSettings
-from warpseg.trainers.engine.stages import Engine
 from warpseg.trainers.engine.steps import recorder
+from warpseg.trainers.engine.steps.engine import Engine
 from warpseg.trainers.engine.steps.graph import ALIKE
 from warpseg.trainers.engine.streams import next_batches, open_streams
 from warpseg.trainers.methods.registry import build_method

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.checkpoint import check_state, load_checkpoint
-from ..engine.stages import Engine
+from ..engine.steps.engine import Engine
 from .kept.folder import RunFile, check_same, reason_of
 
 

@@ -14,7 +14,7 @@ from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
 from warpseg.trainers.commands import fit_steps
-from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.engine.steps.engine import Engine
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.fitting import budget, plan
 
