@@ -26,7 +26,7 @@ from ..engine.runtime import Runtime, open_runtime
 from ..engine.settings import from_plain
 from ..engine.streams import open_subset
 from ..methods.registry import settings_kind
-from ..runs.kept.folder import open_trained
+from ..runs.kept.opening import open_trained
 from ..scoring.groups import groups_of
 from ..tables import format_table, percent
 

@@ -22,7 +22,7 @@ from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.features import planned
 from warpseg.trainers.runs.features.making import make_features
 from warpseg.trainers.runs.features.settings import FeatureSettings
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.runs.kept.opening import open_trained
 from warpseg.trainers.runs.train import train
 
 TINY = Path(__file__).parents[1] / "tiny.py"

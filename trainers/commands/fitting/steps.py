@@ -28,7 +28,7 @@ from ...runs.fitting.budget import Times, plan_steps
 from ...runs.fitting.ledger import Ledger
 from ...runs.fitting.plan import Plan, choose_plan
 from ...runs.fitting.settings import FitSettings
-from ...runs.kept.folder import open_trained
+from ...runs.kept.opening import open_trained
 from ...runs.kept.record import load_run
 from ...scoring.inference import evaluating
 from .verbs import command_line, has_verb, run_verb
