@@ -177,45 +177,17 @@ def evaluate_network(
         )
     if groups and task == "classification":
         raise ValueError("groups of images are scored in segmentation alone: leave out by")
-    titles = sorted(set(groups.values())) if groups else [""]
-    places = {key: titles.index(group) for key, group in groups.items()} if groups else {}
-    counts = torch.zeros(len(titles), len(names), len(names), dtype=torch.int64, device=device)
-    # Images, images without finite logits, pixels of no known class: read once, at the end.
-    totals = torch.zeros(3, dtype=torch.int64, device=device)
-    sure = torch.zeros((), dtype=torch.float64, device=device)
-    alone: dict[str, Tensor] = {}
+    counted = _Counts(names, task, groups, device)
     with evaluating(network):
         for batch in batches:
-            mask = _checked_mask(batch, names, task)
-            if task == "classification":
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                    logits = network(batch.image)
-                counts[0] = kernels.confusion(logits, mask, len(names), out=counts[0])
-                finite = logits.isfinite().flatten(1).all(1)
-                sure += _certainty(logits, mask)
-            else:
-                if places and len(batch.image) > 1:
-                    raise ValueError("groups of images are scored one image a batch")
-                place = places[batch.keys[0]] if places else 0
-                own, finite = _count(
-                    network, batch.image, mask, settings, normalization, dtype, len(names)
-                )
-                counts[place] += own
-                if len(batch.image) == 1:
-                    alone[batch.keys[0]] = iou_of(own).nanmean()
-            unknown = (mask != IGNORE) & (mask >= len(names))
-            totals[0] += len(finite)
-            totals[1] += (~finite).sum()
-            totals[2] += unknown.sum()
-    each = _plain(alone)
+            counted.add(network, batch, settings, normalization, dtype)
+    each = _plain(counted.alone)
     if reduce and dist.is_initialized() and dist.get_world_size() > 1:
         each = _joined(each)
-        dist.all_reduce(counts)
-        dist.all_reduce(totals)
-        dist.all_reduce(sure)
-    seen = _refuse_faults(totals, len(names), expected_images)
-    by_group = dict(zip(titles, counts.cpu(), strict=True))
-    counts = counts.cpu().sum(0)
+        counted.reduce()
+    seen = _refuse_faults(counted.totals, len(names), expected_images)
+    by_group = dict(zip(counted.titles, counted.counts.cpu(), strict=True))
+    counts = counted.counts.cpu().sum(0)
     if not counts.sum():
         raise ValueError(
             f"the masks of all {seen} images hold no labeled pixel, so there is no score"
@@ -230,8 +202,73 @@ def evaluate_network(
         mean_over=settings.mean_over,
         groups=by_group if groups else {},
         each=each,
-        fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
+        fine_grained=(counted.sure.cpu() / counts.sum()).item() if classified else None,
     )
+
+
+class _Counts:
+    """What a score is made of, on the device, as images are counted."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        task: Task,
+        groups: Mapping[str, str] | None,
+        device: torch.device,
+    ) -> None:
+        self.names, self.task, self.device = names, task, device
+        self.titles = sorted(set(groups.values())) if groups else [""]
+        titles = self.titles
+        self.places = {key: titles.index(group) for key, group in groups.items()} if groups else {}
+        shape = (len(titles), len(names), len(names))
+        self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
+        # Images, images without finite logits, pixels of no known class: read once, at the end.
+        self.totals = torch.zeros(3, dtype=torch.int64, device=device)
+        self.sure = torch.zeros((), dtype=torch.float64, device=device)
+        self.alone: dict[str, Tensor] = {}
+
+    def add(
+        self,
+        network: nn.Module,
+        batch: PlainBatch,
+        settings: EvaluationSettings,
+        normalization: NormalizationSettings | None,
+        dtype: torch.dtype,
+    ) -> None:
+        """Count a batch, whole images with masks. Raises as `evaluate_network`."""
+        mask = _checked_mask(batch, self.names, self.task)
+        if self.task == "classification":
+            finite = self._classified(network, batch.image, mask, dtype)
+        else:
+            if self.places and len(batch.image) > 1:
+                raise ValueError("groups of images are scored one image a batch")
+            place = self.places[batch.keys[0]] if self.places else 0
+            own, finite = _count(
+                network, batch.image, mask, settings, normalization, dtype, len(self.names)
+            )
+            self.counts[place] += own
+            if len(batch.image) == 1:
+                self.alone[batch.keys[0]] = iou_of(own).nanmean()
+        unknown = (mask != IGNORE) & (mask >= len(self.names))
+        self.totals[0] += len(finite)
+        self.totals[1] += (~finite).sum()
+        self.totals[2] += unknown.sum()
+
+    def _classified(
+        self, network: nn.Module, image: Tensor, mask: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Count images that are classified as wholes; return whether each one's logits are finite."""
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits = network(image)
+        self.counts[0] = kernels.confusion(logits, mask, len(self.names), out=self.counts[0])
+        self.sure += _certainty(logits, mask)
+        return logits.isfinite().flatten(1).all(1)
+
+    def reduce(self) -> None:
+        """Give all ranks the sum of what each has counted."""
+        dist.all_reduce(self.counts)
+        dist.all_reduce(self.totals)
+        dist.all_reduce(self.sure)
 
 
 def _refuse_faults(totals: Tensor, num_classes: int, expected_images: int | None) -> int:
