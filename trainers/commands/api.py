@@ -29,8 +29,8 @@ from ..runs.kept.folder import score
 from ..runs.kept.opening import open_networks, open_trained
 from ..runs.kept.record import Run, load_run
 from ..runs.start import start
-from ..scoring.evaluate import Score
 from ..scoring.predict import PredictReport, label_one, predict_images
+from ..scoring.score import Score
 from ..scoring.settings import PredictSettings
 from ..scoring.trained import TrainedNetwork
 from .compare import CompareSettings, run_comparison

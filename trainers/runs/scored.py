@@ -11,7 +11,7 @@ from ..engine.settings import RunSettings
 from ..engine.stages import Method
 from ..engine.steps.engine import Engine
 from ..progress import Progress
-from ..scoring.evaluate import Score
+from ..scoring.score import Score
 from .kept.folder import score
 from .kept.images import write_images
 

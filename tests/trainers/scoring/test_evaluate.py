@@ -14,7 +14,8 @@ from warpseg.kernels import normalize
 from warpseg.pipelines import NORMALIZATIONS
 from warpseg.pipelines.batches import PlainBatch
 from warpseg.trainers.engine.protocol import EvaluationSettings
-from warpseg.trainers.scoring.evaluate import Score, evaluate_network
+from warpseg.trainers.scoring.evaluate import evaluate_network
+from warpseg.trainers.scoring.score import Score
 
 NAMES = ("road", "tree", "sky")
 CPU = torch.device("cpu")

@@ -33,8 +33,9 @@ from ...engine.runtime import Runtime
 from ...engine.settings import RunSettings, first_difference, from_plain, to_plain
 from ...methods.registry import ROUNDS, method_name, settings_kind
 from ...methods.rounds import RoundsSettings
-from ...scoring.evaluate import Score, Task, evaluate_network
+from ...scoring.evaluate import evaluate_network
 from ...scoring.groups import groups_of
+from ...scoring.score import Score, Task
 from .sums import data_sums, features_sum, other_data
 
 SETTINGS = "settings.json"
