@@ -7,7 +7,6 @@ evaluation reads a network and changes nothing.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,6 @@ from ...pipelines.normalization import NormalizationSettings
 from ..engine.protocol import EvaluationSettings
 from .inference import evaluating, predict_logits, resize_image, resize_mask
 from .score import Score, Task, iou_of
-
-log = logging.getLogger("warpseg")
 
 
 def evaluate_network(
@@ -141,7 +138,7 @@ class _Counts:
     def _classified(
         self, network: nn.Module, image: Tensor, mask: Tensor, dtype: torch.dtype
     ) -> Tensor:
-        """Count images that are classified as wholes; return which have finite logits, bool (N,)."""
+        """Count images that are classified as wholes; return which have finite logits."""
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             logits = network(image)
         self.counts[0] = kernels.confusion(logits, mask, len(self.names), out=self.counts[0])
