@@ -97,7 +97,8 @@ class _Counts:
         groups: Mapping[str, str] | None,
         device: torch.device,
     ) -> None:
-        self.names, self.task, self.device = names, task, device
+        self.names, self.device = names, device
+        self.task: Task = task
         self.titles = sorted(set(groups.values())) if groups else [""]
         titles = self.titles
         self.places = {key: titles.index(group) for key, group in groups.items()} if groups else {}
