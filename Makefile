@@ -4,7 +4,10 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo demo-scores test test-all lint docs notebook screenshots clean
+# Tests of pages that are made of result files: seconds, and easily forgotten.
+PAGES := $(addprefix tests/benchmarks/, test_results.py test_which_method.py test_demo.py)
+
+.PHONY: demo demo-scores test test-all lint results docs notebook screenshots clean
 
 WARPSEG := $(RUN)/warpseg
 DEMO := synthetic-dusk-swiftnet-lite0-tiny
@@ -36,7 +39,11 @@ test-all: lint  ## Also the checks that take minutes each.
 lint: $(INSTALLED)
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
+	$(RUN)/python -m pytest -q $(PAGES)
 	$(RUN)/pyright --pythonpath $(RUN)/python
+
+results: $(INSTALLED)  ## Make docs/results.md of the files in benchmarks/results: after one came or changed.
+	$(WARPSEG) bench report --out docs/results.md
 
 docs: $(INSTALLED)  ## Build the pages under docs/ as a site, build/site/index.html.
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict

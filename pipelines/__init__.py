@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from .batches import PairedBatch as PairedBatch
     from .batches import PlainBatch as PlainBatch
     from .batches import SecondView as SecondView
-    from .settings import NORMALIZATIONS as NORMALIZATIONS
+    from .normalization import NORMALIZATIONS as NORMALIZATIONS
+    from .normalization import NormalizationSettings as NormalizationSettings
+    from .normalization import normalization_of as normalization_of
     from .settings import GeometrySettings as GeometrySettings
     from .settings import LoaderSettings as LoaderSettings
-    from .settings import NormalizationSettings as NormalizationSettings
     from .settings import StrongSettings as StrongSettings
-    from .settings import normalization_of as normalization_of
     from .streams.labeled import labeled as labeled
     from .streams.paired import paired as paired
     from .streams.plain import plain as plain
@@ -31,13 +31,15 @@ __getattr__, __dir__ = lazy_names(
             "PlainBatch",
             "SecondView",
         ),
-        ".settings": (
+        ".normalization": (
             "NORMALIZATIONS",
+            "NormalizationSettings",
+            "normalization_of",
+        ),
+        ".settings": (
             "GeometrySettings",
             "LoaderSettings",
-            "NormalizationSettings",
             "StrongSettings",
-            "normalization_of",
         ),
         ".streams.labeled": ("labeled",),
         ".streams.paired": ("paired",),

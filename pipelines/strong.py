@@ -29,8 +29,9 @@ from torch import Tensor
 
 from ..kernels import TPS, normalize, window_mask
 from ..shards.bands.bands import PLAIN, kind_words
+from .normalization import NormalizationSettings
 from .registry import VIEWS
-from .settings import NormalizationSettings, StrongSettings
+from .settings import StrongSettings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .bands.arrays import read_npy
-from .bands.tiff import Pages, TooLarge, read_tiff
+from .bands.pages import Pages
+from .bands.tiff import TooLarge, read_tiff
 from .outside.encoded import FORMATS, fault_of
 
 Encoding = Literal["keep", "jpeg", "png", "npy"]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...trainers.commands.compare import Candidate, seed_words
 from ...trainers.methods.rounds import RoundsSettings
 from ...trainers.recipes.changes import change_recipe
+from ...trainers.runs.candidates import Candidate, seed_words
 
 _LONGEST = 120
 """Characters of an entry's folder at most."""

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from ... import IGNORE
-from ...pipelines.settings import NORMALIZATIONS
+from ...pipelines.normalization import NORMALIZATIONS
 from ...shards import Sample
 
 MEAN, STD = NORMALIZATIONS["imagenet"].mean, NORMALIZATIONS["imagenet"].std

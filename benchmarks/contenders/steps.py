@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ...shards import Dataset
-from ...trainers.engine.stages import Engine
+from ...trainers.engine.steps.engine import Engine
 from ...trainers.engine.streams import Batches, next_batches, open_streams
 from ...trainers.runs.measuring.workload import Workload, held_between_steps
 from ..timing import fault_of

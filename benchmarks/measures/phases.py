@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...trainers.engine.runtime import unwrap
-from ...trainers.engine.stages import Engine
+from ...trainers.engine.steps.engine import Engine
 from ...trainers.runs.measuring.workload import Workload
 
 Mark = tuple[str, Any, Any]

@@ -24,13 +24,13 @@ from typing import Any
 
 from ...shards import Dataset
 from ...shards.archive import write_text
-from ...trainers.commands.compare import PROGRAM, Candidate, train_one
 from ...trainers.engine.journal import start_logging
 from ...trainers.engine.processes.children import PARENT
 from ...trainers.engine.processes.locking import alone
 from ...trainers.engine.processes.stopping import Stop, Stopped, terminating
 from ...trainers.engine.settings import first_difference, to_plain
 from ...trainers.methods.registry import method_name
+from ...trainers.runs.candidates import PROGRAM, Candidate, train_one
 from ...trainers.runs.kept.folder import completed_settings
 from ...trainers.runs.kept.record import load_run
 from ...trainers.runs.kept.sums import data_sums, other_data

@@ -29,7 +29,7 @@ from ...shards import Dataset
 from ...trainers.engine.runtime import Runtime, open_runtime
 from ...trainers.engine.settings import RunSettings, to_plain
 from ...trainers.engine.speed import manual_garbage_collection
-from ...trainers.engine.stages import Engine
+from ...trainers.engine.steps.engine import Engine
 from ...trainers.runs.measuring.allocations import Phase, bytes_of, profiled
 from ...trainers.runs.measuring.launches import count_launches
 from ...trainers.runs.measuring.workload import Workload, bench_settings, open_workload

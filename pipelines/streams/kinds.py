@@ -2,7 +2,8 @@
 
 from ...shards.bands.bands import PLAIN, Bands, kind_words
 from ...shards.pools.settings import PoolSettings
-from ..settings import GeometrySettings, LoaderSettings, NormalizationSettings
+from ..normalization import NormalizationSettings
+from ..settings import GeometrySettings, LoaderSettings
 
 
 def fill_of(

@@ -5,7 +5,8 @@ from typing import Any, TypedDict
 import torch
 
 from ...shards.pools.settings import PoolSettings
-from ..settings import LoaderSettings, NormalizationSettings
+from ..normalization import NormalizationSettings
+from ..settings import LoaderSettings
 
 
 class StreamOptions(TypedDict, total=False):

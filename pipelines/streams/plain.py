@@ -17,7 +17,8 @@ from ...shards import Sample, Subset
 from ...shards.images import DAMAGED
 from ..batches import PlainBatch
 from ..loaders.plan import damaged
-from ..settings import LoaderSettings, NormalizationSettings, normalization_of
+from ..normalization import NormalizationSettings, normalization_of
+from ..settings import LoaderSettings
 
 _Decoded = tuple[np.ndarray, np.ndarray | None]
 

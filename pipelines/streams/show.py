@@ -13,14 +13,9 @@ from ... import IGNORE, UNLABELED
 from ...shards import Subset
 from ..batches import PairedBatch
 from ..loaders.plan import Pseudo
+from ..normalization import NormalizationSettings, normalization_of
 from ..paper import GAP, INK, PAPER, TITLE
-from ..settings import (
-    GeometrySettings,
-    LoaderSettings,
-    NormalizationSettings,
-    StrongSettings,
-    normalization_of,
-)
+from ..settings import GeometrySettings, LoaderSettings, StrongSettings
 from .labeled import labeled
 from .paired import paired
 

@@ -26,13 +26,8 @@ from ..loaders.loading import Loader
 from ..loaders.mixed import MixedPlan, PooledRows, open_pool
 from ..loaders.plan import Change, Crops, MapSource, Plan
 from ..loaders.sampling import COLOUR, Sampler
-from ..settings import (
-    GeometrySettings,
-    LoaderSettings,
-    NormalizationSettings,
-    StrongSettings,
-    normalization_of,
-)
+from ..normalization import NormalizationSettings, normalization_of
+from ..settings import GeometrySettings, LoaderSettings, StrongSettings
 from ..strong import Crop, Perturbed, View, build_view
 from ..views.distortion import Distortion, distort, sample_distortion
 from .kinds import check_channels, fill_of

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.window import window_mask
+from ..normalization import NormalizationSettings
 from ..registry import VIEWS
-from ..settings import NormalizationSettings, StrongSettings
+from ..settings import StrongSettings
 from ..strong import Crop, Perturbed, View
 from .levels import Levels, change_levels
 

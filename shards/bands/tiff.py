@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import io
-import lzma
 import math
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from .bands import checked_image, refuse_count, refuse_type
+from .bands import checked_image
+from .compressed import DEFLATE, LZMA, PIECE, exceeds
 from .geo import GeoTags, read_geo
+from .pages import Pages, axes_of, channels_last, channels_of, check_pages, is_aside
 
 INSTALL = 'pip install "warpseg[tiff]"'
-Pages = Literal["refuse", "channels"]
-"""What several pages of a file are: refused, or the channels of one image."""
 CACHED = 2**28
 """Bytes of decoded tiles or strips that are kept, and of the largest that may be one."""
-_DEFLATE, _LZMA = (8, 32946), 34925
-"""Compressions that tifffile unpacks by Python's modules, without a bound."""
-_SWELLS = 1032
-"""Bytes that one of deflate becomes at most."""
-_PIECE = 2**20
 
 
 def require() -> ModuleType:
@@ -75,18 +68,18 @@ class TiffImage:
         opened: Any = io.BytesIO(source) if isinstance(source, bytes) else source
         try:
             self._tiff = require().TiffFile(opened)
-            self._pages = [page for page in self._tiff.pages if not _is_aside(page)]
+            self._pages = [page for page in self._tiff.pages if not is_aside(page)]
         except RuntimeError:
             raise
         except Exception as error:  # of damaged files tifffile raises many kinds
             raise self._damaged(error) from error
         try:
-            self._check(pages, any_type)
+            check_pages(self._pages, self.file, pages, any_type)
         except ValueError:
             self.close()
             raise
         first = self._pages[0]
-        channels = sum(_channels(page) for page in self._pages)
+        channels = sum(channels_of(page) for page in self._pages)
         self.shape = (int(first.imagelength), int(first.imagewidth), channels)
         self.dtype = np.dtype(first.dtype)
         self._lock = threading.Lock()
@@ -117,11 +110,13 @@ class TiffImage:
     def whole(self) -> np.ndarray:
         """Return the whole image, (H, W, C)."""
         for page in self._pages:
-            if page.compression in (*_DEFLATE, _LZMA):
+            if page.compression in (*DEFLATE, LZMA):
                 for index in range(len(page.dataoffsets)):
                     self._stored(page, index)
         try:
-            planes = [_last(page.asarray(maxworkers=1), _axes(page)) for page in self._pages]
+            planes = [
+                channels_last(page.asarray(maxworkers=1), axes_of(page)) for page in self._pages
+            ]
         except Exception as error:
             raise self._damaged(error) from error
         return checked_image(
@@ -133,7 +128,7 @@ class TiffImage:
         window = np.zeros((height, width, self.shape[2]), self.dtype)
         begin = 0
         for number, page in enumerate(self._pages):
-            channels = _channels(page)
+            channels = channels_of(page)
             part = window[..., begin : begin + channels]
             if not self._mapped(page, part, top, left):
                 for index in self._segments(page, channels, top, left, height, width):
@@ -158,7 +153,7 @@ class TiffImage:
         path = self._tiff.filehandle.path
         if not path or page.planarconfig == 2:
             return False
-        shape = (page.imagelength, page.imagewidth, _channels(page))
+        shape = (page.imagelength, page.imagewidth, channels_of(page))
         dtype = self.dtype.newbyteorder(self._tiff.byteorder)
         levels = np.memmap(path, dtype, "r", page.dataoffsets[0], shape)
         part[:] = levels[top : top + part.shape[0], left : left + part.shape[1]]
@@ -239,36 +234,9 @@ class TiffImage:
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
         most = math.prod(page.chunks) * np.dtype(page.dtype).itemsize
-        if data and _exceeds(data, int(page.compression), 2 * most + _PIECE):
+        if data and exceeds(data, int(page.compression), 2 * most + PIECE):
             raise self._damaged(ValueError(f"a piece of {most} bytes would become many more"))
         return data
-
-    def _check(self, pages: Pages, any_type: bool) -> None:
-        if not self._pages:
-            raise ValueError(f"{self.file} holds no image: replace it")
-        if len(self._pages) > 1 and pages == "refuse":
-            raise ValueError(
-                f"{self.file} has {len(self._pages)} pages: say --pages channels where each is a "
-                "channel of one image, or save the page that counts by itself"
-            )
-        first = self._pages[0]
-        size = (first.imagelength, first.imagewidth, first.dtype)
-        for page in self._pages:
-            if (page.imagelength, page.imagewidth, page.dtype) != size:
-                raise ValueError(f"{self.file} has pages of several sizes or types: save one image")
-            if page.dtype is None or any(axis not in "YXS" for axis in _axes(page)):
-                raise ValueError(f"{self.file} is no image of rows and columns: save it as one")
-            if not any_type:
-                refuse_type(np.dtype(page.dtype), self.file)
-                if page.photometric in (0, 3):
-                    kind = "inverted" if page.photometric == 0 else "of indices into a palette"
-                    raise ValueError(f"{self.file} is {kind}: save its levels as they are meant")
-                if page.bitspersample not in (8, 16):
-                    raise ValueError(
-                        f"{self.file} has {page.bitspersample} bits a level: save it with 8 or 16"
-                    )
-        if not any_type:
-            refuse_count(sum(_channels(page) for page in self._pages), self.file)
 
     def _damaged(self, error: Exception) -> ValueError:
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -296,7 +264,7 @@ def read_tiff(
 
 def is_plain(image: TiffImage) -> bool:
     """Tell whether a file is one page, not compressed or deflated: read without imagecodecs."""
-    return image.alone and image.compression in (1, *_DEFLATE)
+    return image.alone and image.compression in (1, *DEFLATE)
 
 
 def write_tiff(image: np.ndarray) -> bytes:
@@ -314,43 +282,3 @@ def write_tiff(image: np.ndarray) -> bytes:
         software=False,
     )
     return buffer.getvalue()
-
-
-def _is_aside(page: Any) -> bool:
-    """Tell whether a page is an overview (1) or a mask of transparency (4)."""
-    return bool(int(page.subfiletype or 0) & 5)
-
-
-def _axes(page: Any) -> str:
-    return page.axes
-
-
-def _channels(page: Any) -> int:
-    return int(page.samplesperpixel)
-
-
-def _last(levels: np.ndarray, axes: str) -> np.ndarray:
-    """Return a page's levels with the channels last."""
-    return np.moveaxis(levels, 0, -1) if axes == "SYX" else levels.reshape(*levels.shape[:2], -1)
-
-
-def _exceeds(data: bytes, compression: int, most: int) -> bool:
-    """Tell whether compressed bytes become more than `most`, in pieces, so that no memory is needed
-    for it. What is damaged is left to the decoder."""
-    if compression in _DEFLATE and len(data) * _SWELLS > most:
-        unpack: Any = zlib.decompressobj()
-    elif compression == _LZMA:
-        unpack = lzma.LZMADecompressor()
-    else:
-        return False
-    size = 0
-    try:
-        while size <= most and not unpack.eof:
-            piece = unpack.decompress(data, _PIECE)
-            data = unpack.unconsumed_tail if compression in _DEFLATE else b""
-            if not piece and not data:
-                break
-            size += len(piece)
-    except (zlib.error, lzma.LZMAError):
-        return False
-    return size > most

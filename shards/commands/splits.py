@@ -69,9 +69,10 @@ def _split(
         with_unlabeled: Let images converted without masks join the unlabeled side.
         replace: Overwrite another split of this name.
     """
+    from ..splits.choosing import choose_fraction, choose_lists, difference_maximised
     from ..splits.grouped import Draw, hold_out_words, masked_groups
     from ..splits.growing import choose_base, with_more
-    from ..splits.split import choose_fraction, choose_lists, difference_maximised, write_split
+    from ..splits.writing import write_split
 
     dataset = Dataset.open(data)
     drawn = spread != "any" or bool(no_masks_of)

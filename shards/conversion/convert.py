@@ -1,7 +1,6 @@
 """Convert a source into shards: restartable, with the same bytes for the same input."""
 
 import fcntl
-import json
 import os
 import re
 import sys
@@ -10,47 +9,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..archive import TarWriter, index_text, replacing, verify_index, write_text
-from ..bands.bands import Bands, sum_levels
-from ..manifest import FILE, Manifest, ShardRecord, SubsetRecord, load_manifest
+from ..bands.bands import sum_levels
+from ..manifest import FILE, Manifest, ShardRecord, load_manifest
 from ..outside.files import LeftOut
 from ..rasters.kinds import bands_of
 from ..rasters.tiling import tiled
 from ..sample import parts_of_image
 from ..sense import findings
-from ..source import Entry, Source, shuffling_hash
+from ..source import Entry, Source
 from .made_of import FILE as NOTES
 from .made_of import Note, fault_of_shard, load_notes, save_notes, stamp_of
 from .packing import Packed, PackSettings, pack_sample
 from .parallel import mapped
 from .parts import Part, save_plan
+from .planning import PlannedShard, plan_shards, same_images, same_settings
 
-PROBED = 16
-"""Samples of a subset that are packed beforehand to learn how many fill a shard."""
-SHUFFLED = ("train", "unlabeled")
 _OURS = re.compile(
     r"((?P<stem>\w+-\d{6,9})(\.tar|(\.images)?\.idx)|manifest\.json|sources\.json)(?P<tmp>\.tmp)?"
 )
 """Files that a conversion writes."""
-
-
-@dataclass(frozen=True)
-class PlannedShard:
-    """A shard that is to be: which entries of which subset go into it."""
-
-    subset: str
-    tar: str
-    first_key: int
-    entries: list[Entry]
-
-    def matches(self, record: ShardRecord) -> bool:
-        """Whether a finished shard holds just these entries under these keys."""
-        names = tuple(entry.name for entry in self.entries)
-        return (record.tar, record.first_key, record.names) == (self.tar, self.first_key, names)
 
 
 @dataclass(frozen=True)
@@ -83,12 +64,12 @@ def convert(
     root.mkdir(parents=True, exist_ok=True)
     with _locked(root):
         found = _load_found(root, replace_other)
-        if found is not None and not _same_settings(found, source, settings):
+        if found is not None and not same_settings(found, source, settings):
             _refuse(root, found, replace_other)
             found = None
-        every, wanted = _plan(source, settings, found)
+        every, wanted = plan_shards(source, settings, found)
         planned = part.of(every) if part else every
-        if found is not None and found.complete and not _same_images(found, planned):
+        if found is not None and found.complete and not same_images(found, planned):
             _refuse(root, found, replace_other)
         stamps = {shard.tar: stamp_of(source, shard.entries) for shard in planned}
         finished, notes = _finished(root, found, planned, stamps)
@@ -140,72 +121,6 @@ def _said(source: Source, notes: dict[str, Note], manifest: Manifest | None) -> 
         *source.left_out.lines("not taken"),
         *remarks.lines("changed"),
         *(f"warning: {finding}" for finding in senseless),
-    )
-
-
-def _plan(
-    source: Source, settings: PackSettings, found: Manifest | None
-) -> tuple[list[PlannedShard], Manifest]:
-    """Divide a source into shards of equal counts; keys run through all subsets.
-
-    An earlier conversion's counts are kept, so that its finished shards still fit.
-    """
-    shards: list[PlannedShard] = []
-    records: dict[str, SubsetRecord] = {}
-    first_key = 0
-    for subset, entries in source.subsets.items():
-        if settings.shuffle and subset in SHUFFLED:
-            entries = sorted(entries, key=lambda entry: shuffling_hash(entry.name, "pack"))
-        earlier = found.subsets.get(subset) if found else None
-        count = earlier.shard_samples if earlier else _samples_per_shard(source, entries, settings)
-        for number, start in enumerate(range(0, len(entries), count)):
-            part = entries[start : start + count]
-            shards.append(PlannedShard(subset, f"{subset}-{number:06d}.tar", first_key, part))
-            first_key += len(part)
-        annotated = entries[0].mask is not None or entries[0].label is not None
-        records[subset] = SubsetRecord(annotated=annotated, shard_samples=count, shards=())
-    manifest = Manifest(
-        complete=False,
-        task=source.task,
-        classes=source.classes,
-        palette=source.palette,
-        source=_source_record(source),
-        packing=settings.record(),
-        groups=source.groups,
-        subsets=records,
-        channels=None
-        if source.bands is None
-        else Bands(count=source.bands[0], bits=source.bands[1]),
-    )
-    return shards, manifest
-
-
-def _samples_per_shard(source: Source, entries: list[Entry], settings: PackSettings) -> int:
-    probes = entries[:: -(-len(entries) // PROBED)]
-    size = sum(
-        1024 + len(data)
-        for entry in probes
-        for _, data in pack_sample(source, entry, settings).members
-    )
-    return max(1, settings.shard_size * 2**20 * len(probes) // size)
-
-
-def _source_record(source: Source) -> dict[str, Any]:
-    record = {"kind": source.kind, "values": source.values.record(), **source.settings}
-    return json.loads(json.dumps(record))
-
-
-def _same_settings(found: Manifest, source: Source, settings: PackSettings) -> bool:
-    kind = None if found.channels is None else found.channels.kind
-    there = (found.task, found.classes, found.palette, found.source, found.packing, kind)
-    here = (source.task, source.classes, source.palette, _source_record(source), settings.record())
-    return there == (*here, source.bands)
-
-
-def _same_images(found: Manifest, planned: list[PlannedShard]) -> bool:
-    records = {shard.tar: shard for subset in found.subsets.values() for shard in subset.shards}
-    return len(records) == len(planned) and all(
-        shard.tar in records and shard.matches(records[shard.tar]) for shard in planned
     )
 
 

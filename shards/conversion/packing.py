@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..bands.bands import count_levels
-from ..bands.tiff import Pages
+from ..bands.pages import Pages
 from ..images import Encoding, Exif, pack_image
 from ..manifest import counts_row
 from ..masks.files import CLASS_EXTENSION, MASK_EXTENSION, count_classes, encode_mask, resize_mask

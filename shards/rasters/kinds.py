@@ -10,7 +10,8 @@ from PIL import Image
 
 from ..bands.arrays import read_npy
 from ..bands.bands import PLAIN, kind_of, kind_words
-from ..bands.tiff import Pages, has_tifffile
+from ..bands.pages import Pages
+from ..bands.tiff import has_tifffile
 from ..images import form_of, read_levels
 from ..source import Source
 from .opened import open_raster

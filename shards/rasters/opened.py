@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from ..bands.arrays import NpyFile
-from ..bands.tiff import Pages, TiffImage
+from ..bands.pages import Pages
+from ..bands.tiff import TiffImage
 from ..images import form_of, open_image, read_levels
 from ..outside.files import read_file
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from ..bands.arrays import write_npy
 from ..bands.bands import PLAIN, checked_image, kind_of, kind_words
+from ..bands.pages import Pages
 from ..bands.resample import resample
-from ..bands.tiff import Pages, TiffImage, is_plain, write_tiff
+from ..bands.tiff import TiffImage, is_plain, write_tiff
 from ..images import Encoding, form_of, read_levels
 
 Channels = Literal["auto", "rgb", "all"]

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ..bands.arrays import NpyFile
-from ..bands.tiff import Pages, TiffImage
+from ..bands.pages import Pages
+from ..bands.tiff import TiffImage
 from ..images import eight_bits, most_megapixels, open_image, read_levels, to_rgb
 from ..masks.values import MaskValues
 from ..outside.files import read_file

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from ..dataset import Dataset
 from ..source import shuffling_hash
+from .choosing import TRAINED, Choice, labeled_count
 from .groups import group_names
-from .split import TRAINED, Choice, labeled_count
 
 Spread = Literal["any", "proportional", "even"]
 

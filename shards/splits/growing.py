@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..archive import sha256_of
 from ..dataset import SPLIT_SIDES, Dataset
+from .choosing import TRAINED, Choice
 from .lists import NameTable, quoted, read_list
-from .split import TRAINED, Choice
 
 
 def choose_base(dataset: Dataset, base: str) -> Choice:

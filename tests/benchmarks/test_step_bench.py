@@ -1,8 +1,7 @@
-"""Steps, plain and ours, their phases; networks on one image; ranks; the page of results."""
+"""Steps, plain and ours, their phases; networks on one image; ranks."""
 
 import json
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -339,19 +338,6 @@ def test_two_ranks_are_launched(tmp_path):
     words += ["--batch-size", "2", "--steps", "2", "--device", "cpu", "--out", str(out)]
     assert commands.bench(["scaling", *words]) == 0
     assert [row["ranks"] for row in json.loads(out.read_text())["rows"]] == [1, 2]
-
-
-def test_a_page_needs_results(tmp_path):
-    other = tmp_path / "other.json"
-    other.write_text("[]")
-    with pytest.raises(ValueError, match="no results of warpseg bench among 1 files"):
-        report.markdown([other], tmp_path)
-
-
-def test_the_page_of_results_is_made_of_the_committed_ones():
-    """If not: warpseg bench report --out docs/results.md."""
-    docs = Path(__file__).parents[2] / "docs"
-    assert (docs / "results.md").read_text() == report.markdown(report.committed(), docs)
 
 
 def test_a_contender_that_fails_is_a_row_and_what_was_measured_stays(monkeypatch, tmp_path, capsys):

@@ -6,7 +6,8 @@ from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.source import Entry, Source
-from warpseg.shards.splits.split import choose_fraction, write_split
+from warpseg.shards.splits.choosing import choose_fraction
+from warpseg.shards.splits.writing import write_split
 
 SIZES = [(40, 64), (64, 48), (56, 56)]
 COUNT = 13

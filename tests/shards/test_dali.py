@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 from warpseg.shards import Dataset, Subset
-from warpseg.shards.splits.split import choose_fraction, write_split
+from warpseg.shards.splits.choosing import choose_fraction
+from warpseg.shards.splits.writing import write_split
 
 pytest.importorskip("nvidia.dali")
 

@@ -13,7 +13,7 @@ from warpseg import IGNORE
 from warpseg.pipelines.batches import LabeledBatch, PairedBatch
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import Runtime
-from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.engine.steps.engine import Engine
 from warpseg.trainers.methods.registry import build_method
 
 CLASSES, SIZE, SEED, NUM_STEPS = 4, (32, 32), 7, 8

@@ -1,4 +1,4 @@
-"""One rank of test_ranks.py, under torchrun: `rank_worker.py TASK FOLDER ...`."""
+"""One rank of test_ranks.py, under `ranks.launch` or torchrun: `rank_worker.py TASK FOLDER ...`."""
 
 import json
 import os
@@ -10,23 +10,26 @@ from types import SimpleNamespace
 
 import torch
 import torch.distributed as dist
+from conftest import Pooled
 from tape import Tape
 from tiny import METHOD_RECIPES, TINY_NETWORKS, tiny_recipe
 from warpseg import IGNORE, pipelines
 from warpseg.kernels import pixel_loss, sample_tps, valid_mask
 from warpseg.models.build import NETWORKS
-from warpseg.pipelines.batches import LabeledBatch, PairedBatch, SecondView
+from warpseg.pipelines.batches import LabeledBatch, PairedBatch, PlainBatch, SecondView
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
+from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import close_runtime, open_runtime, unwrap
 from warpseg.trainers.engine.speed import SpeedSettings
-from warpseg.trainers.engine.stages import Engine
 from warpseg.trainers.engine.steps import recorder
+from warpseg.trainers.engine.steps.engine import Engine
 from warpseg.trainers.engine.steps.graph import ALIKE
 from warpseg.trainers.engine.streams import next_batches, open_streams
 from warpseg.trainers.methods.registry import build_method
 from warpseg.trainers.runs import train
+from warpseg.trainers.scoring.evaluate import evaluate_network
 
 KINDS = {
     "whole": {},
@@ -276,6 +279,31 @@ def three_epochs(data, loader, runtime):
     return epochs
 
 
+def scores(folder):
+    """Save what ranks with unequal shares of five images count together, and one of them alone."""
+    runtime = open_runtime("cpu", "fp32")
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for number in range(5):
+        size = (20 + number, 31)
+        image = torch.randn(1, 3, *size, generator=generator)
+        mask = torch.randint(0, 3, (1, *size), generator=generator).to(torch.uint8)
+        batches.append(PlainBatch(image=image, mask=mask, size=size, keys=(str(number),)))
+    network, settings = Pooled(3, 4), EvaluationSettings(flip=True)
+    options = {"class_names": ("a", "b", "c"), "device": runtime.device, "expected_images": 5}
+    share = batches[runtime.rank :: runtime.world_size]
+    found = {
+        "joined": evaluate_network(network, share, settings, **options),
+        "alone": evaluate_network(network, batches, settings, reduce=False, **options),
+    }
+    for name, score in found.items():
+        if runtime.rank == (name == "joined"):  # the second rank has the whole as well
+            counts = {"confusion": score.confusion, "images": score.images}
+            torch.save(counts, folder / f"{name}.pt")
+    runtime.barrier()
+    close_runtime()
+
+
 def stopped(folder, *words):
     """Train as the command line does, until step 5."""
     run_until_step_5(words, lambda: sys.exit(0))
@@ -307,7 +335,17 @@ def run_until_step_5(words, then):
 if __name__ == "__main__":
     NETWORKS.update(TINY_NETWORKS)
     task, folder, *rest = sys.argv[1:]
-    tasks = (gradients, graphs, strong_gradients, statistics, reductions, keys, stopped, dies)
+    tasks = (
+        gradients,
+        graphs,
+        strong_gradients,
+        statistics,
+        reductions,
+        keys,
+        scores,
+        stopped,
+        dies,
+    )
     {function.__name__: function for function in tasks}[task](Path(folder), *rest)
     # The result is on the disk; gloo's threads may abort a busy machine's interpreter as it ends.
     os._exit(0)

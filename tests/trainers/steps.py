@@ -6,7 +6,7 @@ from warpseg.pipelines import LabeledBatch
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.engine.speed import SpeedSettings
-from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.engine.steps.engine import Engine
 from warpseg.trainers.engine.streams import next_batches, open_streams
 from warpseg.trainers.methods.registry import build_method
 

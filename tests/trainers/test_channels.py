@@ -10,8 +10,8 @@ from PIL import Image
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
 from warpseg.shards.bands.geo import geo_of
-from warpseg.trainers.commands.api import data_of
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.runs.kept.data import data_of
+from warpseg.trainers.runs.kept.opening import open_trained
 
 SIZE, CHANNELS = (48, 64), 6
 GEO = {33550: (10.0, 10.0, 0.0), 33922: (0.0, 0.0, 0.0, 4e5, 5.3e6, 0.0), 34735: (1, 1, 0, 0)}

@@ -32,7 +32,7 @@ def export(arguments: list[str]) -> int:
             network: another network of the run, such as teacher
             settings: what else is written
         """
-        from ..runs.kept.folder import open_trained
+        from ..runs.kept.opening import open_trained
         from ..scoring.exports.folder import export_network
 
         start_logging(environment_number("RANK", 0))

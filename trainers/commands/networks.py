@@ -172,8 +172,8 @@ def pseudo_label(arguments: list[str]) -> int:
             device: auto, cpu, cuda or cuda:N
         """
         from ..engine.runtime import open_runtime
-        from ..runs.kept.folder import open_trained
-        from .api import data_of
+        from ..runs.kept.data import data_of
+        from ..runs.kept.opening import open_trained
 
         trained = open_trained(path, network=network)
         dataset = data_of(trained, data, None if split is None else [])
@@ -252,6 +252,6 @@ def _protocol(arguments: list[str]) -> EvaluationSettings:
             f"name the run first, and {arguments[0]} after it: settings that are not given are "
             "the run's own"
         )
-    from ..runs.kept.folder import open_trained
+    from ..runs.kept.opening import open_trained
 
     return open_trained(Path(arguments[0])).evaluation

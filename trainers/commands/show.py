@@ -43,7 +43,7 @@ def show(arguments: list[str]) -> int:
             seed: seed of the views
         """
         from ..reports.views import draw_labels, draw_views
-        from ..runs.kept.folder import open_trained
+        from ..runs.kept.opening import open_trained
 
         settings = find_recipe(recipe)
         if isinstance(settings, RoundsSettings):

@@ -6,9 +6,9 @@ from ...lazy import lazy_names
 
 if TYPE_CHECKING:
     from .settings import RunSettings as RunSettings
-    from .stages import Engine as Engine
     from .stages import Method as Method
     from .stages import Stage as Stage
+    from .steps.engine import Engine as Engine
     from .streams import Batches as Batches
     from .streams import StreamSpec as StreamSpec
 
@@ -16,7 +16,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         ".settings": ("RunSettings",),
-        ".stages": ("Engine", "Method", "Stage"),
+        ".stages": ("Method", "Stage"),
+        ".steps.engine": ("Engine",),
         ".streams": ("Batches", "StreamSpec"),
     },
 )

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from typing import TypeVar
 
-from ...pipelines.settings import NormalizationSettings
+from ...pipelines.normalization import NormalizationSettings
 from ...shards import Dataset
 from ...shards.bands.bands import Bands, kind_words
 from .settings import RunSettings

@@ -11,12 +11,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
 
-from ...pipelines.settings import (
-    GeometrySettings,
-    LoaderSettings,
-    NormalizationSettings,
-    StrongSettings,
-)
+from ...pipelines.normalization import NormalizationSettings
+from ...pipelines.settings import GeometrySettings, LoaderSettings, StrongSettings
 from ...plain import one_line, shown
 from ...shards.pools.settings import PoolSettings
 from .loggers import LOGGERS

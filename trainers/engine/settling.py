@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ...models import SegmentationNetwork
-from ...pipelines.settings import NORMALIZATIONS, NormalizationSettings
+from ...pipelines.normalization import NORMALIZATIONS, NormalizationSettings
 from .settings import RunSettings
 
 log = logging.getLogger("warpseg")

@@ -18,7 +18,7 @@ is the last network.
 
 from dataclasses import dataclass, field, replace
 
-from ...pipelines.settings import normalization_of
+from ...pipelines.normalization import normalization_of
 from ..engine.settings import RunSettings
 from ..labels.settings import LabelingSettings
 from .registry import ROUNDS

@@ -19,7 +19,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ...pipelines.settings import NORMALIZATIONS, GeometrySettings, LoaderSettings, StrongSettings
+from ...pipelines.normalization import NORMALIZATIONS
+from ...pipelines.settings import GeometrySettings, LoaderSettings, StrongSettings
 from ..engine.networks import NetworkSettings
 from ..engine.optimization import OptimizerSettings, ScheduleSettings
 from ..engine.protocol import EvaluationSettings

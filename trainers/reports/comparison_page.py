@@ -10,7 +10,7 @@ from ...shards import Dataset, Sample
 from ...shards.bands.shown import as_picture
 from ..drawing import contact_sheet, overlay
 from ..engine.runtime import open_runtime
-from ..runs.kept.folder import open_trained
+from ..runs.kept.opening import open_trained
 from ..scoring.inference import evaluating
 from .comparison import HEADINGS, Comparison
 from .page import class_table, colour_key, colours_of, curve_charts, document, html_table, note

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ... import pipelines
-from ...pipelines.settings import NormalizationSettings, StrongSettings
+from ...pipelines.normalization import NormalizationSettings
+from ...pipelines.settings import StrongSettings
 from ...shards import Dataset
 from ..drawing import Colour, contact_sheet, overlay
 from ..engine.checkpoint import load_checkpoint
@@ -25,7 +26,7 @@ from ..engine.runtime import Runtime, open_runtime
 from ..engine.settings import from_plain
 from ..engine.streams import open_subset
 from ..methods.registry import settings_kind
-from ..runs.kept.folder import open_trained
+from ..runs.kept.opening import open_trained
 from ..scoring.groups import groups_of
 from ..tables import format_table, percent
 

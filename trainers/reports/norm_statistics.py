@@ -30,7 +30,7 @@ from ..engine.runtime import open_runtime
 from ..engine.settings import from_plain
 from ..engine.streams import open_subset
 from ..methods.registry import settings_kind
-from ..runs.kept.folder import open_trained
+from ..runs.kept.opening import open_trained
 from ..tables import decimal, format_table
 
 BINS = 16

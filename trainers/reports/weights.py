@@ -19,7 +19,7 @@ from ..engine.streams import open_labeled, with_masks
 from ..methods.dmt_rounds import DmtRounds
 from ..methods.rounds import TrainPart
 from ..methods.settings.dmt import DmtSettings
-from ..runs.kept.folder import open_trained
+from ..runs.kept.opening import open_trained
 from .views import dynamic_rule
 
 

@@ -16,8 +16,8 @@ from ...shards import Dataset, Sample
 from ...shards.bands.shown import as_picture
 from ..drawing import overlay
 from ..engine.runtime import Runtime, open_runtime
-from ..runs.kept.folder import open_trained
 from ..runs.kept.images import read_images
+from ..runs.kept.opening import open_trained
 from ..runs.kept.record import Run
 from ..scoring.inference import evaluating
 from ..tables import percent

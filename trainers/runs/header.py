@@ -4,24 +4,36 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from ...models.network import count_parameters
 from ...pipelines.loaders.choosing import loader_name
-from ...shards import Subset
+from ...shards import Dataset, Subset
 from ...shards.bands.bands import kind_words
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
 from ..engine.stages import Method
 from .batch import batch_words
 
-if TYPE_CHECKING:
-    from .run import Run
+
+class Begun(Protocol):
+    """What a header tells of a run that is about to train."""
+
+    settings: RunSettings
+    runtime: Runtime
+    method: Method
+    dataset: Dataset
+    validation: Subset | None
+    streams: dict[str, Any]
+    features: Path | None
+    out: Path
+    evaluate_every: int
+    run: dict[str, Any]
 
 
-def run_header(run: "Run") -> str:
+def run_header(run: Begun) -> str:
     """Return lines that say what is about to be trained, on what, where and how."""
     settings, method, runtime = run.settings, run.method, run.runtime
     sizes = {name: spec.batch_size for name, spec in method.streams.items()}
@@ -74,12 +86,12 @@ def _scores(validation: Subset | None, interval: int) -> str:
     return f"scored every {interval}" if interval else "scored at the end"
 
 
-def _channels(run: "Run") -> str:
+def _channels(run: Begun) -> str:
     """Say which channels images have that are not RGB of 8 bits."""
     return "" if run.dataset.plain else f"; {kind_words(run.dataset.channels.kind)}"
 
 
-def _loader(run: "Run") -> str:
+def _loader(run: Begun) -> str:
     return loader_name(run.settings.loader, run.dataset.channels.kind)
 
 

@@ -15,8 +15,8 @@ from ..engine.runtime import Runtime
 from ..labels.doubts import Opinion
 from ..scoring.inference import evaluating
 from ..scoring.trained import TrainedNetwork
-from .kept.folder import open_trained
 from .kept.held_out import Jury, call_juries, learnt_keys
+from .kept.opening import open_trained
 
 
 class Judges:

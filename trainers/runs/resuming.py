@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.checkpoint import check_state, load_checkpoint
-from ..engine.stages import Engine
-from .kept.folder import RunFile, check_same, reason_of
+from ..engine.steps.engine import Engine
+from .kept.folder import RunFile, check_same
+from .kept.opening import reason_of
 
 
 def load_into(

@@ -27,7 +27,7 @@ from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
 from ..engine.settling import settle
 from ..engine.speed import manual_garbage_collection
-from ..engine.stages import Engine
+from ..engine.steps.engine import Engine
 from ..engine.streams import Batches, next_batches, open_streams
 from ..methods.registry import build_method
 from ..progress import Progress

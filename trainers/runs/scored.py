@@ -8,9 +8,10 @@ from ..engine.journal import Journal
 from ..engine.processes.stopping import Stop
 from ..engine.runtime import Runtime
 from ..engine.settings import RunSettings
-from ..engine.stages import Engine, Method
+from ..engine.stages import Method
+from ..engine.steps.engine import Engine
 from ..progress import Progress
-from ..scoring.evaluate import Score
+from ..scoring.score import Score
 from .kept.folder import score
 from .kept.images import write_images
 

@@ -7,10 +7,8 @@ evaluation reads a network and changes nothing.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,127 +16,10 @@ from torch import Tensor, nn
 
 from ... import IGNORE, kernels
 from ...pipelines.batches import PlainBatch
-from ...pipelines.settings import NormalizationSettings
-from ...plain import counted, printable
+from ...pipelines.normalization import NormalizationSettings
 from ..engine.protocol import EvaluationSettings
 from .inference import evaluating, predict_logits, resize_image, resize_mask
-
-log = logging.getLogger("warpseg")
-
-Task = Literal["segmentation", "classification"]
-
-MOST_RECORDED = 64
-"""Classes up to which a score's plain values hold the whole confusion matrix."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What a network is worth on a data set. All shares lie in [0, 1]."""
-
-    confusion: Tensor
-    """(C, C) int64 on the CPU: pixels (classification: images), true class by predicted class."""
-    class_names: tuple[str, ...]
-    images: int
-    """Images counted, over all ranks."""
-    task: Task
-    evaluation: str
-    """The protocol: how labels were made, and which classes the mean is of."""
-    mean_over: Literal["occurring", "all"] = "occurring"
-    """Classes of the mean IoU: those that occur, or all."""
-    groups: Mapping[str, Tensor] = field(default_factory=dict)
-    """The confusion matrices of groups of images, where they were asked for."""
-    each: Mapping[str, float] = field(default_factory=dict)
-    """The mean IoU of each image by itself, by key, where images came one a batch and show a class;
-    of segmentation alone."""
-    fine_grained: float | None = None
-    """Classification: the mean probability of the class where it is right, 0 where it is wrong
-    (DMT, Appendix C: tells networks apart with few images)."""
-
-    @property
-    def iou(self) -> Tensor:
-        """Intersection over union of each class, float64 (C,).
-
-        NaN where a class is neither true nor predicted.
-        """
-        return iou_of(self.confusion)
-
-    @property
-    def miou(self) -> float:
-        """Mean IoU over the classes that are not NaN, or over all, where those count 0.
-
-        A class that no mask shows but the network predicts counts as 0 in either.
-        """
-        if self.mean_over == "all":
-            return self.iou.nan_to_num().mean().item()
-        return self.iou.nanmean().item()
-
-    @property
-    def accuracy(self) -> float:
-        """Share of counted pixels (classification: images) whose class is right."""
-        return (self.confusion.trace().double() / self.confusion.sum()).item()
-
-    @property
-    def main(self) -> float:
-        """The number by which networks are compared: mean IoU, of classifiers the accuracy."""
-        return self.accuracy if self.task == "classification" else self.miou
-
-    @property
-    def absent(self) -> tuple[str, ...]:
-        """Classes neither true nor predicted anywhere: left out of the mean, or 0 in it."""
-        missing = self.iou.isnan().tolist()
-        return tuple(name for name, gone in zip(self.class_names, missing, strict=True) if gone)
-
-    def group_miou(self) -> dict[str, float]:
-        """Return the mean IoU of each group of images, over the classes that its masks show or the
-        network predicts there."""
-        return {name: iou_of(counts).nanmean().item() for name, counts in self.groups.items()}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the score as plain values; the IoU of an absent class is None."""
-        if self.task == "classification":
-            values: dict[str, Any] = {"accuracy": self.accuracy}
-            values |= {"fine_grained": self.fine_grained}
-        else:
-            iou = [None if value != value else value for value in self.iou.tolist()]
-            values = {
-                "miou": self.miou,
-                "iou": dict(zip(self.class_names, iou, strict=True)),
-                "absent": list(self.absent),
-                "pixel_accuracy": self.accuracy,
-                "pixels": int(self.confusion.sum()),
-            }
-            if len(self.class_names) <= MOST_RECORDED:
-                values["confusion"] = self.confusion.tolist()
-            if self.groups:
-                values["groups"] = self.group_miou()
-        return {**values, "images": self.images, "evaluation": self.evaluation}
-
-    def table(self) -> str:
-        """Return the score as lines for a terminal, in percent."""
-        if self.task == "classification":
-            fine = f"fine-grained {100 * (self.fine_grained or 0.0):.2f} %"
-            return (
-                f"accuracy {100 * self.accuracy:.2f} %, {fine}  ({counted(self.images, 'image')})"
-            )
-        names = [printable(name) for name in self.class_names]
-        width = max(map(len, (*names, *self.groups, "pixel accuracy")))
-        lines = [f"{'class':<{width}}    IoU %"]
-        for name, value in zip(names, self.iou.tolist(), strict=True):
-            text = "absent" if value != value else f"{100 * value:6.2f}"
-            lines.append(f"{name:<{width}}   {text}")
-        lines.append(f"{'mean':<{width}}   {100 * self.miou:6.2f}")
-        lines.append(f"{'pixel accuracy':<{width}}   {100 * self.accuracy:6.2f}")
-        lines += [f"{name:<{width}}   {100 * v:6.2f}" for name, v in self.group_miou().items()]
-        lines.append(f"{counted(self.images, 'image')}, {self.evaluation}")
-        return "\n".join(lines)
-
-
-def iou_of(confusion: Tensor) -> Tensor:
-    """Return the intersection over union of each class of a confusion matrix (C, C), float64 (C,);
-    NaN where a class is neither true nor predicted."""
-    hits = confusion.diagonal().double()
-    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
-    return hits / union.double()
+from .score import Score, Task, iou_of
 
 
 def evaluate_network(
@@ -177,45 +58,17 @@ def evaluate_network(
         )
     if groups and task == "classification":
         raise ValueError("groups of images are scored in segmentation alone: leave out by")
-    titles = sorted(set(groups.values())) if groups else [""]
-    places = {key: titles.index(group) for key, group in groups.items()} if groups else {}
-    counts = torch.zeros(len(titles), len(names), len(names), dtype=torch.int64, device=device)
-    # Images, images without finite logits, pixels of no known class: read once, at the end.
-    totals = torch.zeros(3, dtype=torch.int64, device=device)
-    sure = torch.zeros((), dtype=torch.float64, device=device)
-    alone: dict[str, Tensor] = {}
+    counted = _Counts(names, task, groups, device)
     with evaluating(network):
         for batch in batches:
-            mask = _checked_mask(batch, names, task)
-            if task == "classification":
-                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                    logits = network(batch.image)
-                counts[0] = kernels.confusion(logits, mask, len(names), out=counts[0])
-                finite = logits.isfinite().flatten(1).all(1)
-                sure += _certainty(logits, mask)
-            else:
-                if places and len(batch.image) > 1:
-                    raise ValueError("groups of images are scored one image a batch")
-                place = places[batch.keys[0]] if places else 0
-                own, finite = _count(
-                    network, batch.image, mask, settings, normalization, dtype, len(names)
-                )
-                counts[place] += own
-                if len(batch.image) == 1:
-                    alone[batch.keys[0]] = iou_of(own).nanmean()
-            unknown = (mask != IGNORE) & (mask >= len(names))
-            totals[0] += len(finite)
-            totals[1] += (~finite).sum()
-            totals[2] += unknown.sum()
-    each = _plain(alone)
+            counted.add(network, batch, settings, normalization, dtype)
+    each = _plain(counted.alone)
     if reduce and dist.is_initialized() and dist.get_world_size() > 1:
         each = _joined(each)
-        dist.all_reduce(counts)
-        dist.all_reduce(totals)
-        dist.all_reduce(sure)
-    seen = _refuse_faults(totals, len(names), expected_images)
-    by_group = dict(zip(titles, counts.cpu(), strict=True))
-    counts = counts.cpu().sum(0)
+        counted.reduce()
+    seen = _refuse_faults(counted.totals, len(names), expected_images)
+    by_group = dict(zip(counted.titles, counted.counts.cpu(), strict=True))
+    counts = counted.counts.cpu().sum(0)
     if not counts.sum():
         raise ValueError(
             f"the masks of all {seen} images hold no labeled pixel, so there is no score"
@@ -230,8 +83,74 @@ def evaluate_network(
         mean_over=settings.mean_over,
         groups=by_group if groups else {},
         each=each,
-        fine_grained=(sure.cpu() / counts.sum()).item() if classified else None,
+        fine_grained=(counted.sure.cpu() / counts.sum()).item() if classified else None,
     )
+
+
+class _Counts:
+    """What a score is made of, on the device, as images are counted."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        task: Task,
+        groups: Mapping[str, str] | None,
+        device: torch.device,
+    ) -> None:
+        self.names, self.device = names, device
+        self.task: Task = task
+        self.titles = sorted(set(groups.values())) if groups else [""]
+        titles = self.titles
+        self.places = {key: titles.index(group) for key, group in groups.items()} if groups else {}
+        shape = (len(titles), len(names), len(names))
+        self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
+        # Images, images without finite logits, pixels of no known class: read once, at the end.
+        self.totals = torch.zeros(3, dtype=torch.int64, device=device)
+        self.sure = torch.zeros((), dtype=torch.float64, device=device)
+        self.alone: dict[str, Tensor] = {}
+
+    def add(
+        self,
+        network: nn.Module,
+        batch: PlainBatch,
+        settings: EvaluationSettings,
+        normalization: NormalizationSettings | None,
+        dtype: torch.dtype,
+    ) -> None:
+        """Count a batch, whole images with masks. Raises as `evaluate_network`."""
+        mask = _checked_mask(batch, self.names, self.task)
+        if self.task == "classification":
+            finite = self._classified(network, batch.image, mask, dtype)
+        else:
+            if self.places and len(batch.image) > 1:
+                raise ValueError("groups of images are scored one image a batch")
+            place = self.places[batch.keys[0]] if self.places else 0
+            own, finite = _count(
+                network, batch.image, mask, settings, normalization, dtype, len(self.names)
+            )
+            self.counts[place] += own
+            if len(batch.image) == 1:
+                self.alone[batch.keys[0]] = iou_of(own).nanmean()
+        unknown = (mask != IGNORE) & (mask >= len(self.names))
+        self.totals[0] += len(finite)
+        self.totals[1] += (~finite).sum()
+        self.totals[2] += unknown.sum()
+
+    def _classified(
+        self, network: nn.Module, image: Tensor, mask: Tensor, dtype: torch.dtype
+    ) -> Tensor:
+        """Count images that are classified as wholes; return which have finite logits."""
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits = network(image)
+        self.counts[0] = kernels.confusion(logits, mask, len(self.names), out=self.counts[0])
+        self.sure += _certainty(logits, mask)
+        return logits.isfinite().flatten(1).all(1)
+
+    def reduce(self) -> None:
+        """Give all ranks the sum of what each has counted."""
+        dist.all_reduce(self.counts)
+        dist.all_reduce(self.totals)
+        dist.all_reduce(self.sure)
 
 
 def _refuse_faults(totals: Tensor, num_classes: int, expected_images: int | None) -> int:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import kernels
-from ...pipelines.settings import NormalizationSettings
+from ...pipelines.normalization import NormalizationSettings
 from ...pipelines.views.geometry import bound_scale, scaled_size
 from ..engine.protocol import EvaluationSettings, flag_of
 from .prediction import Part, Prediction, Size, View, place

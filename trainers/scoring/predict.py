@@ -15,7 +15,6 @@ turns are turned upright first, so a mask has the size of the picture as viewers
 from __future__ import annotations
 
 import io
-import json
 import logging
 import time
 from collections import deque
@@ -24,35 +23,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
-from ...plain import read_json
-from ...shards.archive import write_text
 from ...shards.outside.files import LeftOut
 from ..drawing import indexed_image
-from ..engine.processes.locking import LOCK, alone, clear_lock
-from ..engine.settings import to_plain
+from ..engine.processes.locking import alone, clear_lock
 from ..progress import Progress
 from .batches import images_in_memory, label_batch
 from .drawn import Labeled, write_files
 from .films import count_frames, filmed, read_frames, require_video
-from .formats import FOLDER, Labels
+from .formats import Labels
 from .image_files import Source, batched_by_size, find_images, is_video, read_ahead
 from .inference import evaluating
 from .large.label import label_large
 from .large.open import by_windows
 from .maps import mask_suffix
 from .settings import PredictSettings
+from .target import check_target, write_marker
 from .trained import TrainedNetwork
 
 log = logging.getLogger("warpseg")
-
-MARKER = "predictions.json"
-OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence", FOLDER}
-"""What a folder of predictions holds, whatever became of the marker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +83,14 @@ def predict_images(
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose a new folder")
     try:
-        _check_target(out, settings.overwrite)
+        check_target(out, settings.overwrite)
     except ValueError:
         clear_lock(out)  # of one that was killed as it let go of finished predictions
         raise
     left_out = LeftOut()
     sources = find_images(paths, out, left_out)
     with alone(out):
-        _check_target(out, settings.overwrite)
+        check_target(out, settings.overwrite)
         return _predict(trained, sources, left_out, out, settings, device, dtype)
 
 
@@ -120,7 +112,7 @@ def _predict(
     skipped: list[str] = []
     failed = partial(_fail, settings, skipped)
     labels = Labels(trained, pictures, out, settings)
-    _write_marker(out, trained, pictures, skipped, {}, complete=False)
+    write_marker(out, trained, pictures, skipped, {}, complete=False)
     frames = dict.fromkeys(films, 0)
     small = [source for source in pictures if source not in large]
     ahead = 2 * settings.threads + settings.batch_size
@@ -153,7 +145,7 @@ def _predict(
     with evaluating(trained.network):
         for source in large:
             done += _by_windows(trained, source, out, settings, device, dtype, failed)
-    _write_marker(out, trained, pictures, skipped, frames, complete=True)
+    write_marker(out, trained, pictures, skipped, frames, complete=True)
     return PredictReport(
         images=done + sum(frames.values()),
         skipped=tuple(skipped),
@@ -255,12 +247,6 @@ def _check_format(
         )
 
 
-class _Marker(TypedDict):
-    """Of predictions.json, what the next call asks for."""
-
-    complete: bool
-
-
 def _check_protocol(trained: TrainedNetwork) -> None:
     if trained.task != "segmentation":
         raise ValueError(f"this network is for {trained.task}; predict labels the pixels of images")
@@ -269,53 +255,6 @@ def _check_protocol(trained: TrainedNetwork) -> None:
             "evaluation mode center_crop labels only the middle of an image; "
             "predict with --evaluation.mode whole or sliding"
         )
-
-
-def _check_target(out: Path, overwrite: bool) -> None:
-    """Raise ValueError where something in the output folder would be lost or mixed up.
-
-    Predictions that were stopped half-way, even while their marker was written, may be made again.
-    """
-    there = {file.name for file in out.iterdir()} - {LOCK} if out.is_dir() else set()
-    if not there - {f"{MARKER}.tmp"}:
-        return
-    marker = out / MARKER
-    if not marker.is_file():
-        raise ValueError(f"{out} holds other files; choose a new folder")
-    try:
-        complete = read_json(marker, _Marker, "it is written anew")["complete"]
-    except ValueError:
-        complete = False
-        if there - OURS:
-            raise ValueError(f"{out} holds other files; choose a new folder") from None
-    if complete and not overwrite:
-        raise ValueError(f"{out} holds predictions already; choose a new folder or --overwrite")
-
-
-def _write_marker(
-    out: Path,
-    trained: TrainedNetwork,
-    sources: list[Source],
-    skipped: list[str],
-    frames: Mapping[Source, int],
-    *,
-    complete: bool,
-) -> None:
-    content: dict[str, Any] = {
-        "complete": complete,
-        "network": trained.name,
-        "origin": dict(trained.origin),
-        "evaluation": to_plain(trained.evaluation),
-        "classes": trained.classes,
-        "palette": trained.palette,
-        "images": {source.name: source.shown for source in sources},
-        "skipped": skipped,
-    }
-    if frames:
-        content["videos"] = {
-            film.name: {"file": str(film.path), "frames": count} for film, count in frames.items()
-        }
-    write_text(out / MARKER, json.dumps(content, indent=1) + "\n")
 
 
 def _fail(settings: PredictSettings, skipped: list[str], sentence: str) -> None:

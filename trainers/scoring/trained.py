@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...kernels import normalize, pseudo_label
-from ...pipelines.settings import NormalizationSettings
+from ...pipelines.normalization import NormalizationSettings
 from ...shards.bands.bands import Bands, checked_image, kind_of
 from ..drawing import Colour, indexed_image
 from ..engine.protocol import EvaluationSettings

@@ -19,6 +19,8 @@ Outputs = dict[str, Tensor]
 
 CLASSES = 19
 STRIDE = 4
+COARSE = CLASSES / STRIDE**2
+"""Logits per pixel of the full-resolution map."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from ....trainers.engine.streams import open_subset
 from ....trainers.labels.labeling import label_subset
 from ....trainers.labels.request import state_sum
 from ....trainers.labels.settings import LabelingSettings
-from ....trainers.runs.kept.folder import open_trained
+from ....trainers.runs.kept.opening import open_trained
 from ....trainers.scoring.inference import evaluating, predict_logits
 from ....trainers.scoring.trained import TrainedNetwork
 from ...tables import result_of, write

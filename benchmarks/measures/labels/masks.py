@@ -23,7 +23,8 @@ from PIL import Image
 
 from ....shards import Dataset, Sample
 from ....shards.conversion.named import convert
-from ....shards.splits.split import choose_fraction, difference_maximised, write_split
+from ....shards.splits.choosing import choose_fraction, difference_maximised
+from ....shards.splits.writing import write_split
 from ....trainers.engine.runtime import open_runtime
 from ....trainers.recipes.changes import change_recipe
 from ....trainers.runs.judging import open_judges

@@ -26,14 +26,16 @@ from typing import Any
 from ....shards import Dataset
 from ....shards.archive import write_text
 from ....shards.source import shuffling_hash
-from ....shards.splits.split import Choice, write_split
+from ....shards.splits.choosing import Choice
+from ....shards.splits.writing import write_split
 from ....trainers.engine.runtime import Runtime, open_runtime
 from ....trainers.engine.settings import RunSettings, to_plain
 from ....trainers.labels.suggesting.choosing import choose
 from ....trainers.labels.suggesting.settings import SuggestSettings
 from ....trainers.labels.suggesting.survey import survey
 from ....trainers.recipes.changes import change_recipe
-from ....trainers.runs.kept.folder import open_networks, score
+from ....trainers.runs.kept.folder import score
+from ....trainers.runs.kept.opening import open_networks
 from ....trainers.runs.start import start
 from ....trainers.scoring.inference import evaluating
 from ...tables import Table, result_of, setup_of, write

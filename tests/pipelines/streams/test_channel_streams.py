@@ -5,12 +5,8 @@ import pytest
 import torch
 from warpseg import pipelines
 from warpseg.kernels import cutmix, cutmix_boxes, warp
-from warpseg.pipelines.settings import (
-    GeometrySettings,
-    LoaderSettings,
-    NormalizationSettings,
-    StrongSettings,
-)
+from warpseg.pipelines.normalization import NormalizationSettings
+from warpseg.pipelines.settings import GeometrySettings, LoaderSettings, StrongSettings
 from warpseg.shards import Dataset
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings

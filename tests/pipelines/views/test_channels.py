@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from warpseg.pipelines.settings import NormalizationSettings, StrongSettings
+from warpseg.pipelines.normalization import NormalizationSettings
+from warpseg.pipelines.settings import StrongSettings
 from warpseg.pipelines.strong import Draws, build_view
 from warpseg.pipelines.views.channels import blur_channels, change_channels
 

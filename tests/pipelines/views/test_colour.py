@@ -3,7 +3,8 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tv
 from scipy.ndimage import gaussian_filter
-from warpseg.pipelines.settings import NORMALIZATIONS, StrongSettings
+from warpseg.pipelines.normalization import NORMALIZATIONS
+from warpseg.pipelines.settings import StrongSettings
 from warpseg.pipelines.views.colour import OPERATIONS, Colour, colour_views, draw_colour
 
 NONE = NORMALIZATIONS["none"]

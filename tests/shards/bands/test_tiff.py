@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 from warpseg.shards.bands import tiff, writing
+from warpseg.shards.bands.compressed import exceeds
 from warpseg.shards.bands.geo import geo_of
 from warpseg.shards.bands.tiff import TiffImage, is_plain, read_tiff, write_tiff
 from warpseg.shards.bands.writing import PngRows, TiffRows
@@ -146,11 +147,11 @@ def test_a_strip_that_swells_is_refused_and_takes_no_memory(tmp_path):
 
 
 def test_lzma_swells_no_more_than_deflate_does():
-    assert tiff._exceeds(lzma.compress(bytes(2**24)), 34925, 2**20)
-    assert not tiff._exceeds(lzma.compress(bytes(2**24)), 34925, 2**24)
-    assert tiff._exceeds(zlib.compress(bytes(2**24)), 8, 2**20)
-    assert not tiff._exceeds(zlib.compress(bytes(2**24)), 8, 2**24)
-    assert not tiff._exceeds(b"no stream at all" * 9999, 8, 2**10)
+    assert exceeds(lzma.compress(bytes(2**24)), 34925, 2**20)
+    assert not exceeds(lzma.compress(bytes(2**24)), 34925, 2**24)
+    assert exceeds(zlib.compress(bytes(2**24)), 8, 2**20)
+    assert not exceeds(zlib.compress(bytes(2**24)), 8, 2**24)
+    assert not exceeds(b"no stream at all" * 9999, 8, 2**10)
 
 
 def test_more_pixels_than_may_be_decoded_are_refused_before_that(tmp_path, monkeypatch):

@@ -8,7 +8,8 @@ import pytest
 from warpseg.shards import Dataset
 from warpseg.shards.archive import read_index
 from warpseg.shards.conversion.checking import check, check_splits, class_table
-from warpseg.shards.splits.split import choose_fraction, write_split
+from warpseg.shards.splits.choosing import choose_fraction
+from warpseg.shards.splits.writing import write_split
 
 
 @pytest.fixture

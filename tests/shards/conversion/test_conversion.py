@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from warpseg.shards import Dataset, archive
 from warpseg.shards.conversion import convert as conversion
+from warpseg.shards.conversion import planning
 from warpseg.shards.conversion.convert import Report, convert
 from warpseg.shards.conversion.packing import Packed, PackSettings
 from warpseg.shards.sources.camvid import load_camvid
@@ -19,7 +20,7 @@ from warpseg.shards.sources.camvid import load_camvid
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> PackSettings:
     """Settings that make shards of four samples."""
-    monkeypatch.setattr(conversion, "_samples_per_shard", lambda *_: 4)
+    monkeypatch.setattr(planning, "_samples_per_shard", lambda *_: 4)
     return PackSettings(workers=1)
 
 
@@ -212,7 +213,7 @@ def test_replacing_removes_surplus_shards(
     camvid_tree: Path, tmp_path: Path, small: PackSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(camvid_tree, tmp_path / "data", small)
-    monkeypatch.setattr(conversion, "_samples_per_shard", lambda *_: 100)
+    monkeypatch.setattr(planning, "_samples_per_shard", lambda *_: 100)
     run(camvid_tree, tmp_path / "data", PackSettings(encoding="png", workers=1), replace_other=True)
     assert len(list((tmp_path / "data").glob("*.idx"))) == 4
     Dataset.open(tmp_path / "data")

@@ -21,7 +21,7 @@ def files(root: Path) -> dict[str, bytes]:
 @pytest.fixture
 def convert(camvid_tree: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Return a function that converts the tree, three samples a shard."""
-    monkeypatch.setattr("warpseg.shards.conversion.convert._samples_per_shard", lambda *_: 3)
+    monkeypatch.setattr("warpseg.shards.conversion.planning._samples_per_shard", lambda *_: 3)
 
     def run(data: Path, *words: str) -> int:
         tree = ["convert", "camvid", str(camvid_tree), str(data), "--workers", "1"]

@@ -22,7 +22,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("local") / "data"
     words = ["--train", "6", "--val", "2", "--scene-size", "32", "32", "--workers", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warpseg.shards.conversion.convert._samples_per_shard", lambda *_: 2)
+        patch.setattr("warpseg.shards.conversion.planning._samples_per_shard", lambda *_: 2)
         assert main(["convert", "synthetic", str(folder), *words]) == 0
     assert main(["split", str(folder), "half", "--labeled", "1/2"]) == 0
     return folder

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
-from warpseg.shards.conversion import convert as conversion
+from warpseg.shards.conversion import planning
 
 Words = Callable[..., int]
 
@@ -18,7 +18,7 @@ Words = Callable[..., int]
 @pytest.fixture
 def convert(folder_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Words:
     """Return a function that converts the folder into `data`, three samples a shard."""
-    monkeypatch.setattr(conversion, "_samples_per_shard", lambda *_: 3)
+    monkeypatch.setattr(planning, "_samples_per_shard", lambda *_: 3)
 
     def run(*words: str) -> int:
         data = str(tmp_path / "data")

@@ -12,15 +12,15 @@ from warpseg.shards.conversion.checking import check_splits
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.sources.folder import MaskSettings, load_folder
-from warpseg.shards.splits.grouped import hold_out
-from warpseg.shards.splits.split import (
+from warpseg.shards.splits.choosing import (
     Choice,
     choose_fraction,
     choose_lists,
     difference_maximised,
     labeled_count,
-    write_split,
 )
+from warpseg.shards.splits.grouped import hold_out
+from warpseg.shards.splits.writing import write_split
 
 
 def fraction(dataset: Dataset, labeled: str, seed: int = 0, **options: Any) -> Choice:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from warpseg.trainers.commands import compare as module
-from warpseg.trainers.commands.compare import CompareSettings, compare, list_candidates, seed_words
+from warpseg.trainers.commands.compare import CompareSettings, compare, list_candidates
 from warpseg.trainers.engine.settings import RunSettings
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.reports.comparison import Comparison
 from warpseg.trainers.reports.comparison_page import _evenly, page
+from warpseg.trainers.runs import candidates
+from warpseg.trainers.runs.candidates import seed_words
 from warpseg.trainers.runs.kept.record import load_run
 
 TINY = Path(__file__).parents[1] / "tiny.py"
@@ -26,7 +27,7 @@ def tiny_recipes(monkeypatch):
     for short in ("supervised", "consistency"):
         made = tiny_recipe(METHOD_RECIPES[short])
         monkeypatch.setitem(RECIPES, f"tiny-{short}", lambda made=made: made)
-    monkeypatch.setattr(module, "PROGRAM", (sys.executable, str(TINY)))
+    monkeypatch.setattr(candidates, "PROGRAM", (sys.executable, str(TINY)))
 
 
 def test_a_comparison_trains_what_is_missing_and_nothing_twice(
@@ -54,7 +55,7 @@ def test_a_comparison_trains_what_is_missing_and_nothing_twice(
     def never(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(module, "_start", never)
+    monkeypatch.setattr(candidates, "_start", never)
     assert compare(words) == 0
     with pytest.raises(ValueError, match=r"seed-0 holds a run of other settings .*num_steps"):
         compare([*words[:-1], "4"])
@@ -62,7 +63,7 @@ def test_a_comparison_trains_what_is_missing_and_nothing_twice(
 
 def test_a_failed_training_is_told_with_its_last_words(scenes, tmp_path, tiny_recipes, monkeypatch):
     cry = (sys.executable, "-c", "import sys; sys.exit('no disk')")
-    monkeypatch.setattr(module, "PROGRAM", cry)
+    monkeypatch.setattr(candidates, "PROGRAM", cry)
     words = ["tiny-supervised", "--data", str(scenes), "--out", str(tmp_path / "out")]
     with pytest.raises(RuntimeError, match=r"tiny-supervised seed-0 failed: no disk \(log .*log\)"):
         compare(words)

@@ -13,8 +13,8 @@ from running import assert_same_state, results
 from warpseg.__main__ import main
 from warpseg.plugins import loaded_plugins, unload_plugin
 from warpseg.shards import Dataset
-from warpseg.trainers.commands import compare as comparing
 from warpseg.trainers.engine.checkpoint import load_checkpoint
+from warpseg.trainers.runs import candidates
 from warpseg.trainers.runs.run import Run
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -204,7 +204,7 @@ def shrunk(run):
 
 
 def test_comparisons_take_their_plugin_along(scenes, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(comparing, "PROGRAM", (sys.executable, str(TINY)))
+    monkeypatch.setattr(candidates, "PROGRAM", (sys.executable, str(TINY)))
     where = ["--data", str(scenes), "--split", "few", "--out", str(tmp_path), "--images", "0"]
     small = [*SMALL, "--unlabeled-batch-size", "2", "--num-steps", "1"]
     given = ["compare", "entropy-synthetic", *where, *small, *plugin("method.py")]

@@ -13,8 +13,8 @@ from PIL import Image
 from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
-from warpseg.trainers.commands import fit_steps
-from warpseg.trainers.engine.stages import Engine
+from warpseg.trainers.commands.fitting import steps as fit_steps
+from warpseg.trainers.engine.steps.engine import Engine
 from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.fitting import budget, plan
 
@@ -47,7 +47,7 @@ def tiny_recipes(monkeypatch):
         name = f"{method}-fit-tiny"
         monkeypatch.setitem(RECIPES, name, lambda m=method: tiny_recipe(METHOD_RECIPES[m]))
     monkeypatch.setattr(plan, "_family", lambda _: ("fit-tiny", ["the network is tiny"]))
-    monkeypatch.setattr(fit_steps, "_has_verb", lambda name: False)
+    monkeypatch.setattr(fit_steps, "has_verb", lambda name: False)
 
 
 def ledger(out):
@@ -151,7 +151,7 @@ def test_steps_follow_the_budget(mine, tmp_path, capsys, monkeypatch):
 
 
 def test_suggestions_are_made_by_both_networks(mine, tmp_path, capsys, monkeypatch):
-    done, out = fit_steps._do, tmp_path / "out"
+    done, out = fit_steps.run_verb, tmp_path / "out"
     seen = []
 
     def do(words, **options):
@@ -162,8 +162,8 @@ def test_suggestions_are_made_by_both_networks(mine, tmp_path, capsys, monkeypat
         (out / "suggestions" / "sheet.html").write_text("these")
         return 0
 
-    monkeypatch.setattr(fit_steps, "_has_verb", lambda name: name == "suggest")
-    monkeypatch.setattr(fit_steps, "_do", do)
+    monkeypatch.setattr(fit_steps, "has_verb", lambda name: name == "suggest")
+    monkeypatch.setattr(fit_steps, "run_verb", do)
     assert main(["fit", str(mine), str(out), "--steps", "1", "--device", "cpu"]) == 0
     ((_, first, second, *words),) = seen
     assert (first, second) == (f"{out}/runs/supervised", f"{out}/runs/semi-supervised")

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from warpseg.trainers.engine.optimization import OptimizerSettings, ScheduleSettings
 from warpseg.trainers.engine.runtime import Runtime
-from warpseg.trainers.engine.stages import Engine, Method, Stage, group_stages
+from warpseg.trainers.engine.stages import Method, Stage, group_stages
+from warpseg.trainers.engine.steps.engine import Engine
 
 SGD = OptimizerSettings(name="sgd", lr=0.5, momentum=0.0, weight_decay=0.0)
 CONSTANT = ScheduleSettings(name="constant")

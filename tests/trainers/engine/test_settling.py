@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from warpseg.models import build_network
-from warpseg.pipelines.settings import NORMALIZATIONS, NormalizationSettings
+from warpseg.pipelines.normalization import NORMALIZATIONS, NormalizationSettings
 from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.settings import first_difference, to_plain
 from warpseg.trainers.engine.settling import normalization_of_network, settle

@@ -14,7 +14,7 @@ from torch import nn
 from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.models.build import NETWORKS
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.shards import Dataset, Sample
 from warpseg.shards.pseudo import open_pseudo_labels, read_pseudo_label
 from warpseg.shards.registry import SOURCES, loader_arguments

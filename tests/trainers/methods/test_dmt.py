@@ -28,8 +28,8 @@ from tiny import tiny_recipe
 from warpseg import IGNORE
 from warpseg.__main__ import main
 from warpseg.pipelines.batches import LabeledBatch
+from warpseg.pipelines.normalization import NORMALIZATIONS, NormalizationSettings
 from warpseg.pipelines.paper import GAP
-from warpseg.pipelines.settings import NORMALIZATIONS, NormalizationSettings
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.streams import open_streams
 from warpseg.trainers.methods.dmt_rounds import DmtRounds

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import TINY_NETWORKS, tiny_recipe
 from torch import nn
 from warpseg.__main__ import main
-from warpseg.pipelines.settings import NormalizationSettings
+from warpseg.pipelines.normalization import NormalizationSettings
 from warpseg.trainers.engine.norms.mode_gap import mode_labels
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.reports.mode_gaps import count_gaps, draw_gaps, gap_table

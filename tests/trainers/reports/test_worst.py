@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from running import launch
+from ranks import launch
 from warpseg.__main__ import main
 from warpseg.shards import Dataset
 from warpseg.trainers.commands import report as command

@@ -10,7 +10,7 @@ from warpseg.models import build_network
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.optimization import OptimizerSettings
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.runs.kept.opening import open_trained
 from warpseg.trainers.runs.run import Run
 from warpseg.trainers.runs.train import train
 

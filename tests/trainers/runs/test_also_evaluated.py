@@ -3,13 +3,17 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import chain_of, launch, results, rows, run, run_classifier
+from ranks import launch
+from running import chain_of, results, rows, run, run_classifier
+from tiny import TINY_NETWORKS
 from warpseg.__main__ import main
+from warpseg.models.build import NETWORKS
 from warpseg.trainers.engine.checkpoint import load_checkpoint
 from warpseg.trainers.engine.journal import Journal
 from warpseg.trainers.engine.optimization import OptimizerSettings
@@ -109,21 +113,29 @@ def stop_last_evaluation(patch, scored):
     patch.setattr(Journal, "evaluation", writes)
 
 
-@pytest.mark.parametrize("every", [0, 4])
+@pytest.fixture(scope="module", params=[0, 4])
+def whole(request, scenes, tmp_path_factory):
+    """A run that nothing stopped, and its options."""
+    options = {"evaluate_every": request.param, "log_every": 3}
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with mock.patch.dict(NETWORKS, TINY_NETWORKS):
+        run("mkd", scenes, out, **options)
+    return out, options
+
+
 @pytest.mark.parametrize("scored", [0, 1, 3, 5])
 def test_a_run_stopped_in_its_last_evaluation_ends_with_the_same_rows(
-    scored, every, scenes, tmp_path, counted
+    scored, whole, scenes, tmp_path, counted
 ):
-    options = {"evaluate_every": every, "log_every": 3}
-    run("mkd", scenes, tmp_path / "whole", **options)
+    undisturbed, options = whole
     with pytest.MonkeyPatch.context() as patch:
         stop_last_evaluation(patch, scored)
         with pytest.raises(Stop):
             run("mkd", scenes, tmp_path / "halves", **options)
     assert bool(networks(tmp_path / "halves")) == (scored == 5)
     run("mkd", scenes, tmp_path / "halves", resume=True, **options)
-    assert results(tmp_path / "halves") == results(tmp_path / "whole")
-    assert networks(tmp_path / "halves") == networks(tmp_path / "whole")
+    assert results(tmp_path / "halves") == results(undisturbed)
+    assert networks(tmp_path / "halves") == networks(undisturbed)
     counted.clear()
     run("mkd", scenes, tmp_path / "halves", resume=True, **options)
     assert not counted, "nothing is left to score"

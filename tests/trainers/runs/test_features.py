@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from forked import command, sentence
-from running import assert_same_state, launch, rows
+from ranks import launch
+from running import assert_same_state, rows
 from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.__main__ import main
 from warpseg.pipelines.settings import LoaderSettings, StrongSettings
@@ -21,7 +22,7 @@ from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.runs.features import planned
 from warpseg.trainers.runs.features.making import make_features
 from warpseg.trainers.runs.features.settings import FeatureSettings
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.runs.kept.opening import open_trained
 from warpseg.trainers.runs.train import train
 
 TINY = Path(__file__).parents[1] / "tiny.py"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tiny import METHOD_RECIPES, tiny_recipe
 from warpseg.__main__ import main
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.shards import Dataset
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import open_runtime

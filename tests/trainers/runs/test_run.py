@@ -18,7 +18,7 @@ from warpseg.shards import Dataset
 from warpseg.trainers.engine.checkpoint import load_checkpoint, save_checkpoint
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import open_runtime
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.runs.kept.opening import open_trained
 from warpseg.trainers.runs.train import train
 
 TINY = Path(__file__).parents[1] / "tiny.py"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.shards.outside.files import LeftOut
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring import batches, predict

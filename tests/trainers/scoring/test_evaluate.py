@@ -1,23 +1,23 @@
 """Scores against confusion matrices that were counted by hand."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ranks import launch
 from torch import nn
 from warpseg import IGNORE
 from warpseg.kernels import normalize
 from warpseg.pipelines import NORMALIZATIONS
 from warpseg.pipelines.batches import PlainBatch
 from warpseg.trainers.engine.protocol import EvaluationSettings
-from warpseg.trainers.scoring.evaluate import Score, evaluate_network
+from warpseg.trainers.scoring.evaluate import evaluate_network
+from warpseg.trainers.scoring.score import Score
 
 NAMES = ("road", "tree", "sky")
 CPU = torch.device("cpu")
+WORKER = Path(__file__).parents[1] / "rank_worker.py"
 
 
 def plain(predicted, mask, key="00000000"):
@@ -216,52 +216,13 @@ def test_a_diverged_network_has_no_score(copying):
         evaluate(copying, [FIRST, SECOND])
 
 
-RANK = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import torch
-import torch.distributed as dist
-from conftest import Pooled
-from warpseg.pipelines.batches import PlainBatch
-from warpseg.trainers.scoring.evaluate import evaluate_network
-from warpseg.trainers.engine.protocol import EvaluationSettings
-
-rank = int(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}/store", rank=rank, world_size=2)
-generator = torch.Generator().manual_seed(0)
-batches = []
-for number in range(5):
-    size = (20 + number, 31)
-    image = torch.randn(1, 3, *size, generator=generator)
-    mask = torch.randint(0, 3, (1, *size), generator=generator).to(torch.uint8)
-    batches.append(PlainBatch(image=image, mask=mask, size=size, keys=(str(number),)))
-network = Pooled(3, 4)
-settings = EvaluationSettings(flip=True)
-options = dict(class_names=("a", "b", "c"), device=torch.device("cpu"), expected_images=5)
-joined = evaluate_network(network, batches[rank::2], settings, **options)
-alone = evaluate_network(network, batches, settings, reduce=False, **options)
-assert joined.confusion.sum() == sum((20 + number) * 31 for number in range(5))
-assert torch.equal(joined.confusion, alone.confusion), (joined, alone)
-assert joined.images == alone.images == 5
-dist.destroy_process_group()
-print("equal")
-"""
-
-
 def test_two_ranks_together_get_one_ranks_score(tmp_path):
-    # Ranks with unequal shares: 3 images and 2.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", RANK, str(Path(__file__).parents[1]), str(tmp_path)]
-    ranks = [
-        subprocess.Popen(
-            [*words, str(rank)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    for rank in ranks:
-        said, complaint = rank.communicate(timeout=120)
-        assert rank.returncode == 0, complaint.decode()
-        assert said.decode().strip() == "equal"
+    """Ranks with unequal shares, 3 images and 2, of the data set that one scores alone."""
+    launch(WORKER, "scores", tmp_path)
+    joined, alone = (torch.load(tmp_path / f"{name}.pt") for name in ("joined", "alone"))
+    assert joined["confusion"].sum() == sum((20 + number) * 31 for number in range(5))
+    assert torch.equal(joined["confusion"], alone["confusion"])
+    assert joined["images"] == alone["images"] == 5
 
 
 def test_scores_of_float_counts_stay_exact():

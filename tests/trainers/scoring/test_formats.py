@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.shards.masks.palette import default_palette
 from warpseg.shards.sources.cityscapes import CLASSES
 from warpseg.shards.sources.tools.coco import CocoSettings, load_coco

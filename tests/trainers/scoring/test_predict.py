@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from warpseg import IGNORE
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.shards.masks.palette import default_palette
 from warpseg.trainers import drawing
 from warpseg.trainers.engine.protocol import EvaluationSettings

@@ -1,1 +1,1 @@
-"""How a step is launched: many tensors at once, and the whole of it as one graph."""
+"""How a step is run and launched: by stages, many tensors at once, the whole of it as one graph."""

@@ -17,7 +17,8 @@ from ....shards.archive import replacing
 from ...engine.runtime import Runtime
 from ...engine.settings import to_plain
 from ..request import describe_labels
-from .looking import Look, Region, Run
+from .asking import Run
+from .looking import Look, Region
 from .settings import SuggestSettings
 
 NAME = "scan.npz"

@@ -38,8 +38,9 @@ from ...scoring.inference import evaluating
 from ...scoring.trained import TrainedNetwork
 from ..for_tools import sources_of
 from ..predicted import predict_subset
+from .asking import Run
 from .choosing import Choice, choose
-from .looking import Look, Region, Run
+from .looking import Look, Region
 from .scan import NAME as SCAN
 from .settings import SuggestSettings
 from .survey import survey

@@ -15,8 +15,9 @@ from ....pipelines.settings import LoaderSettings
 from ....shards import Subset
 from ...engine.processes.stopping import Stop, Stopped, never
 from ...engine.runtime import Runtime
+from .asking import Run
 from .choosing import Known, merit
-from .looking import Look, Run, features, look, parts_of
+from .looking import Look, features, look, parts_of
 from .reservoir import Reservoir
 from .scan import Scan, request_of
 from .settings import SuggestSettings

@@ -19,7 +19,8 @@ from .... import pipelines
 from ....pipelines.settings import LoaderSettings
 from ....shards import Dataset
 from ...engine.runtime import Runtime
-from ...scoring.evaluate import Score, evaluate_network, iou_of
+from ...scoring.evaluate import evaluate_network
+from ...scoring.score import Score, iou_of
 from ...scoring.trained import TrainedNetwork
 
 BLOCKS, DRAWS = 64, 1000

@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from ....plain import read_json
 from ....shards.archive import write_text
-from ...scoring.evaluate import Score
+from ...scoring.score import Score
 
 FILE = "images.json"
 """Its name in a run's folder."""

@@ -16,7 +16,8 @@ from ....kernels import sample_tps, valid_mask
 from ....pipelines.batches import LabeledBatch, PairedBatch, SecondView
 from ...engine.runtime import Runtime
 from ...engine.settings import RunSettings
-from ...engine.stages import Engine, Method
+from ...engine.stages import Method
+from ...engine.steps.engine import Engine
 from ...engine.streams import Batches, StreamSpec
 from ...methods.registry import build_method
 from ...methods.settings.supervised import SupervisedSettings

@@ -33,7 +33,8 @@ from ...methods.rounds import (
     find_part,
     resolve,
 )
-from ..kept.folder import claim_folder, describe_run, open_trained
+from ..kept.folder import claim_folder, describe_run
+from ..kept.opening import open_trained
 from ..kept.record import load_run
 from ..train import train
 

@@ -15,7 +15,8 @@ from ...engine.journal import FILE, read_rows
 from ...engine.runtime import close_runtime, open_runtime
 from ...methods.rounds import TrainPart, before, find_part
 from ...tables import decimal, format_table, percent, text_of
-from ..kept.folder import open_trained, score
+from ..kept.folder import score
+from ..kept.opening import open_trained
 from ..kept.record import METRICS
 from .folder import Rounds
 

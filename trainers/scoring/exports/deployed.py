@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ....pipelines.settings import NormalizationSettings
+from ....pipelines.normalization import NormalizationSettings
 from ..inference import Size
 from ..trained import TrainedNetwork
 

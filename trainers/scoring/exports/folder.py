@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ....models import Ensemble, build_network
 from ....models.tensor_files import not_finite
-from ....pipelines.settings import NormalizationSettings
+from ....pipelines.normalization import NormalizationSettings
 from ....plain import one_line, read_json, shown
 from ....plugins import require_plugins
 from ....shards.archive import write_text

@@ -15,9 +15,9 @@ from .... import IGNORE
 from ....plain import counted
 from ....shards import Dataset
 from ....shards.manifest import FILE as MANIFEST
-from ..evaluate import iou_of
 from ..image_files import find_images, read_image
 from ..inference import Size
+from ..score import iou_of
 from .graphs import Runner, run_onnx
 
 FILE = "model.int8.onnx"

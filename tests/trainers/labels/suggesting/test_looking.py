@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 from warpseg.pipelines.batches import PlainBatch
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.shards.masks.palette import default_palette
 from warpseg.trainers.engine.protocol import EvaluationSettings
-from warpseg.trainers.labels.suggesting.looking import grid_of, look, on_grid
+from warpseg.trainers.labels.suggesting.asking import grid_of, on_grid
+from warpseg.trainers.labels.suggesting.looking import look
 from warpseg.trainers.scoring.inference import evaluating, predict_logits
 from warpseg.trainers.scoring.trained import TrainedNetwork
 

@@ -19,7 +19,7 @@ from warpseg.shards.sources.tools.coco import CocoSettings, load_coco
 from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.labels.suggesting import survey
 from warpseg.trainers.labels.suggesting.settings import SuggestSettings
-from warpseg.trainers.runs.kept.folder import open_networks, open_trained
+from warpseg.trainers.runs.kept.opening import open_networks, open_trained
 from warpseg.trainers.scoring.exports.folder import export_network
 
 FEW = SuggestSettings(count=3, candidates=8)

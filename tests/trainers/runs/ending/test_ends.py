@@ -119,8 +119,8 @@ def test_trainings_of_a_comparison_end_with_it(number, scenes, tmp_path):
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import tiny\n"
         "from warpseg.__main__ import main\n"
-        "from warpseg.trainers.commands import compare\n"
-        "compare.PROGRAM = (sys.executable, tiny.__file__)\n"
+        "from warpseg.trainers.runs import candidates\n"
+        "candidates.PROGRAM = (sys.executable, tiny.__file__)\n"
         "tiny.RECIPES['tiny-supervised'] = lambda: tiny.tiny_recipe("
         "tiny.METHOD_RECIPES['supervised'])\n"
         "tiny.NETWORKS.update(tiny.TINY_NETWORKS)\n"

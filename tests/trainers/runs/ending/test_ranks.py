@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import launch
+from ranks import launch
+from running import torchrun
 from torch.utils._pytree import tree_leaves
 
 TINY = Path(__file__).parents[2] / "tiny.py"
@@ -116,10 +117,10 @@ def test_two_ranks_see_every_sample_of_an_epoch_once(scenes, tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(scenes, tmp_path_factory):
-    """A finished run of two ranks, and the words that made it."""
+    """A finished run of two ranks, by torchrun itself, and the words that made it."""
     out = tmp_path_factory.mktemp("ranks") / "run"
     words = ["train", "tiny-consistency", "--data", scenes, "--split", "few"]
-    launch(TINY, *words, "--out", out)
+    torchrun(TINY, *words, "--out", out)
     return out, words
 
 
@@ -155,7 +156,7 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(finished, tmp_path):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     meeting = ["--nnodes=1", "--max-restarts=1", "--rdzv-backend=c10d", "--rdzv-id=test"]
-    launch(
+    torchrun(
         *(WORKER, "dies", tmp_path, *words, "--out", tmp_path / "run", "--resume"),
         meeting=[*meeting, f"--rdzv-endpoint=localhost:{port}"],
         TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",

@@ -14,8 +14,8 @@ from warpseg.shards.archive import write_text
 from warpseg.trainers.engine.checkpoint import DIVERGED, load_checkpoint, save_checkpoint
 from warpseg.trainers.engine.processes.locking import alone
 from warpseg.trainers.engine.processes.stopping import Stopped
-from warpseg.trainers.engine.stages import Engine
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.engine.steps.engine import Engine
+from warpseg.trainers.runs.kept.opening import open_trained
 from warpseg.trainers.runs.kept.sums import data_sums, other_data
 from warpseg.trainers.scoring.exports.folder import load_exported
 

@@ -26,7 +26,7 @@ from warpseg.trainers.recipes.registry import RECIPES
 from warpseg.trainers.reports.page import page
 from warpseg.trainers.reports.report import report
 from warpseg.trainers.runs import train as training
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.runs.kept.opening import open_trained
 from warpseg.trainers.runs.rounds import folder as rounds_folder
 from warpseg.trainers.runs.rounds import jobs as rounds_jobs
 from warpseg.trainers.runs.rounds.run import run_one_part, run_rounds

@@ -17,7 +17,7 @@ from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.labels.labeling import label_subset
 from warpseg.trainers.labels.settings import LabelingSettings
 from warpseg.trainers.recipes.registry import RECIPES
-from warpseg.trainers.runs.kept.folder import open_trained
+from warpseg.trainers.runs.kept.opening import open_trained
 from warpseg.trainers.runs.rounds.run import run_rounds
 from warpseg.trainers.runs.run import Run
 from warpseg.trainers.runs.train import train

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from warpseg.models import build_network
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring.trained import TrainedNetwork
 

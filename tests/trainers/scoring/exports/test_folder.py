@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from warpseg.models import build_network
-from warpseg.pipelines.settings import NORMALIZATIONS
+from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.scoring.exports import folder as export_module
 from warpseg.trainers.scoring.exports.deployed import DeployedNetwork, draw_images

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from warpseg.pipelines.settings import NormalizationSettings
+from warpseg.pipelines.normalization import NormalizationSettings
 from warpseg.shards.bands import tiff
 from warpseg.shards.bands.bands import Bands
 from warpseg.trainers.engine.journal import start_logging

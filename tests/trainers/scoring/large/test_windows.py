@@ -8,7 +8,7 @@ import tifffile
 import torch
 from PIL import Image
 from torch import nn
-from warpseg.pipelines.settings import NormalizationSettings
+from warpseg.pipelines.normalization import NormalizationSettings
 from warpseg.shards.bands.bands import Bands
 from warpseg.shards.bands.geo import geo_of
 from warpseg.trainers.engine.protocol import EvaluationSettings

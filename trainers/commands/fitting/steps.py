@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
-import shlex
 import shutil
 import statistics
 import sys
@@ -13,28 +11,27 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
 
-from ...shards import Dataset, Sample
-from ...shards.archive import write_text
-from ...shards.bands.bands import PLAIN
-from ...shards.sources.auto import AutoSettings, UnknownLayout, load_auto
-from ..engine.runtime import open_runtime
-from ..reports.fitting.page import build_page, plain_result
-from ..reports.fitting.verdict import Verdict, judge, score_blocks
-from ..runs.fitting.amounts import bytes_of, clock, free_memory, gib, seconds_of
-from ..runs.fitting.budget import Times, plan_steps
-from ..runs.fitting.ledger import Ledger
-from ..runs.fitting.plan import Plan, choose_plan
-from ..runs.kept.folder import open_trained
-from ..runs.kept.record import load_run
-from ..scoring.inference import evaluating
-
-if TYPE_CHECKING:
-    from .fit import FitSettings
+from ....shards import Dataset, Sample
+from ....shards.archive import write_text
+from ....shards.bands.bands import PLAIN
+from ....shards.sources.auto import AutoSettings, UnknownLayout, load_auto
+from ...engine.runtime import open_runtime
+from ...reports.fitting.page import build_page, plain_result
+from ...reports.fitting.verdict import Verdict, judge, score_blocks
+from ...runs.fitting.amounts import bytes_of, clock, free_memory, gib, seconds_of
+from ...runs.fitting.budget import Times, plan_steps
+from ...runs.fitting.ledger import Ledger
+from ...runs.fitting.plan import Plan, choose_plan
+from ...runs.fitting.settings import FitSettings
+from ...runs.kept.opening import open_trained
+from ...runs.kept.record import load_run
+from ...scoring.inference import evaluating
+from .verbs import command_line, has_verb, run_verb
 
 LEAST_MASKS, LEAST_HELD_OUT = 4, 2
 PROBE = 12
@@ -113,18 +110,18 @@ class Fit:
         if "val" not in source.subsets:
             count = max(math.ceil(self.settings.val * masks), LEAST_HELD_OUT)
             words += ["--val", f"{count / masks:.6g}"]
-        return _command(words), lambda: _do(words)
+        return command_line(words), lambda: run_verb(words)
 
     def _check(self) -> tuple[str, Callable[[], Any]]:
         words = ["check", str(self.data)]
 
         def check() -> bool:
-            status = _do(words, may_fail=True)
+            status = run_verb(words, may_fail=True)
             if status:
                 print("   going on: what is said above will show in the score")
             return not status
 
-        return _command(words), check
+        return command_line(words), check
 
     def _plan(self) -> tuple[str, Callable[[], Any]]:
         device = open_runtime(self.settings.device).device
@@ -143,20 +140,20 @@ class Fit:
 
         words = ["bench", "memory", plan.method, "--model", "--classes"]
         words += [str(self.dataset.num_classes), *plan.words_of("semi-supervised")]
-        return _command(words), told
+        return command_line(words), told
 
     def _look(self) -> tuple[str, Callable[[], Any]]:
         words = ["diagnose", "data", str(self.data), "--out", str(self.out / "look")]
         words += ["--recipe", self.plan.method, *self.plan.words]
 
         def look() -> list[str]:
-            _do(words)
-            from ...plain import read_json
+            run_verb(words)
+            from ....plain import read_json
 
             kind = dict[str, Any]
             return read_json(self.out / "look" / "data.json", kind, "run it again")["findings"]
 
-        return _command(words), look
+        return command_line(words), look
 
     def _time(self) -> tuple[str, Callable[[], Any]]:
         words = self._training("semi-supervised", self.out / "probe", PROBE)
@@ -164,7 +161,7 @@ class Fit:
             steps = self.settings.steps
             found = {"steps": steps, "labels": None, "suggest": self._suggests()}
             return f"{steps} steps were asked for", lambda: found
-        return _command(words), self._measure
+        return command_line(words), self._measure
 
     def _measure(self) -> dict[str, Any]:
         """Train some steps of each kind, and plan how many the budget allows."""
@@ -173,7 +170,7 @@ class Fit:
             folder = self.out / "probe"
             shutil.rmtree(folder, ignore_errors=True)
             started = time.perf_counter()
-            _do(self._training(run, folder, PROBE))
+            run_verb(self._training(run, folder, PROBE))
             rows = load_run(folder).training
             begin = time.perf_counter() - started - sum(row["seconds"] for row in rows)
             each[run] = statistics.median(row["seconds"] / 2 for row in rows[len(rows) // 2 :])
@@ -225,14 +222,14 @@ class Fit:
         words = [*self._training(run, self._folder(run), steps), "--resume"]
 
         def train() -> Any:
-            _do(words)
+            run_verb(words)
             return load_run(self._folder(run)).summary()["last"]
 
-        return _command(words), train
+        return command_line(words), train
 
     def _score(self) -> tuple[str, Callable[[], Any]]:
         runs = {run: self._folder(run) for run in self.plan.recipes()}
-        commands = [_command(["evaluate", str(folder)]) for folder in runs.values()]
+        commands = [command_line(["evaluate", str(folder)]) for folder in runs.values()]
 
         def score() -> dict[str, Any]:
             runtime = open_runtime(self.settings.device)
@@ -259,14 +256,14 @@ class Fit:
                 _write_image(sample, images)
             if len(chosen) < len(samples):
                 print(f"   {len(chosen)} of {len(samples)}, evenly chosen, for the time they take")
-            _do(words)
+            run_verb(words)
             return len(chosen)
 
-        return _command(words), label
+        return command_line(words), label
 
     def _suggests(self) -> bool:
         """Tell whether suggestions are wanted, and there is a verb that makes them."""
-        return bool(self.settings.suggest) and _has_verb("suggest")
+        return bool(self.settings.suggest) and has_verb("suggest")
 
     def _suggest(self) -> tuple[str, Callable[[], Any]]:
         runs = [str(self._folder(run)) for run in self.plan.recipes()]
@@ -275,11 +272,11 @@ class Fit:
         words += ["--count", str(count), "--out", str(self.out / "suggestions"), "--overwrite"]
 
         def suggest() -> str:
-            _do(words)
+            run_verb(words)
             pages = sorted((self.out / "suggestions").glob("*.html"))
             return pages[0].relative_to(self.out).as_posix() if pages else "suggestions"
 
-        return _command(words), suggest
+        return command_line(words), suggest
 
     def _report(self) -> tuple[str, Callable[[], Any]]:
         runs = {run: self._folder(run) for run in self.plan.recipes()}
@@ -290,33 +287,7 @@ class Fit:
             page = build_page(self.ledger, self.dataset, self.verdict, runs, device)
             write_text(self.out / "report.html", page)
 
-        return f"{_command(words)}   (a part of {self.out / 'report.html'})", write
-
-
-def _command(words: list[str]) -> str:
-    return shlex.join(["warpseg", *words])
-
-
-def _verbs() -> dict[str, tuple[str, str]]:
-    from ...__main__ import VERBS
-
-    return VERBS
-
-
-def _has_verb(name: str) -> bool:
-    return name in _verbs()
-
-
-def _do(words: list[str], *, may_fail: bool = False) -> int:
-    """Run a verb in this process and return its exit status; another than 0 is a RuntimeError
-    unless it may be."""
-    module, _ = _verbs()[words[0]]
-    root = str(__package__).rsplit(".", 2)[0]
-    command = getattr(importlib.import_module(f"{root}.{module}"), words[0].replace("-", "_"))
-    status = command(words[1:]) or 0
-    if status and not may_fail:
-        raise RuntimeError(f"{_command(words)} ended with exit status {status}")
-    return status
+        return f"{command_line(words)}   (a part of {self.out / 'report.html'})", write
 
 
 def _write_image(sample: Sample, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""The steps of the verb `fit`, and how they run other verbs."""
