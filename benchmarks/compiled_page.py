@@ -140,10 +140,10 @@ def _walks() -> list[str]:
         "",
         "## Walks over the cells",
         "",
-        f"How the programs of a loss share {batch} maps of 21 classes: arithmetic. A program is a "
-        f"warp of {lanes} lanes. Rows: pixel rows that all programs together walk down, of `stride` "
-        "pixels for each lane. Used: the share of the lanes' pixels that exist and that no other "
-        f"lane visits. From stride {COARSE} on cells stand in one line, below in strips.",
+        f"How the programs of a loss share {batch} maps of 21 classes, by arithmetic. A program is "
+        f"a warp of {lanes} lanes. Rows: pixel rows that all programs together walk down, of "
+        "`stride` pixels for each lane. Used: the share of the lanes' pixels that exist and that "
+        f"no other lane visits. From stride {COARSE} on cells stand in one line, below in strips.",
         "",
         "| stride | crop | programs | rows | used | in strips: programs | rows | used |",
         "|---|---|---|---|---|---|---|---|",

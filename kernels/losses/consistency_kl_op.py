@@ -108,7 +108,16 @@ def _launch_rows(
                 all_cells = (triton.cdiv(w + 1, tile["CELLS"]), h + 1, number)
                 _teacher_kernel[all_cells](inputs[1][first:], inputs[2], *sizes, **tile)
             _consistency_kernel[(*grid, number)](
-                *inputs, gradient, losses, counts, colour, first, batch, threshold, *sizes, **options
+                *inputs,
+                gradient,
+                losses,
+                counts,
+                colour,
+                first,
+                batch,
+                threshold,
+                *sizes,
+                **options,
             )
     return losses, counts
 

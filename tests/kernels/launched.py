@@ -95,9 +95,9 @@ def recorded() -> Iterator[set[Key]]:
         JITFunction._do_compile, dispatch.INTERPRETED = before, interpreted
 
 
-def logits(classes: int, grad: bool = False) -> Tensor:
-    """Return (2, C, 4, 192) bfloat16, channels-last."""
-    made = torch.zeros(2, classes, SIZE[0] // 4, SIZE[1] // 4, dtype=torch.bfloat16)
+def logits(classes: int, grad: bool = False, stride: int = 4) -> Tensor:
+    """Return (2, C, 4, 192) bfloat16, or coarser, channels-last."""
+    made = torch.zeros(2, classes, SIZE[0] // stride, SIZE[1] // stride, dtype=torch.bfloat16)
     return made.contiguous(memory_format=torch.channels_last).requires_grad_(grad)
 
 
@@ -128,6 +128,23 @@ def launch_losses() -> None:
         ):
             both = logits(classes), logits(classes)
             consistency_kl(*both, size=SIZE, valid=valid, **options)
+
+
+def launch_coarse() -> None:
+    mask = torch.zeros(2, *SIZE, dtype=torch.uint8)
+    confidence = torch.ones(2, *SIZE)
+    coarse = logits(21, True, stride=8)
+    cross_entropy(coarse, mask)
+    focal(coarse, mask)
+    dice(coarse, mask).backward()
+    reweight(coarse, mask, confidence, threshold=0.5)
+    for reversed in (False, True):
+        self_correction(coarse, mask, reversed=reversed)
+    for form in FORMS:
+        dynamic_ce(coarse, mask, confidence, form=form)
+    valid = torch.ones(2, *SIZE, dtype=torch.bool)
+    both = logits(19, stride=8), logits(19, stride=8)
+    consistency_kl(*both, size=SIZE, valid=valid, tps=sample_tps(2, SIZE))
 
 
 def launch_labels() -> None:
@@ -213,7 +230,14 @@ def launch_layers() -> None:
 
 def unlaunched() -> dict[str, list[str]]:
     """Return by name each case that nothing launches, and what its kernel was launched with."""
-    launches = launch_losses, launch_labels, launch_views, launch_mixing, launch_crops
+    launches = (
+        launch_losses,
+        launch_coarse,
+        launch_labels,
+        launch_views,
+        launch_mixing,
+        launch_crops,
+    )
     with recorded() as found:
         for launch in (*launches, launch_layers):
             launch()

@@ -16,7 +16,7 @@ from ...bilinear_triton import ABSENT, HINT, warped_logits, warped_probabilities
 from ...math_triton import LN_2, LOG2_E, log2
 from ...rows import widen
 from ...views.tps_triton import spline_position, within_window
-from ..consistency_kl_triton import LOGITS, NO_WARP, PROBABILITIES, _softmax
+from ..consistency_kl_triton import NO_WARP, PROBABILITIES, _softmax
 
 SIZES = ["h", "w", "H", "W", "stride", "groups", "parts"]
 

@@ -1,7 +1,6 @@
 """How programs share coarse maps: little work twice, few lanes idle, every number written."""
 
 import pytest
-import torch
 from support import assert_close, draw, draw_labels, gradient_of, poisoned, running
 from warpseg.kernels import cross_entropy
 from warpseg.kernels.cells import tile
