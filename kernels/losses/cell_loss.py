@@ -17,6 +17,7 @@ the loss itself, so that backward only scales it.
 """
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -146,20 +147,19 @@ def loss_cases(
     map: str | None = None,
     table: str | None = None,
     classes: tuple[int, ...] = (21,),
-    coarse: tuple[int, ...] = (),
     spread: bool = False,
     describe: Callable[[Any], str] = str,
 ) -> list[CompileCase]:
     """List one operation's kernels for bfloat16 logits, at the recipes' class counts.
 
-    The stride is an argument of a kernel, so that the same code serves every stride below 8 and
-    every one from 8 on: `classes` are compiled for stride 4, `coarse` for 8.
+    The stride is an argument of a kernel, so that the same code serves every stride below 8, and
+    another every one from 8 on: they are listed at 4 and 8.
     """
     pointers = {"map_ptr": map or "*u8", "table_ptr": table or "*u8"}
     cases = []
     for option in options:
         suffix = f"-{describe(option)}" if len(options) > 1 else ""
-        for count, stride in (*((c, 4) for c in classes), *((c, COARSE) for c in coarse)):
+        for stride, count in product((4, COARSE), classes):
             block_c, lanes, warps = tile(count, spread)
             constants = {"PIXEL": pixel, "OPTION": option, "NUM_CLASSES": count}
             constants |= {"BLOCK_C": block_c, "BLOCK_B": lanes}

@@ -216,15 +216,15 @@ def compile_cases() -> list[CompileCase]:
     The stride is an argument of the kernels; only the length of a padded row depends on it, and
     from stride 8 on they are those of coarse maps.
     """
-    rows = [(f"C{c}-s4", c, 4, PROBABILITIES, False) for c in (19, 21, 81, 150, 171)]
-    rows += [("logits", 19, 4, LOGITS, False), ("no-warp", 19, 4, NO_WARP, False)]
-    rows += [("squared-l2", 19, 4, PROBABILITIES, True)]
-    rows += [("C19-s8", 19, COARSE, PROBABILITIES, False)]
     cases = []
-    for name, classes, stride, mode, squared in rows:
-        cases.append(_loss_case(name, classes, stride, mode, squared))
-        if name.startswith("C"):
+    for stride, end in ((4, ""), (COARSE, f"-s{COARSE}")):
+        for classes in (19, 21, 81, 150, 171):
+            name = f"C{classes}-s{stride}"
+            cases.append(_loss_case(name, classes, stride, PROBABILITIES, False))
             cases.append(_teacher_case(name, classes, stride))
+        cases.append(_loss_case(f"logits{end}", 19, stride, LOGITS, False))
+        cases.append(_loss_case(f"no-warp{end}", 19, stride, NO_WARP, False))
+        cases.append(_loss_case(f"squared-l2{end}", 19, stride, PROBABILITIES, True))
     return cases
 
 

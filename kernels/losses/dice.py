@@ -197,9 +197,10 @@ def compile_cases() -> list[CompileCase]:
         sums, slopes = _plan(8, 193, 193, lanes), _plan(8, 192, 192, lanes - 1)
         cases.append(_case("class_sums", class_sums_kernel, classes, 4, sums))
         cases.append(_case("class_slopes", class_slopes_kernel, classes, 4, slopes))
-    plan = in_line(8, 64, 64, COARSE, _constants(21)["BLOCK_B"])
-    cases.append(_case("class_sums", coarse_sums_kernel, 21, COARSE, plan))
-    cases.append(_case("class_slopes", coarse_slopes_kernel, 21, COARSE, plan))
+    for classes in CLASSES:
+        plan = in_line(8, 64, 64, COARSE, _constants(classes)["BLOCK_B"])
+        cases.append(_case("class_sums", coarse_sums_kernel, classes, COARSE, plan))
+        cases.append(_case("class_slopes", coarse_slopes_kernel, classes, COARSE, plan))
     return cases
 
 

@@ -118,5 +118,5 @@ def reweight(
 
 def compile_cases() -> list[CompileCase]:
     """List the kernel for few classes and many."""
-    classes = {"classes": (21, 81, 150, 171), "coarse": (21,)}
-    return loss_cases("reweight", _pixel, map="*fp32", table="*fp32", **classes)
+    classes = (21, 81, 150, 171)
+    return loss_cases("reweight", _pixel, map="*fp32", table="*fp32", classes=classes)

@@ -144,5 +144,6 @@ def self_correction(
 
 def compile_cases() -> list[CompileCase]:
     """List the kernel as published and in the official form, for few classes and many."""
-    forms, classes = ("paper", "reversed"), (21, 81, 150, 171)
-    return loss_cases("self_correction", _pixel, options=forms, classes=classes, coarse=(21,))
+    return loss_cases(
+        "self_correction", _pixel, options=("paper", "reversed"), classes=(21, 81, 150, 171)
+    )
