@@ -55,17 +55,16 @@ def launch(
     """
     batch, classes, h, w = logits.shape
     check_indices(classes * h * w)
-    gradient, totals = empty_outputs(logits)
     if not target.numel() or not logits.numel():
+        gradient, totals = empty_outputs(logits)
         return totals.zero_(), gradient.zero_()
+    stride = stride_of(logits, (target.shape[1], target.shape[2]))
+    check_indices(target.shape[1] * target.shape[2] if stride >= COARSE else 0)
     rows, target = to_rows(logits), target.contiguous()
     block_c, lanes, warps = tile(classes, spread)
-    stride = stride_of(logits, (target.shape[1], target.shape[2]))
     kernel, plan = _planned(batch, h, w, stride, lanes)
-    out = gradient
-    if kernel is coarse_loss_kernel:
-        check_indices(target.shape[1] * target.shape[2])
-        out = empty_planes(gradient, plan)
+    gradient, _ = empty_outputs(logits)
+    out = empty_planes(gradient, plan) if kernel is coarse_loss_kernel else gradient
     constants: dict[str, Any] = {
         "PIXEL": pixel,
         "OPTION": option,

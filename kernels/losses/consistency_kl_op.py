@@ -52,6 +52,7 @@ def consistency_kl_op(
     """
     batch, classes, h, w = student.shape
     stride = stride_of(student, (height, width))
+    check_indices(height * width if stride >= COARSE else 0)
     tile = _tile(student.shape[1], w)
     warped = points is not None and weights is not None
     mode = (LOGITS if logits else PROBABILITIES) if warped else NO_WARP
@@ -135,8 +136,7 @@ def _launch_line(
 
     Returns losses and counts of the programs, (1, N, programs).
     """
-    batch, (h, w, height, width, stride) = len(gradient), sizes
-    check_indices(height * width)
+    batch, (h, w, _, _, stride) = len(gradient), sizes
     plan = in_line(images, h, w, stride, tile["CELLS"])
     programs = plan.programs // images
     losses = gradient.new_empty((1, batch, programs))

@@ -9,6 +9,7 @@ same. Heights are small, widths those of recipes.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import torch
@@ -101,55 +102,45 @@ def logits(classes: int, grad: bool = False, stride: int = 4) -> Tensor:
     return made.contiguous(memory_format=torch.channels_last).requires_grad_(grad)
 
 
+CLASSES = (19, 21, 81, 150, 171)
+
+
 def launch_losses() -> None:
     mask = torch.zeros(2, *SIZE, dtype=torch.uint8)
     confidence = torch.ones(2, *SIZE)
-    for classes in (19, 21, 81, 150, 171):
-        weight = torch.ones(classes)
-        cross_entropy(logits(classes, True), mask).backward()
-        focal(logits(classes), mask)
-        focal(logits(classes), mask, weight=weight)
-        dice(logits(classes, True), mask).backward()
-        cross_entropy(logits(classes), mask, weight=weight)
-        confusion(logits(classes), mask, classes)
-        target_prob(logits(classes), mask)
-        reweight(logits(classes), mask, confidence, threshold=0.5)
+    for stride, classes in product((4, 8), CLASSES):
+        z, weight = logits(classes, True, stride), torch.ones(classes)
+        cross_entropy(z, mask).backward()
+        focal(z, mask)
+        focal(z, mask, weight=weight)
+        dice(z, mask).backward()
+        cross_entropy(z, mask, weight=weight)
+        reweight(z, mask, confidence, threshold=0.5)
         for reversed in (False, True):
-            self_correction(logits(classes), mask, reversed=reversed)
+            self_correction(z, mask, reversed=reversed)
         for form in FORMS:
-            dynamic_ce(logits(classes), mask, confidence, form=form)
+            dynamic_ce(z, mask, confidence, form=form)
+
+
+def launch_consistency() -> None:
     spline, valid = sample_tps(2, SIZE), torch.ones(2, *SIZE, dtype=torch.bool)
-    for classes in (19, 21, 81, 150, 171):
+    for stride, classes in product((4, 8), CLASSES):
         for options in (
             {"tps": spline},
             {"tps": spline, "blend": "logits"},
             {},
             {"tps": spline, "divergence": "squared_l2", "threshold": 0.5},
         ):
-            both = logits(classes), logits(classes)
+            both = logits(classes, stride=stride), logits(classes, stride=stride)
             consistency_kl(*both, size=SIZE, valid=valid, **options)
-
-
-def launch_coarse() -> None:
-    mask = torch.zeros(2, *SIZE, dtype=torch.uint8)
-    confidence = torch.ones(2, *SIZE)
-    coarse = logits(21, True, stride=8)
-    cross_entropy(coarse, mask)
-    focal(coarse, mask)
-    dice(coarse, mask).backward()
-    reweight(coarse, mask, confidence, threshold=0.5)
-    for reversed in (False, True):
-        self_correction(coarse, mask, reversed=reversed)
-    for form in FORMS:
-        dynamic_ce(coarse, mask, confidence, form=form)
-    valid = torch.ones(2, *SIZE, dtype=torch.bool)
-    both = logits(19, stride=8), logits(19, stride=8)
-    consistency_kl(*both, size=SIZE, valid=valid, tps=sample_tps(2, SIZE))
 
 
 def launch_labels() -> None:
     boxes = cutmix_boxes(2, SIZE)
-    for classes in (19, 21, 81, 150, 171):
+    mask = torch.zeros(2, *SIZE, dtype=torch.uint8)
+    for classes in CLASSES:
+        confusion(logits(classes), mask, classes)
+        target_prob(logits(classes), mask)
         pseudo_label(logits(classes), SIZE)
         pseudo_label(logits(classes), SIZE, boxes=boxes)
     values = torch.ones(2, *SIZE)
@@ -232,7 +223,7 @@ def unlaunched() -> dict[str, list[str]]:
     """Return by name each case that nothing launches, and what its kernel was launched with."""
     launches = (
         launch_losses,
-        launch_coarse,
+        launch_consistency,
         launch_labels,
         launch_views,
         launch_mixing,
