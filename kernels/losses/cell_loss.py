@@ -17,7 +17,7 @@ the loss itself, so that backward only scales it.
 """
 
 from collections.abc import Callable
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import torch
@@ -62,9 +62,9 @@ def launch(
     check_indices(target.shape[1] * target.shape[2] if stride >= COARSE else 0)
     rows, target = to_rows(logits), target.contiguous()
     block_c, lanes, warps = tile(classes, spread)
-    kernel, plan = _planned(batch, h, w, stride, lanes)
+    cell_kernel, plan = _planned(batch, h, w, stride, lanes)
     gradient, _ = empty_outputs(logits)
-    out = empty_planes(gradient, plan) if kernel is coarse_loss_kernel else gradient
+    out = empty_planes(gradient, plan) if stride >= COARSE else gradient
     constants: dict[str, Any] = {
         "PIXEL": pixel,
         "OPTION": option,
@@ -75,7 +75,7 @@ def launch(
     }
     partial = torch.empty((1 + COUNTS, plan.programs), dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
-        kernel[(plan.programs,)](
+        cell_kernel[(plan.programs,)](
             rows,
             target,
             target if map is None else map.contiguous(),
@@ -146,19 +146,20 @@ def loss_cases(
     map: str | None = None,
     table: str | None = None,
     classes: tuple[int, ...] = (21,),
+    coarse: tuple[int, ...] = (21,),
     spread: bool = False,
     describe: Callable[[Any], str] = str,
 ) -> list[CompileCase]:
     """List one operation's kernels for bfloat16 logits, at the recipes' class counts.
 
     The stride is an argument of a kernel, so that the same code serves every stride below 8, and
-    another every one from 8 on: they are listed at 4 and 8.
+    another every one from 8 on: `classes` are listed at 4, `coarse` at 8.
     """
     pointers = {"map_ptr": map or "*u8", "table_ptr": table or "*u8"}
     cases = []
     for option in options:
         suffix = f"-{describe(option)}" if len(options) > 1 else ""
-        for stride, count in product((4, COARSE), classes):
+        for count, stride in chain(product(classes, (4,)), product(coarse, (COARSE,))):
             block_c, lanes, warps = tile(count, spread)
             constants = {"PIXEL": pixel, "OPTION": option, "NUM_CLASSES": count}
             constants |= {"BLOCK_C": block_c, "BLOCK_B": lanes}

@@ -86,12 +86,12 @@ def _class_sums(logits: Tensor, mask: Tensor) -> Tensor:
     constants = _constants(classes)
     sizes = _sizes(logits, mask)
     if sizes[-1] >= COARSE:
-        kernel, plan = coarse_sums_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
+        sums_kernel, plan = coarse_sums_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
     else:
-        kernel, plan = class_sums_kernel, _plan(batch, h + 1, w + 1, constants["BLOCK_B"])
+        sums_kernel, plan = class_sums_kernel, _plan(batch, h + 1, w + 1, constants["BLOCK_B"])
     sums = torch.empty((plan.programs, _SUMS, classes), dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
-        kernel[(plan.programs,)](
+        sums_kernel[(plan.programs,)](
             to_rows(logits), mask.contiguous(), sums, *sizes, IGNORE, *plan.numbers, **constants
         )
     return sums.sum(0, dtype=torch.float64).float()
@@ -111,12 +111,12 @@ def _class_slopes(logits: Tensor, mask: Tensor, slopes: Tensor) -> Tensor:
     constants = _constants(classes)
     sizes, out = _sizes(logits, mask), gradient
     if sizes[-1] >= COARSE:
-        kernel, plan = coarse_slopes_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
+        slopes_kernel, plan = coarse_slopes_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
         out = empty_planes(gradient, plan)
     else:
-        kernel, plan = class_slopes_kernel, _plan(batch, h, w, constants["BLOCK_B"] - 1)
+        slopes_kernel, plan = class_slopes_kernel, _plan(batch, h, w, constants["BLOCK_B"] - 1)
     with torch.cuda.device_of(logits):
-        kernel[(plan.programs,)](
+        slopes_kernel[(plan.programs,)](
             to_rows(logits),
             mask.contiguous(),
             slopes.contiguous(),
@@ -197,10 +197,9 @@ def compile_cases() -> list[CompileCase]:
         sums, slopes = _plan(8, 193, 193, lanes), _plan(8, 192, 192, lanes - 1)
         cases.append(_case("class_sums", class_sums_kernel, classes, 4, sums))
         cases.append(_case("class_slopes", class_slopes_kernel, classes, 4, slopes))
-    for classes in CLASSES:
-        plan = in_line(8, 64, 64, COARSE, _constants(classes)["BLOCK_B"])
-        cases.append(_case("class_sums", coarse_sums_kernel, classes, COARSE, plan))
-        cases.append(_case("class_slopes", coarse_slopes_kernel, classes, COARSE, plan))
+    plan = in_line(8, 64, 64, COARSE, _constants(21)["BLOCK_B"])
+    cases.append(_case("class_sums", coarse_sums_kernel, 21, COARSE, plan))
+    cases.append(_case("class_slopes", coarse_slopes_kernel, 21, COARSE, plan))
     return cases
 
 
