@@ -11,7 +11,7 @@ from typing import Any
 
 from ..kernels.cells import tile
 from ..kernels.compile import ARCHITECTURES
-from ..kernels.losses.coarse.plan import COARSE, in_line, in_strips
+from ..kernels.losses.coarse.plan import COARSE, FEW, in_line, in_strips
 
 EFFICIENCY = 0.72
 
@@ -143,7 +143,8 @@ def _walks() -> list[str]:
         f"How the programs of a loss share {batch} maps of 21 classes, by arithmetic. A program is "
         f"a warp of {lanes} lanes. Rows: pixel rows that all programs together walk down, of "
         "`stride` pixels for each lane. Used: the share of the lanes' pixels that exist and that "
-        f"no other lane visits. From stride {COARSE} on cells stand in one line, below in strips.",
+        f"no other lane visits. From stride {COARSE} on cells stand in one line, up to {FEW} "
+        "classes; else in strips.",
         "",
         "| stride | crop | programs | rows | used | in strips: programs | rows | used |",
         "|---|---|---|---|---|---|---|---|",

@@ -29,7 +29,7 @@ from ..layout import check_indices
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
 from .coarse.cells import coarse_loss_kernel
-from .coarse.plan import COARSE, COLOURS, Plan, empty_planes, in_line, in_strips
+from .coarse.plan import COARSE, COLOURS, Plan, empty_planes, in_line, in_strips, is_coarse
 
 COUNTS = 4
 """Per-pixel counts summed beside the loss: kept pixels, and three of the operation's own."""
@@ -59,12 +59,13 @@ def launch(
         gradient, totals = empty_outputs(logits)
         return totals.zero_(), gradient.zero_()
     stride = stride_of(logits, (target.shape[1], target.shape[2]))
-    check_indices(target.shape[1] * target.shape[2] if stride >= COARSE else 0)
+    coarse = is_coarse(stride, classes)
+    check_indices(target.shape[1] * target.shape[2] if coarse else 0)
     rows, target = to_rows(logits), target.contiguous()
     block_c, lanes, warps = tile(classes, spread)
-    cell_kernel, plan = _planned(batch, h, w, stride, lanes)
+    cell_kernel, plan = _planned(batch, h, w, stride, lanes, coarse)
     gradient, _ = empty_outputs(logits)
-    out = empty_planes(gradient, plan) if stride >= COARSE else gradient
+    out = empty_planes(gradient, plan) if coarse else gradient
     constants: dict[str, Any] = {
         "PIXEL": pixel,
         "OPTION": option,
@@ -97,9 +98,9 @@ def launch(
     return partial.sum(1, dtype=torch.float64).float(), gradient
 
 
-def _planned(batch: int, h: int, w: int, stride: int, lanes: int) -> tuple[Any, Plan]:
-    """Return the kernel for a stride, and its programs."""
-    if stride >= COARSE:
+def _planned(batch: int, h: int, w: int, stride: int, lanes: int, coarse: bool) -> tuple[Any, Plan]:
+    """Return the kernel for a map, and its programs."""
+    if coarse:
         return coarse_loss_kernel, in_line(batch, h, w, stride, lanes)
     return _cell_loss_kernel, in_strips(batch, h, w, stride, lanes)
 
@@ -153,7 +154,7 @@ def loss_cases(
     """List one operation's kernels for bfloat16 logits, at the recipes' class counts.
 
     The stride is an argument of a kernel, so that the same code serves every stride below 8, and
-    another every one from 8 on: `classes` are listed at 4, `coarse` at 8.
+    another every one from 8 on, with few classes: `classes` are listed at 4, `coarse` at 8.
     """
     pointers = {"map_ptr": map or "*u8", "table_ptr": table or "*u8"}
     cases = []
@@ -174,7 +175,8 @@ def _loss_case(
 ) -> CompileCase:
     """Return a case for 8 images of 768 x 768 pixels, of 512 x 512 at a coarse stride."""
     size = 512 if stride >= COARSE else 768
-    kernel, plan = _planned(8, size // stride, size // stride, stride, constants["BLOCK_B"])
+    sizes = 8, size // stride, size // stride, stride, constants["BLOCK_B"]
+    kernel, plan = _planned(*sizes, stride >= COARSE)
     kinds = {"row_ptr": "*bf16", "target_ptr": "*u8", "gradient_ptr": "*fp32", "total_ptr": "*fp32"}
     kinds |= {f"{place}_parameter": "fp32" for place in ("first", "second", "third")} | pointers
     per_pixel = constants["NUM_CLASSES"] / stride**2

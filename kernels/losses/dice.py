@@ -34,7 +34,7 @@ from ..pixel_loss import check_targets, pixel_terms
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
 from .coarse.classes import coarse_slopes_kernel, coarse_sums_kernel
-from .coarse.plan import COARSE, COLOURS, Plan, empty_planes, in_line
+from .coarse.plan import COARSE, COLOURS, Plan, empty_planes, in_line, is_coarse
 from .dice_triton import class_slopes_kernel, class_sums_kernel
 
 CLASSES = (21, 81, 150, 171)
@@ -62,7 +62,7 @@ def _sizes(logits: Tensor, mask: Tensor) -> tuple[int, int, int, int, int]:
     """Return H, W, h, w and the stride. Raises ValueError for images that are not numbered."""
     (height, width), (h, w) = mask.shape[1:], logits.shape[2:]
     stride = stride_of(logits, (height, width))
-    check_indices(height * width if stride >= COARSE else 0)
+    check_indices(height * width if is_coarse(stride, logits.shape[1]) else 0)
     return height, width, h, w, stride
 
 
@@ -85,7 +85,7 @@ def _class_sums(logits: Tensor, mask: Tensor) -> Tensor:
         return logits.new_zeros((_SUMS, classes), dtype=torch.float32)
     constants = _constants(classes)
     sizes = _sizes(logits, mask)
-    if sizes[-1] >= COARSE:
+    if is_coarse(sizes[-1], classes):
         sums_kernel, plan = coarse_sums_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
     else:
         sums_kernel, plan = class_sums_kernel, _plan(batch, h + 1, w + 1, constants["BLOCK_B"])
@@ -110,7 +110,7 @@ def _class_slopes(logits: Tensor, mask: Tensor, slopes: Tensor) -> Tensor:
         return gradient.zero_()
     constants = _constants(classes)
     sizes, out = _sizes(logits, mask), gradient
-    if sizes[-1] >= COARSE:
+    if is_coarse(sizes[-1], classes):
         slopes_kernel, plan = coarse_slopes_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
         out = empty_planes(gradient, plan)
     else:

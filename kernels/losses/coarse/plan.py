@@ -12,6 +12,9 @@ from torch import Tensor
 COARSE = 8
 """The least stride at which cells stand in one line. Below, the planes would be most of the memory
 that a loss needs: at stride 4, 16 float32 numbers a class for the 16 pixels of a cell."""
+FEW = 25
+"""Classes up to which they do. With more, of which several threads share a cell, the kernels spill
+8 bytes by Triton 3.6 (cross-entropy of 150 classes, dynamic_ce of 171, on sm_90 and sm_100)."""
 COLOURS = 4
 """Planes of a part: by the parities of a cell's row and column."""
 _RESIDENT = 864
@@ -20,6 +23,11 @@ _WAVES = 2048
 """Programs at which all multiprocessors have about the same to do."""
 _ROWS = 4
 """Pixel rows of a part, at least: what a program does before and after its rows costs one."""
+
+
+def is_coarse(stride: int, classes: int) -> bool:
+    """Tell whether the cells of a map stand in one line."""
+    return stride >= COARSE and classes <= FEW
 
 
 class Plan(NamedTuple):
