@@ -9,7 +9,9 @@ nor of branches that are rarely taken. Beside it stands the least time for the o
 from dataclasses import dataclass
 from typing import Any
 
+from ..kernels.cells import tile
 from ..kernels.compile import ARCHITECTURES
+from ..kernels.losses.coarse.plan import COARSE, FEW, in_line, in_strips
 
 EFFICIENCY = 0.72
 
@@ -86,7 +88,7 @@ def table(report: dict[str, Any]) -> str:
     ]
     for version in versions:
         lines += _code(report, version)
-    return "\n".join(lines + _times(report, versions[-1])) + "\n"
+    return "\n".join(lines + _times(report, versions[-1]) + _walks()) + "\n"
 
 
 def _code(report: dict[str, Any], version: str) -> list[str]:
@@ -115,8 +117,9 @@ def _times(report: dict[str, Any], version: str) -> list[str]:
         "",
         "**Estimates, not measurements**: microseconds by instruction mix (Triton "
         f"{version}) for all pixels of a recipe's batch, and the least time that the operation's "
-        "bytes take. Losses: 8 x 768 x 768 at stride 4; views: 16 x 512 x 1024; the four colours "
-        "of `consistency_kl` together. Bytes per pixel of the full-resolution map: moved, and the "
+        "bytes take. Losses: 8 x 768 x 768 at stride 4, 8 x 512 x 512 at stride 8 (-s8; of "
+        "`consistency_kl` 768 x 768); views: 16 x 512 x 1024; the four colours of "
+        "`consistency_kl` together. Bytes per pixel of the full-resolution map: moved, and the "
         "least.",
         "",
         f"| kernel | bytes | floor | {' | '.join(f'{n} | {n} floor' for n in names)} |",
@@ -128,6 +131,33 @@ def _times(report: dict[str, Any], version: str) -> list[str]:
             row = case["compiled"][version][str(device.architecture)]
             cells += [_number(estimate(case, row, device)), _number(floor(case, device))]
         lines.append(f"| {case['name']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _walks() -> list[str]:
+    lanes, batch = tile(21)[1], 8
+    lines = [
+        "",
+        "## Walks over the cells",
+        "",
+        f"How the programs of a loss share {batch} maps of 21 classes, by arithmetic. A program is "
+        f"a warp of {lanes} lanes. Rows: pixel rows that all programs together walk down, of "
+        "`stride` pixels for each lane. Used: the share of the lanes' pixels that exist and that "
+        f"no other lane visits. From stride {COARSE} on cells stand in one line, up to {FEW} "
+        "classes; else in strips.",
+        "",
+        "| stride | crop | programs | rows | used | in strips: programs | rows | used |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for stride in (4, 8, 16):
+        for crop in (321, 448, 512):
+            coarse = -(-crop // stride)
+            cells = [str(stride), str(crop)]
+            for how in (in_line if stride >= COARSE else in_strips, in_strips):
+                plan = how(batch, coarse, coarse, stride, lanes)
+                used = plan.used(lanes, stride, batch * crop**2)
+                cells += [f"{plan.programs}", f"{plan.programs * plan.rows:.0f}", f"{used:.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -13,6 +13,7 @@ own weights. The lower corners of one row of cells are the upper corners of the 
 stay in registers. A finished row of logits is the sum of two lanes: the left one writes its part,
 and after a barrier the right one adds its own. Neighbouring programs recompute the cells that they
 share, so nothing is added atomically, every sum has one order, and each output is written once.
+What they share is much of a map at stride 8 or 16: there `losses/coarse` deals the cells otherwise.
 
 Bytes per pixel, C classes of b bytes at stride s: 2bC/s^2 to turn channels-last logits into rows
 (once), bC/s^2 read, 4C/s^2 of float32 gradient written, and the maps (a byte per label). Time is

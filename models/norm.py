@@ -114,12 +114,19 @@ def batch_norm_policy(network: nn.Module, policy: str) -> Iterator[nn.Module]:
 @contextmanager
 def _kept(tensors: list[Tensor]) -> Iterator[None]:
     """Give tensors the values back that they have now."""
-    before = [tensor.clone() for tensor in tensors]
+    before = [torch.empty_like(tensor) for tensor in tensors]
+    _copy(tensors, before)
     try:
         yield
     finally:
-        for tensor, value in zip(tensors, before, strict=True):
-            tensor.copy_(value)
+        _copy(before, tensors)
+
+
+def _copy(tensors: list[Tensor], others: list[Tensor]) -> None:
+    """Copy tensors into others, those of a type at once: one by one they are as many launches."""
+    for dtype in {tensor.dtype for tensor in tensors}:
+        pairs = [pair for pair in zip(tensors, others, strict=True) if pair[0].dtype == dtype]
+        torch._foreach_copy_([to for _, to in pairs], [of for of, _ in pairs])
 
 
 def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:

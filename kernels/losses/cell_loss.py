@@ -1,7 +1,7 @@
 """The host half of the cell kernel: make an operation of a loss's `pixel` function.
 
 The losses (cross_entropy, dynamic_ce, reweight, self_correction) differ in one Triton function,
-`pixel`, which the kernel of `cells.py` calls for one pixel per lane:
+`pixel`, which the kernels of `cells.py`, there and in `coarse`, call for one pixel per lane:
 
     loss, factor, target, kept, one, two, three = pixel(
         z, largest, total, cls, target, kept, n, place, map_ptr, table_ptr,
@@ -17,10 +17,10 @@ the loss itself, so that backward only scales it.
 """
 
 from collections.abc import Callable
+from itertools import chain, product
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ..cells import _cell_loss_kernel, tile
@@ -28,12 +28,11 @@ from ..compile import CompileCase, Work
 from ..layout import check_indices
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
+from .coarse.cells import coarse_loss_kernel
+from .coarse.plan import COARSE, COLOURS, Plan, empty_planes, in_line, in_strips, is_coarse
 
 COUNTS = 4
 """Per-pixel counts summed beside the loss: kept pixels, and three of the operation's own."""
-
-_PROGRAMS = 1024
-"""Enough warps to fill the largest device about once; shorter segments than that cost overlap."""
 
 
 def launch(
@@ -56,15 +55,17 @@ def launch(
     """
     batch, classes, h, w = logits.shape
     check_indices(classes * h * w)
-    gradient, totals = empty_outputs(logits)
     if not target.numel() or not logits.numel():
+        gradient, totals = empty_outputs(logits)
         return totals.zero_(), gradient.zero_()
+    stride = stride_of(logits, (target.shape[1], target.shape[2]))
+    coarse = is_coarse(stride, classes)
+    check_indices(target.shape[1] * target.shape[2] if coarse else 0)
     rows, target = to_rows(logits), target.contiguous()
     block_c, lanes, warps = tile(classes, spread)
-    strips = triton.cdiv(w, lanes - 1)
-    segment = _segment(batch * strips, h)
-    segments = triton.cdiv(h, segment)
-    programs = batch * segments * strips
+    cell_kernel, plan = _planned(batch, h, w, stride, lanes, coarse)
+    gradient, _ = empty_outputs(logits)
+    out = empty_planes(gradient, plan) if coarse else gradient
     constants: dict[str, Any] = {
         "PIXEL": pixel,
         "OPTION": option,
@@ -73,28 +74,35 @@ def launch(
         "BLOCK_B": lanes,
         "num_warps": warps,
     }
-    partial = torch.empty((1 + COUNTS, programs), dtype=torch.float32, device=logits.device)
+    partial = torch.empty((1 + COUNTS, plan.programs), dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
-        _cell_loss_kernel[(programs,)](
+        cell_kernel[(plan.programs,)](
             rows,
             target,
             target if map is None else map.contiguous(),
             target if table is None else table.contiguous(),
-            gradient,
+            out,
             partial,
             *parameters,
             target.shape[1],
             target.shape[2],
             h,
             w,
-            stride_of(logits, (target.shape[1], target.shape[2])),
+            stride,
             ignore,
-            segment,
-            segments,
-            strips,
+            *plan.numbers,
             **constants,
         )
+    if out is not gradient:
+        torch.sum(out, 0, out=gradient)
     return partial.sum(1, dtype=torch.float64).float(), gradient
+
+
+def _planned(batch: int, h: int, w: int, stride: int, lanes: int, coarse: bool) -> tuple[Any, Plan]:
+    """Return the kernel for a map, and its programs."""
+    if coarse:
+        return coarse_loss_kernel, in_line(batch, h, w, stride, lanes)
+    return _cell_loss_kernel, in_strips(batch, h, w, stride, lanes)
 
 
 def empty_outputs(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,14 +111,6 @@ def empty_outputs(logits: Tensor) -> tuple[Tensor, Tensor]:
     gradient = torch.empty((batch, h, classes, w), dtype=torch.float32, device=logits.device)
     totals = torch.empty((1 + COUNTS,), dtype=torch.float32, device=logits.device)
     return gradient, totals
-
-
-def _segment(columns: int, h: int) -> int:
-    """Return how many rows of logits a program finishes: long where there are programs enough."""
-    for segment in (16, 8, 4):
-        if columns * triton.cdiv(h, segment) >= _PROGRAMS:
-            return segment
-    return 2
 
 
 def register(operation: Any) -> None:
@@ -147,51 +147,49 @@ def loss_cases(
     map: str | None = None,
     table: str | None = None,
     classes: tuple[int, ...] = (21,),
+    coarse: tuple[int, ...] = (21,),
     spread: bool = False,
     describe: Callable[[Any], str] = str,
 ) -> list[CompileCase]:
-    """List one operation's kernels at the recipes' class counts, for bfloat16 logits at stride 4.
+    """List one operation's kernels for bfloat16 logits, at the recipes' class counts.
 
-    The stride is an argument of the kernel, so that the same code serves every stride.
+    The stride is an argument of a kernel, so that the same code serves every stride below 8, and
+    another every one from 8 on, with few classes: `classes` are listed at 4, `coarse` at 8.
     """
+    pointers = {"map_ptr": map or "*u8", "table_ptr": table or "*u8"}
     cases = []
     for option in options:
-        for count in classes:
+        suffix = f"-{describe(option)}" if len(options) > 1 else ""
+        for count, stride in chain(product(classes, (4,)), product(coarse, (COARSE,))):
             block_c, lanes, warps = tile(count, spread)
-            per_pixel = count / 16
-            maps = 1 + (4 if map else 0)
-            signature = {
-                "row_ptr": "*bf16",
-                "target_ptr": "*u8",
-                "map_ptr": map or "*u8",
-                "table_ptr": table or "*u8",
-                "gradient_ptr": "*fp32",
-                "total_ptr": "*fp32",
-                **{f"{place}_parameter": "fp32" for place in ("first", "second", "third")},
-            }
-            constexprs = {
-                "PIXEL": pixel,
-                "OPTION": option,
-                "NUM_CLASSES": count,
-                "BLOCK_C": block_c,
-                "BLOCK_B": lanes,
-            }
-            for parameter in _cell_loss_kernel.arg_names:
-                if parameter not in signature and parameter not in constexprs:
-                    signature[parameter] = "i32"
-            segment = _segment(8 * triton.cdiv(192, lanes - 1), 192)
-            programs = 8 * triton.cdiv(192, lanes - 1) * triton.cdiv(192, segment)
-            suffix = f"-{describe(option)}" if len(options) > 1 else ""
-            cases.append(
-                CompileCase(
-                    name=f"{name}{suffix}/C{count}",
-                    kernel=_cell_loss_kernel,
-                    signature=signature,
-                    constexprs=constexprs,
-                    num_warps=warps,
-                    bytes_per_pixel=maps + (2 + 4) * per_pixel,
-                    floor_bytes_per_pixel=maps + (2 + 2) * per_pixel,
-                    work=Work(8 * 768**2, programs, (4 * (segment + 1), 4)),
-                )
-            )
+            constants = {"PIXEL": pixel, "OPTION": option, "NUM_CLASSES": count}
+            constants |= {"BLOCK_C": block_c, "BLOCK_B": lanes}
+            end = f"-s{COARSE}" if stride == COARSE else ""
+            case = _loss_case(f"{name}{suffix}/C{count}{end}", pointers, constants, warps, stride)
+            cases.append(case)
     return cases
+
+
+def _loss_case(
+    name: str, pointers: dict[str, str], constants: dict[str, Any], warps: int, stride: int
+) -> CompileCase:
+    """Return a case for 8 images of 768 x 768 pixels, of 512 x 512 at a coarse stride."""
+    size = 512 if stride >= COARSE else 768
+    sizes = 8, size // stride, size // stride, stride, constants["BLOCK_B"]
+    kernel, plan = _planned(*sizes, stride >= COARSE)
+    kinds = {"row_ptr": "*bf16", "target_ptr": "*u8", "gradient_ptr": "*fp32", "total_ptr": "*fp32"}
+    kinds |= {f"{place}_parameter": "fp32" for place in ("first", "second", "third")} | pointers
+    per_pixel = constants["NUM_CLASSES"] / stride**2
+    maps = 1 + (4 if pointers["map_ptr"] != "*u8" else 0)
+    planes = 2 * 4 * COLOURS * plan.numbers[-1] if stride >= COARSE else 0
+    names = (name for name in kernel.arg_names if name not in constants)
+    return CompileCase(
+        name=name,
+        kernel=kernel,
+        signature={name: kinds.get(name, "i32") for name in names},
+        constexprs=constants,
+        num_warps=warps,
+        bytes_per_pixel=maps + (2 + 4 + planes) * per_pixel,
+        floor_bytes_per_pixel=maps + (2 + 2) * per_pixel,
+        work=Work(8 * size**2, plan.programs, (plan.rows, stride)),
+    )

@@ -5,6 +5,7 @@
 # pyright: reportCallIssue=false
 
 import itertools
+from typing import Any
 
 import torch
 import triton
@@ -14,6 +15,8 @@ from ..compile import CompileCase, Work
 from ..layout import check_indices
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
+from .coarse.consistency import coarse_consistency_kernel, coarse_teacher_kernel
+from .coarse.plan import COARSE, COLOURS, empty_planes, in_line, is_coarse
 from .consistency_kl_triton import (
     LOGITS,
     NO_WARP,
@@ -22,7 +25,6 @@ from .consistency_kl_triton import (
     _teacher_kernel,
 )
 
-COLOURS = 4
 CLASSES_ALONE = 19
 """Classes that a thread can hold without spills: four corner gradients, two row ends and both
 distributions of each. Beyond, threads share a cell, with at most 12 classes each."""
@@ -53,46 +55,106 @@ def consistency_kl_op(
     tile = _tile(student.shape[1], w)
     warped = points is not None and weights is not None
     mode = (LOGITS if logits else PROBABILITIES) if warped else NO_WARP
+    # In one line the kernel of warped logits spills 8 bytes on sm_100.
+    coarse = is_coarse(stride, classes) and mode != LOGITS
+    check_indices(height * width if coarse else 0)
     student_rows, teacher_rows = to_rows(student, tile["STEP"]), to_rows(teacher, tile["STEP"])
-    sizes = h, w, height, width, stride
-    grid = (triton.cdiv((w + 2) // 2, tile["CELLS"]), (h + 2) // 2)
-    losses = student.new_empty((COLOURS, batch, grid[1] * grid[0]), dtype=torch.float32)
-    counts = torch.empty_like(losses, dtype=torch.int32)
-    gradient = losses.new_empty((batch, h, classes, w))
-    images = batch
-    map = losses
+    gradient = torch.empty((batch, h, classes, w), dtype=torch.float32, device=student.device)
+    images = max(1, batch)
+    map = gradient
     if mode == PROBABILITIES:
         map = _map(student, height * stride, tile["STEP"])
         images = len(map)
+    inputs = (
+        student_rows,
+        teacher_rows,
+        map,
+        gradient if valid is None else valid.contiguous().view(torch.uint8),
+        gradient if points is None else points.contiguous(),
+        gradient if weights is None else weights.contiguous(),
+    )
+    options = {
+        "COUNT": 0 if points is None else points.shape[1],
+        "TEACHER": mode.value,
+        "HAS_VALID": valid is not None,
+        "THRESHOLD": threshold is not None,
+        "SQUARED": squared,
+        **tile,
+    }
+    launch = _launch_line if coarse else _launch_rows
+    sizes = h, w, height, width, stride
+    losses, counts = launch(inputs, gradient, images, threshold or 0.0, sizes, options, tile)
+    return losses.sum((0, 2)), counts.sum((0, 2)), gradient
+
+
+def _launch_rows(
+    inputs: tuple[Tensor, ...],
+    gradient: Tensor,
+    images: int,
+    threshold: float,
+    sizes: tuple[int, int, int, int, int],
+    options: dict[str, Any],
+    tile: dict[str, int],
+) -> tuple[Tensor, Tensor]:
+    """Launch for so many images at a time, cells of a row together, one colour after the other.
+
+    Returns losses and counts of the programs, (4, N, programs).
+    """
+    batch, (h, w, *_) = len(gradient), sizes
+    grid = (triton.cdiv((w + 2) // 2, tile["CELLS"]), (h + 2) // 2)
+    losses = gradient.new_empty((COLOURS, batch, grid[1] * grid[0]))
+    counts = torch.empty_like(losses, dtype=torch.int32)
     for first, colour in itertools.product(range(0, batch, images), range(COLOURS)):
         number = min(images, batch - first)
-        with torch.cuda.device_of(student):
-            if mode == PROBABILITIES and colour == 0:
+        with torch.cuda.device_of(gradient):
+            if options["TEACHER"] == PROBABILITIES and colour == 0:
                 all_cells = (triton.cdiv(w + 1, tile["CELLS"]), h + 1, number)
-                _teacher_kernel[all_cells](teacher_rows[first:], map, *sizes, **tile)
+                _teacher_kernel[all_cells](inputs[1][first:], inputs[2], *sizes, **tile)
             _consistency_kernel[(*grid, number)](
-                student_rows,
-                teacher_rows,
-                map,
-                counts if valid is None else valid.contiguous().view(torch.uint8),
-                losses if points is None else points.contiguous(),
-                losses if weights is None else weights.contiguous(),
+                *inputs,
                 gradient,
                 losses,
                 counts,
                 colour,
                 first,
                 batch,
-                0.0 if threshold is None else threshold,
+                threshold,
                 *sizes,
-                COUNT=0 if points is None else points.shape[1],
-                TEACHER=mode.value,
-                HAS_VALID=valid is not None,
-                THRESHOLD=threshold is not None,
-                SQUARED=squared,
-                **tile,
+                **options,
             )
-    return losses.sum((0, 2)), counts.sum((0, 2)), gradient
+    return losses, counts
+
+
+def _launch_line(
+    inputs: tuple[Tensor, ...],
+    gradient: Tensor,
+    images: int,
+    threshold: float,
+    sizes: tuple[int, int, int, int, int],
+    options: dict[str, Any],
+    tile: dict[str, int],
+) -> tuple[Tensor, Tensor]:
+    """Launch for so many images at a time, all cells of one in one line, for a coarse map.
+
+    Returns losses and counts of the programs, (1, N, programs).
+    """
+    batch, (h, w, _, _, stride) = len(gradient), sizes
+    plan = in_line(images, h, w, stride, tile["CELLS"])
+    programs = plan.programs // images
+    losses = gradient.new_empty((1, batch, programs))
+    counts = torch.empty_like(losses, dtype=torch.int32)
+    planes = empty_planes(gradient, plan)
+    numbers = *sizes, *plan.numbers
+    for first in range(0, batch, images):
+        grid = programs, min(images, batch - first)
+        with torch.cuda.device_of(gradient):
+            if options["TEACHER"] == PROBABILITIES:
+                coarse_teacher_kernel[grid](inputs[1][first:], inputs[2], *numbers, **tile)
+            coarse_consistency_kernel[grid](
+                *inputs, planes, losses, counts, first, batch, threshold, *numbers, **options
+            )
+    torch.sum(planes, 0, out=gradient)
+    return losses, counts
 
 
 def _tile(classes: int, width: int) -> dict[str, int]:
@@ -153,51 +215,84 @@ consistency_kl_op.register_autograd(_backward, setup_context=_setup)
 def compile_cases() -> list[CompileCase]:
     """List the loss at the recipes' sizes, bfloat16: the variants, many classes, the crop 768.
 
-    The stride is an argument of the kernels; only the length of a padded row depends on it. Of the
-    four launches together, each reads the student's and the teacher's logits, one writes the
+    The stride is an argument of the kernels; only the length of a padded row depends on it, and
+    from stride 8 on they are those of coarse maps, where classes are few.
+    """
+    cases = []
+    every, some = (19, 21, 81, 150, 171), (19, 21)
+    for stride, counts, end in ((4, every, ""), (COARSE, some, f"-s{COARSE}")):
+        for classes in counts:
+            name = f"C{classes}-s{stride}"
+            cases.append(_loss_case(name, classes, stride, PROBABILITIES, False))
+            if stride < COARSE or classes == 19:
+                cases.append(_teacher_case(name, classes, stride))
+        if stride < COARSE:
+            cases.append(_loss_case("logits", 19, stride, LOGITS, False))
+        cases.append(_loss_case(f"no-warp{end}", 19, stride, NO_WARP, False))
+        cases.append(_loss_case(f"squared-l2{end}", 19, stride, PROBABILITIES, True))
+    return cases
+
+
+def _loss_case(name: str, classes: int, stride: int, mode: Any, squared: bool) -> CompileCase:
+    """Return a case of the launches that belong together.
+
+    Below stride 8 these are four: each reads the student's and the teacher's logits, one writes the
     gradient and three read and write it.
     """
-    names = ("student", "teacher", "valid", "map", "points", "weights", "gradient", "loss", "count")
-    kinds = ("*bf16", "*bf16", "*u8", "*fp16", *["*fp32"] * 4, "*i32")
-    kinds = {f"{name}_ptr": kind for name, kind in zip(names, kinds, strict=True)}
-    rows = [(f"C{c}-s4", c, 4, PROBABILITIES, False) for c in (19, 21, 81, 150, 171)]
-    rows += [("logits", 19, 4, LOGITS, False), ("no-warp", 19, 4, NO_WARP, False)]
-    rows += [("squared-l2", 19, 4, PROBABILITIES, True)]
-    cases = []
-    for name, classes, stride, mode, squared in rows:
-        tile = _tile(classes, 768 // stride)
-        per_pixel = classes / stride**2
-        cells = tile["CELLS"]
-        shared = {"num_warps": tile.pop("num_warps"), "floor_bytes_per_pixel": 1 + 6 * per_pixel}
-        options = {"COUNT": 0 if mode == NO_WARP else 4, "TEACHER": mode.value, "HAS_VALID": True}
-        options |= {"THRESHOLD": squared, "SQUARED": squared}
-        warped = mode is PROBABILITIES
-        types = kinds if warped else kinds | {"map_ptr": "*fp32"}
-        cases.append(
-            CompileCase(
-                name=f"consistency_kl/{name}",
-                kernel=_consistency_kernel,
-                signature=_types(_consistency_kernel.arg_names, types, {**tile, **options}),
-                constexprs={**tile, **options},
-                work=Work(8 * 768**2, 8 * 4 * 97 * triton.cdiv(97, cells), (4, 4)),
-                bytes_per_pixel=1 + 2 * classes * warped + (4 * (2 + 2) + 7 * 4) * per_pixel,
-                **shared,
-            )
-        )
-        if name.startswith("C"):
-            shared["floor_bytes_per_pixel"] = 2 * classes + 2 * per_pixel
-            cases.append(
-                CompileCase(
-                    name=f"teacher/{name}",
-                    kernel=_teacher_kernel,
-                    signature=_types(_teacher_kernel.arg_names, kinds, tile),
-                    constexprs=tile,
-                    work=Work(8 * 768**2, 8 * 193 * triton.cdiv(193, cells), (4, 4)),
-                    bytes_per_pixel=2 * classes + 2 * per_pixel,
-                    **shared,
-                )
-            )
-    return cases
+    tile = _tile(classes, 768 // stride)
+    warps, per_pixel = tile.pop("num_warps"), classes / stride**2
+    cells = triton.cdiv(768 // stride + 1, 2)
+    programs, trips = 8 * 4 * cells * triton.cdiv(cells, tile["CELLS"]), (stride, stride)
+    kernel, moved = _consistency_kernel, 4 * (2 + 2) + 7 * 4
+    if stride >= COARSE:
+        plan = in_line(8, 768 // stride, 768 // stride, stride, tile["CELLS"])
+        kernel, programs, trips = coarse_consistency_kernel, plan.programs, (plan.rows, stride)
+        moved = 2 * (2 + 2) + 4 + 2 * 4 * COLOURS * plan.numbers[1]
+    warped = mode is PROBABILITIES
+    options = {"COUNT": 0 if mode == NO_WARP else 4, "TEACHER": mode.value, "HAS_VALID": True}
+    options |= {"THRESHOLD": squared, "SQUARED": squared}
+    kinds = _KINDS if warped else _KINDS | {"map_ptr": "*fp32"}
+    return CompileCase(
+        name=f"consistency_kl/{name}",
+        kernel=kernel,
+        signature=_types(kernel.arg_names, kinds, {**tile, **options}),
+        constexprs={**tile, **options},
+        num_warps=warps,
+        bytes_per_pixel=1 + 2 * classes * warped + moved * per_pixel,
+        floor_bytes_per_pixel=1 + 6 * per_pixel,
+        work=Work(8 * 768**2, programs, trips),
+    )
+
+
+def _teacher_case(name: str, classes: int, stride: int) -> CompileCase:
+    tile = _tile(classes, 768 // stride)
+    warps, cells = tile.pop("num_warps"), 768 // stride + 1
+    kernel, rows = _teacher_kernel, stride
+    programs = 8 * cells * triton.cdiv(cells, tile["CELLS"])
+    if stride >= COARSE:
+        plan = in_line(8, cells - 1, cells - 1, stride, tile["CELLS"])
+        kernel, programs, rows = coarse_teacher_kernel, plan.programs, plan.rows
+    moved = 2 * classes + 2 * classes / stride**2
+    return CompileCase(
+        name=f"teacher/{name}",
+        kernel=kernel,
+        signature=_types(kernel.arg_names, _KINDS, tile),
+        constexprs=tile,
+        num_warps=warps,
+        bytes_per_pixel=moved,
+        floor_bytes_per_pixel=moved,
+        work=Work(8 * 768**2, programs, (rows, stride)),
+    )
+
+
+_KINDS = {
+    "student_ptr": "*bf16",
+    "teacher_ptr": "*bf16",
+    "valid_ptr": "*u8",
+    "map_ptr": "*fp16",
+    "count_ptr": "*i32",
+    **dict.fromkeys(("points_ptr", "weights_ptr", "gradient_ptr", "loss_ptr"), "*fp32"),
+}
 
 
 def _types(names: list[str], kinds: dict[str, str], constexprs: dict) -> dict[str, str]:

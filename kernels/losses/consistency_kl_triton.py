@@ -10,7 +10,8 @@ reads four numbers a class, where interpolating and exponentiating logits takes 
 
 The gradient takes no atomics and comes out the same every time. Cells of one colour, the parities
 of their row and column, share no logit, and every logit is a corner of exactly one cell of each of
-the four colours: so the first of four launches stores, and the others add in order.
+the four colours: so the first of four launches stores, and the others add in order. In coarse maps
+a colour has few cells in a row: there all cells are one launch (`coarse/consistency.py`).
 
 Logits come as rows, (N, h, C, STEP): lanes read neighbouring columns, and as STEP is known to the
 compiler, the classes are constant offsets.

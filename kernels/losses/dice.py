@@ -33,6 +33,8 @@ from ..layout import check_indices
 from ..pixel_loss import check_targets, pixel_terms
 from ..rows import scale_gradient, to_rows
 from ..upsample import stride_of
+from .coarse.classes import coarse_slopes_kernel, coarse_sums_kernel
+from .coarse.plan import COARSE, COLOURS, Plan, empty_planes, in_line, is_coarse
 from .dice_triton import class_slopes_kernel, class_sums_kernel
 
 CLASSES = (21, 81, 150, 171)
@@ -56,10 +58,18 @@ def class_sums_reference(logits: Tensor, mask: Tensor) -> Tensor:
     return torch.stack((overlap, prob, empty.index_add(0, index, kept.flatten())))
 
 
-def _arguments(logits: Tensor, mask: Tensor) -> list[int]:
-    """Return the sizes that both kernels take, up to `ignore`."""
+def _sizes(logits: Tensor, mask: Tensor) -> tuple[int, int, int, int, int]:
+    """Return H, W, h, w and the stride. Raises ValueError for images that are not numbered."""
     (height, width), (h, w) = mask.shape[1:], logits.shape[2:]
-    return [height, width, h, w, stride_of(logits, (height, width)), IGNORE]
+    stride = stride_of(logits, (height, width))
+    check_indices(height * width if is_coarse(stride, logits.shape[1]) else 0)
+    return height, width, h, w, stride
+
+
+def _plan(batch: int, rows: int, columns: int, step: int) -> Plan:
+    """Cut rows and columns, of cells or of logits, into segments and strips."""
+    strips, segments = triton.cdiv(columns, step), triton.cdiv(rows, _SEGMENT)
+    return Plan((_SEGMENT, segments, strips), batch * segments * strips, _SEGMENT + 1)
 
 
 def _constants(classes: int) -> dict[str, Any]:
@@ -74,19 +84,15 @@ def _class_sums(logits: Tensor, mask: Tensor) -> Tensor:
     if not mask.numel() or not logits.numel():
         return logits.new_zeros((_SUMS, classes), dtype=torch.float32)
     constants = _constants(classes)
-    strips, segments = triton.cdiv(w + 1, constants["BLOCK_B"]), triton.cdiv(h + 1, _SEGMENT)
-    programs = batch * segments * strips
-    sums = torch.empty((programs, _SUMS, classes), dtype=torch.float32, device=logits.device)
+    sizes = _sizes(logits, mask)
+    if is_coarse(sizes[-1], classes):
+        sums_kernel, plan = coarse_sums_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
+    else:
+        sums_kernel, plan = class_sums_kernel, _plan(batch, h + 1, w + 1, constants["BLOCK_B"])
+    sums = torch.empty((plan.programs, _SUMS, classes), dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
-        class_sums_kernel[(programs,)](
-            to_rows(logits),
-            mask.contiguous(),
-            sums,
-            *_arguments(logits, mask),
-            _SEGMENT,
-            segments,
-            strips,
-            **constants,
+        sums_kernel[(plan.programs,)](
+            to_rows(logits), mask.contiguous(), sums, *sizes, IGNORE, *plan.numbers, **constants
         )
     return sums.sum(0, dtype=torch.float64).float()
 
@@ -103,19 +109,25 @@ def _class_slopes(logits: Tensor, mask: Tensor, slopes: Tensor) -> Tensor:
     if not mask.numel() or not logits.numel():
         return gradient.zero_()
     constants = _constants(classes)
-    strips, segments = triton.cdiv(w, constants["BLOCK_B"] - 1), triton.cdiv(h, _SEGMENT)
+    sizes, out = _sizes(logits, mask), gradient
+    if is_coarse(sizes[-1], classes):
+        slopes_kernel, plan = coarse_slopes_kernel, in_line(batch, *sizes[2:], constants["BLOCK_B"])
+        out = empty_planes(gradient, plan)
+    else:
+        slopes_kernel, plan = class_slopes_kernel, _plan(batch, h, w, constants["BLOCK_B"] - 1)
     with torch.cuda.device_of(logits):
-        class_slopes_kernel[(batch * segments * strips,)](
+        slopes_kernel[(plan.programs,)](
             to_rows(logits),
             mask.contiguous(),
             slopes.contiguous(),
-            gradient,
-            *_arguments(logits, mask),
-            _SEGMENT,
-            segments,
-            strips,
+            out,
+            *sizes,
+            IGNORE,
+            *plan.numbers,
             **constants,
         )
+    if out is not gradient:
+        torch.sum(out, 0, out=gradient)
     return gradient
 
 
@@ -175,35 +187,41 @@ def dice(
 
 
 def compile_cases() -> list[CompileCase]:
-    """List both kernels at the recipes' class counts, for bfloat16 logits at stride 4."""
+    """List both kernels for bfloat16 logits, at the recipes' class counts and for coarse maps.
+
+    8 images of 768 x 768 pixels at stride 4, of 512 x 512 at stride 8.
+    """
     cases = []
     for classes in CLASSES:
-        constants = _constants(classes)
-        warps, lanes = constants.pop("num_warps"), constants["BLOCK_B"]
-        names = ("H", "W", "h", "w", "stride", "ignore", "segment", "segments", "strips")
-        inputs = {"row_ptr": "*bf16", "mask_ptr": "*u8"}
-        for name, kernel, pointers, columns, rows in (
-            ("class_sums", class_sums_kernel, {"sum_ptr": "*fp32"}, (193, lanes), 193),
-            (
-                "class_slopes",
-                class_slopes_kernel,
-                {"slope_ptr": "*fp32", "gradient_ptr": "*fp32"},
-                (192, lanes - 1),
-                192,
-            ),
-        ):
-            written = 4 * classes / 16 if name == "class_slopes" else 0.0
-            programs = 8 * triton.cdiv(*columns) * triton.cdiv(rows, _SEGMENT)
-            cases.append(
-                CompileCase(
-                    name=f"{name}/C{classes}",
-                    kernel=kernel,
-                    signature=inputs | pointers | dict.fromkeys(names, "i32"),
-                    constexprs=constants,
-                    num_warps=warps,
-                    bytes_per_pixel=1 + 2 * classes / 16 + written,
-                    floor_bytes_per_pixel=1 + 2 * classes / 16 + written / 2,
-                    work=Work(8 * 768**2, programs, (4 * (_SEGMENT + 1), 4)),
-                )
-            )
+        lanes = _constants(classes)["BLOCK_B"]
+        sums, slopes = _plan(8, 193, 193, lanes), _plan(8, 192, 192, lanes - 1)
+        cases.append(_case("class_sums", class_sums_kernel, classes, 4, sums))
+        cases.append(_case("class_slopes", class_slopes_kernel, classes, 4, slopes))
+    plan = in_line(8, 64, 64, COARSE, _constants(21)["BLOCK_B"])
+    cases.append(_case("class_sums", coarse_sums_kernel, 21, COARSE, plan))
+    cases.append(_case("class_slopes", coarse_slopes_kernel, 21, COARSE, plan))
     return cases
+
+
+def _case(name: str, kernel: Any, classes: int, stride: int, plan: Plan) -> CompileCase:
+    constants = _constants(classes)
+    warps = constants.pop("num_warps")
+    kinds = {"row_ptr": "*bf16", "mask_ptr": "*u8"}
+    kinds |= dict.fromkeys(("sum_ptr", "slope_ptr", "gradient_ptr"), "*fp32")
+    per_pixel = classes / stride**2
+    written = 4 * per_pixel if name == "class_slopes" else 0.0
+    coarse = stride >= COARSE
+    planes = 2 * COLOURS * plan.numbers[1] if coarse else 0
+    rows = plan.rows if coarse else plan.rows * stride
+    return CompileCase(
+        name=f"{name}/C{classes}{f'-s{stride}' if coarse else ''}",
+        kernel=kernel,
+        signature={
+            name: kinds.get(name, "i32") for name in kernel.arg_names if name not in constants
+        },
+        constexprs=constants,
+        num_warps=warps,
+        bytes_per_pixel=1 + 2 * per_pixel + written * (1 + planes),
+        floor_bytes_per_pixel=1 + 2 * per_pixel + written / 2,
+        work=Work(8 * (512 if coarse else 768) ** 2, plan.programs, (rows, stride)),
+    )

@@ -9,6 +9,7 @@ same. Heights are small, widths those of recipes.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import torch
@@ -95,44 +96,51 @@ def recorded() -> Iterator[set[Key]]:
         JITFunction._do_compile, dispatch.INTERPRETED = before, interpreted
 
 
-def logits(classes: int, grad: bool = False) -> Tensor:
-    """Return (2, C, 4, 192) bfloat16, channels-last."""
-    made = torch.zeros(2, classes, SIZE[0] // 4, SIZE[1] // 4, dtype=torch.bfloat16)
+def logits(classes: int, grad: bool = False, stride: int = 4) -> Tensor:
+    """Return (2, C, 4, 192) bfloat16, or coarser, channels-last."""
+    made = torch.zeros(2, classes, SIZE[0] // stride, SIZE[1] // stride, dtype=torch.bfloat16)
     return made.contiguous(memory_format=torch.channels_last).requires_grad_(grad)
+
+
+CLASSES = (19, 21, 81, 150, 171)
 
 
 def launch_losses() -> None:
     mask = torch.zeros(2, *SIZE, dtype=torch.uint8)
     confidence = torch.ones(2, *SIZE)
-    for classes in (19, 21, 81, 150, 171):
-        weight = torch.ones(classes)
-        cross_entropy(logits(classes, True), mask).backward()
-        focal(logits(classes), mask)
-        focal(logits(classes), mask, weight=weight)
-        dice(logits(classes, True), mask).backward()
-        cross_entropy(logits(classes), mask, weight=weight)
-        confusion(logits(classes), mask, classes)
-        target_prob(logits(classes), mask)
-        reweight(logits(classes), mask, confidence, threshold=0.5)
+    for stride, classes in product((4, 8), CLASSES):
+        z, weight = logits(classes, True, stride), torch.ones(classes)
+        cross_entropy(z, mask).backward()
+        focal(z, mask)
+        focal(z, mask, weight=weight)
+        dice(z, mask).backward()
+        cross_entropy(z, mask, weight=weight)
+        reweight(z, mask, confidence, threshold=0.5)
         for reversed in (False, True):
-            self_correction(logits(classes), mask, reversed=reversed)
+            self_correction(z, mask, reversed=reversed)
         for form in FORMS:
-            dynamic_ce(logits(classes), mask, confidence, form=form)
+            dynamic_ce(z, mask, confidence, form=form)
+
+
+def launch_consistency() -> None:
     spline, valid = sample_tps(2, SIZE), torch.ones(2, *SIZE, dtype=torch.bool)
-    for classes in (19, 21, 81, 150, 171):
+    for stride, classes in product((4, 8), CLASSES):
         for options in (
             {"tps": spline},
             {"tps": spline, "blend": "logits"},
             {},
             {"tps": spline, "divergence": "squared_l2", "threshold": 0.5},
         ):
-            both = logits(classes), logits(classes)
+            both = logits(classes, stride=stride), logits(classes, stride=stride)
             consistency_kl(*both, size=SIZE, valid=valid, **options)
 
 
 def launch_labels() -> None:
     boxes = cutmix_boxes(2, SIZE)
-    for classes in (19, 21, 81, 150, 171):
+    mask = torch.zeros(2, *SIZE, dtype=torch.uint8)
+    for classes in CLASSES:
+        confusion(logits(classes), mask, classes)
+        target_prob(logits(classes), mask)
         pseudo_label(logits(classes), SIZE)
         pseudo_label(logits(classes), SIZE, boxes=boxes)
     values = torch.ones(2, *SIZE)
@@ -213,7 +221,14 @@ def launch_layers() -> None:
 
 def unlaunched() -> dict[str, list[str]]:
     """Return by name each case that nothing launches, and what its kernel was launched with."""
-    launches = launch_losses, launch_labels, launch_views, launch_mixing, launch_crops
+    launches = (
+        launch_losses,
+        launch_consistency,
+        launch_labels,
+        launch_views,
+        launch_mixing,
+        launch_crops,
+    )
     with recorded() as found:
         for launch in (*launches, launch_layers):
             launch()

@@ -45,6 +45,7 @@ def _hold(report: dict, pairs: list[tuple[str, int]]) -> None:
 FEW = [
     ("cross_entropy-plain/C21", 80),
     ("consistency_kl/C19-s4", 90),
+    ("dynamic_ce-plain/C21-s8", 90),
     ("pseudo_label/C19", 100),
     ("quantile-digit/pass0", 80),
     ("cutmix/gradient-C19-s4", 90),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
 from warpseg.models import batch_norm_policy, build_network, set_batch_norm_momentum
 from warpseg.models.norm import find
 
@@ -121,6 +122,31 @@ def test_frozen_sync_batch_norm_has_buffers_to_move():
         with batch_norm_policy(norm, policy):
             norm(torch.randn(4, 2, 3, 3))
     assert seen == [True] * 3
+
+
+class Copies(TorchDispatchMode):
+    """Counts the operations that copy, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if "copy" in name or "clone" in name:
+            self.count[name] = self.count.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_buffers_of_frozen_sync_batch_norms_are_kept_at_once():
+    """As many copies for one layer as for ten: one for each type, there and back."""
+    norms = nn.Sequential(*(nn.SyncBatchNorm(2) for _ in range(10)))
+    before = buffers(norms)
+    with Copies() as copies, batch_norm_policy(norms, "batch_frozen"):
+        for value in norms.buffers():
+            value.add_(1)
+    assert copies.count == {"_foreach_copy_": 4}
+    assert not changed(norms, before)
 
 
 def test_dropout_keeps_the_networks_mode():

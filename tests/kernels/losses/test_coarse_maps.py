@@ -4,6 +4,7 @@ import pytest
 import torch
 from support import assert_close, draw, draw_labels, gradient_of, running
 from warpseg.kernels import (
+    consistency_kl,
     cross_entropy,
     dice,
     dynamic_ce,
@@ -42,10 +43,11 @@ def test_cross_entropy(shape):
 
 
 @pytest.mark.parametrize(
-    "name", ["ce", "dynamic", "flip", "reweight", "correction", "focal", "dice"]
+    "name", ["ce", "dynamic", "flip", "reweight", "correction", "focal", "dice", "l2"]
 )
 def test_other_losses(name):
     logits, mask = made(SHORT, torch.bfloat16)
+    teacher = draw(*logits.shape, seed=1, dtype=torch.bfloat16)
     confidence = torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)).to(mask.device)
 
     def loss(z):
@@ -60,6 +62,9 @@ def test_other_losses(name):
                 return self_correction(z, mask)
             case "focal":
                 return focal(z, mask)
+            case "l2":
+                options = {"divergence": "squared_l2", "threshold": 0.5}
+                return consistency_kl(z, teacher.to(z.dtype), size=mask.shape[1:], **options)
         return dice(z, mask)
 
     hold(loss, logits)
