@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import lzma
 import math
 import threading
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..turning import ORIENTATION
 from .bands import checked_image, refuse_count, refuse_type
 from .geo import GeoTags, read_geo
 
@@ -28,6 +30,8 @@ _DEFLATE, _LZMA = (8, 32946), 34925
 _SWELLS = 1032
 """Bytes that one of deflate becomes at most."""
 _PIECE = 2**20
+_SILENT = logging.NullHandler()
+"""For the reader's doubts about a file, which are no sentence for who reads ours."""
 
 
 def require() -> ModuleType:
@@ -38,6 +42,7 @@ def require() -> ModuleType:
         raise RuntimeError(
             f"TIFF of other images than 8-bit grey and RGB needs tifffile; run: {INSTALL}"
         ) from None
+    logging.getLogger("tifffile").addHandler(_SILENT)
     return tifffile
 
 
@@ -114,6 +119,16 @@ class TiffImage:
         colours = self._pages[0].colormap if self._pages[0].photometric == 3 else None
         return None if colours is None else (np.asarray(colours).T >> 8).astype(np.uint8)
 
+    @property
+    def inverted(self) -> bool:
+        """Whether its greatest level is black."""
+        return self._pages[0].photometric == 0
+
+    @property
+    def orientation(self) -> int:
+        """How the picture is to be turned, 1 for not at all."""
+        return _orientation(self._pages[0])
+
     def whole(self) -> np.ndarray:
         """Return the whole image, (H, W, C)."""
         for page in self._pages:
@@ -160,7 +175,10 @@ class TiffImage:
             return False
         shape = (page.imagelength, page.imagewidth, _channels(page))
         dtype = self.dtype.newbyteorder(self._tiff.byteorder)
-        levels = np.memmap(path, dtype, "r", page.dataoffsets[0], shape)
+        try:
+            levels = np.memmap(path, dtype, "r", page.dataoffsets[0], shape)
+        except (OSError, ValueError) as error:  # the file ends too early
+            raise self._damaged(error) from error
         part[:] = levels[top : top + part.shape[0], left : left + part.shape[1]]
         return True
 
@@ -263,6 +281,11 @@ class TiffImage:
                 if page.photometric in (0, 3):
                     kind = "inverted" if page.photometric == 0 else "of indices into a palette"
                     raise ValueError(f"{self.file} is {kind}: save its levels as they are meant")
+                if _orientation(page) != 1:
+                    raise ValueError(
+                        f"{self.file} is turned by its tag (orientation {_orientation(page)}): "
+                        "save its pixels upright, without the tag"
+                    )
                 if page.bitspersample not in (8, 16):
                     raise ValueError(
                         f"{self.file} has {page.bitspersample} bits a level: save it with 8 or 16"
@@ -319,6 +342,11 @@ def write_tiff(image: np.ndarray) -> bytes:
 def _is_aside(page: Any) -> bool:
     """Tell whether a page is an overview (1) or a mask of transparency (4)."""
     return bool(int(page.subfiletype or 0) & 5)
+
+
+def _orientation(page: Any) -> int:
+    tag = page.tags.get(ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(2, 9) else 1
 
 
 def _axes(page: Any) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 
 from ... import IGNORE, UNLABELED
 from ...plain import shown, steers
-from ..images import open_image, upright
+from ..images import open_image
 from ..masks.palette import palette_of
 from ..masks.values import id_values
 from ..outside.files import LeftOut, read_file
 from ..source import Entry, Palette, Source, shuffling_hash
+from ..turning import upright
 from .regions import Drawing, labels_of
 
 BACKGROUND = ("background", "_background_", "__background__")

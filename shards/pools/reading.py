@@ -15,6 +15,7 @@ from ..images import DAMAGED, first_line, open_image, pack_image
 from ..outside.encoded import fault_of
 from ..outside.transfer import Transfer
 from ..sample import Sample
+from ..turning import ORIENTATION
 from .settings import PoolSettings
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -22,7 +23,6 @@ EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _LARGEST = 2**28
 """Bytes of an image, at most."""
 _KEPT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-_ORIENTATION = 0x0112
 _log = logging.getLogger(__name__)
 
 
@@ -132,7 +132,7 @@ def _checked(address: str, key: str, data: bytes | None) -> PooledSample | Lost:
         extension, size = _KEPT.get(image.format or "", ""), (image.height, image.width)
         # PNG's own way to EXIF decodes all pixels, to find it behind them.
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-        plain = image.mode in ("RGB", "L") and exif.get(_ORIENTATION, 1) == 1
+        plain = image.mode in ("RGB", "L") and exif.get(ORIENTATION, 1) == 1
         if not (plain and extension) or fault_of(data, image.format or ""):
             extension, data, size = pack_image(data, name, exif="upright")
     except DAMAGED as error:

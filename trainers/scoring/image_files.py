@@ -18,11 +18,12 @@ import numpy as np
 
 from ...shards.bands.bands import PLAIN, Bands, kind_of, kind_words
 from ...shards.bands.tiff import has_tifffile
-from ...shards.images import eight_bits, form_of, losses, open_image, read_levels, to_rgb, upright
-from ...shards.outside.encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
+from ...shards.images import eight_bits, form_of, losses, open_image, read_levels, to_rgb
+from ...shards.outside.encoded import IMAGE_SUFFIXES
 from ...shards.outside.fetching import fetch
-from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
+from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_pictures
 from ...shards.rasters.kinds import beyond_pillow
+from ...shards.turning import upright
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 """Suffixes of files whose frames are labeled."""
@@ -120,7 +121,8 @@ def _without_patterns(paths: Sequence[str | Path]) -> Iterator[str | Path]:
 
 def _in_folder(path: Path, out: Path | None, left_out: LeftOut) -> list[Source]:
     own = None if out is None else out.resolve()
-    listed = walk_images(path, "", left_out) or walk_images(path, "", LeftOut(), ARRAY_SUFFIXES)
+    listed, others = walk_pictures(path, "")
+    left_out.join(others)
     found = [path / name for name in listed]
     found = [f for f in found if own is None or not f.resolve().is_relative_to(own)]
     if not found:

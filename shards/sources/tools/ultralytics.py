@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ....plain import shown
-from ...images import open_image, upright
+from ...images import open_image
 from ...labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
 from ...labeling.finding import Images, clean
 from ...labeling.regions import Drawing, Polygon, Region, flat_ring
 from ...outside.files import LeftOut, read_file
 from ...outside.text import Wrong, read_text
 from ...registry import SOURCES
+from ...turning import upright
 
 _PARTS = ("train", "val", "test")
 _LARGEST = 1 << 20
