@@ -84,7 +84,9 @@ class DrawnSource(Source):
         if drawing.size is None:
             turned = upright(image, str(path))
             size = (turned.height, turned.width)
-        return data, drawing.paint(drawing.size or size)
+        mask, told = drawing.paint(drawing.size or size)
+        self.values.tell(told)
+        return data, mask
 
 
 def drawn_source(

@@ -13,6 +13,7 @@ from pathlib import Path
 from ...plain import one_line, steers
 from .encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 
+UNREAD = "files of kinds that are not read"
 _MADE_BY_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "lost+found", "Thumbs.db", "desktop.ini"})
 
 
@@ -69,7 +70,7 @@ def walk_images(
             check_name(root / name)
             found.append(name)
         else:
-            left_out.add("files of kinds that are not read", name)
+            left_out.add(UNREAD, name)
     return sorted(found)
 
 

@@ -73,6 +73,7 @@ def load_cvat(root: Path, settings: CvatSettings) -> Source:
             if any(image in part for part in subsets.values()):
                 raise ValueError(f"{root / file} lists the image {image} twice: {_ADVICE}")
             subsets.setdefault(subset, {})[image] = drawing
+    images.tell_unread(files)
     listed = {image for part in subsets.values() for image in part}
     for image in images.all:
         if image not in listed:

@@ -77,6 +77,7 @@ def load_label_studio(root: Path, settings: DrawnSettings) -> DrawnSource:
             seen[image] = file
             subset = "unlabeled" if drawing is None else part_of(image)
             subsets.setdefault(subset, {})[image] = drawing
+    images.tell_unread(files)
     for image in images.all:
         if image not in seen:
             subsets.setdefault("unlabeled", {})[image] = None

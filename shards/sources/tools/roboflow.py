@@ -78,7 +78,11 @@ def _add_part(root: Path, folder: str, subsets: dict[str, list[Entry]], left_out
 def _read_classes(path: Path) -> dict[int, str]:
     """Return the name of each pixel value, by value."""
     found: dict[int, str] = {}
-    for row in list(csv.reader(read_text(path).splitlines()))[1:]:
+    try:
+        rows = list(csv.reader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV ({error}): export it again") from None
+    for row in rows[1:]:
         if not row:
             continue
         words = [word.strip() for word in row]

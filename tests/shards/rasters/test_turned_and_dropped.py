@@ -77,7 +77,8 @@ def test_five_channels_are_kept_whatever_three_of_them_are_called(tmp_path):
     data = tiff(ramp(5), extrasamples=[0, 0])
     dataset, said = converted(folder(tmp_path / "mine", "a.tif", data, MASK), tmp_path / "data")
     bands = dataset.manifest.channels
-    assert bands is not None and bands.kind == (5, 8)
+    assert bands is not None
+    assert bands.kind == (5, 8)
     assert not said
 
 
@@ -104,7 +105,7 @@ def test_a_picture_that_may_lie_either_way_is_refused_and_laid_as_is_said(kind, 
     data = tiff(ramp(), 3) if kind == "TIFF" else picture(ramp(), kind, 3)
     name = {"JPEG": "a.jpg", "PNG": "a.png", "TIFF": "a.tif"}[kind]
     root = folder(tmp_path / "mine", name, data, MASK)
-    with pytest.raises(ValueError, match="turned by EXIF .orientation 3.*say --exif upright"):
+    with pytest.raises(ValueError, match=r"turned by EXIF .orientation 3.*say --exif upright"):
         converted(root, tmp_path / "data", tile=tile)
     dataset, _ = converted(root, tmp_path / "upright", tile=tile, exif="upright")
     corner = ramp()[::-1, ::-1][:16, :16].astype(int)
