@@ -126,6 +126,12 @@ def drawn_source(
             kept[image] = replace(drawing, ids=ids, rest=rest, smallest_on_top=smallest)
             entry = Entry(name=image, image=image, mask=drawing.file)
             source_subsets.setdefault(subset, []).append(entry)
+    if "train" not in source_subsets and left_out.reasons:
+        raise ValueError(
+            f"{root} has no image with a mask to train on "
+            f"({'; '.join(left_out.lines('not taken'))}): draw outlines, or say --empty rest where "
+            "images without a region show no class"
+        )
     return DrawnSource(
         kind=kind,
         root=root,

@@ -88,7 +88,7 @@ class Bitmap:
 
 Part = Polygon | Runs | Bitmap
 UNSEEN = "images with regions that cover no pixel, outside of them or too thin"
-JOINED = "images of which several annotation files have regions, all of them drawn"
+JOINED = "images that are listed more than once, with regions each time, all of them drawn"
 
 
 @dataclass(frozen=True)

@@ -161,8 +161,9 @@ def _drawing(root: Path, image: str, names: list[str], left_out: LeftOut) -> Dra
             continue
         try:
             label, ring = _line(words, names, size)
-        except (ValueError, Wrong) as error:
-            raise ValueError(f"{root / file} line {number} {error}: correct it") from None
+        except ValueError as error:
+            reason = error.reason if isinstance(error, Wrong) else f"is {shown(line)} ({error})"
+            raise ValueError(f"{root / file} line {number} {reason}: correct it") from None
         if ring is None:
             left_out.add("boxes, which are no outlines", file)
         else:

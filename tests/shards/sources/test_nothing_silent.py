@@ -68,7 +68,7 @@ def test_two_files_that_draw_on_one_image_are_said(root: Path) -> None:
     write(root / "a.json", coco(range(4), lambda _: [BOX]))
     write(root / "b.json", coco((1, 2), lambda _: [[20, 2, 28, 2, 28, 12]]))
     (line,) = said(load_auto(root, AutoSettings()), root.parent / "data")
-    assert line.startswith("changed: 2 images of which several annotation files have regions")
+    assert line.startswith("changed: 2 images that are listed more than once")
 
 
 def test_stuff_below_things_is_no_second_drawing(root: Path) -> None:
@@ -151,6 +151,38 @@ def test_what_was_read_is_not_counted_as_unread(root: Path) -> None:
     write(root / "other.json", {"hello": 1})
     reason = "files of kinds that are not read"
     assert load_auto(root, AutoSettings()).left_out.reasons == {reason: (2, "notes.md")}
+
+
+def test_boxes_alone_are_named_where_nothing_else_is_drawn(root: Path) -> None:
+    write(root / "a.json", coco(range(4), lambda _: []))
+    with pytest.raises(
+        ValueError, match=r"no image with a mask .*4 annotations without"
+    ):
+        load_auto(root, AutoSettings())
+
+
+def test_what_roboflow_does_not_read_is_counted(root: Path, image: Any, mask: Any) -> None:
+    write(root / "train/_classes.csv", "Pixel Value, Class\n0, ground\n1, car\n")
+    write(root / "train/README.txt", "by hand")
+    image(root / "train/a.jpg", 0, SIZE)
+    mask(root / "train/a_mask.png", 0, SIZE)
+    source = load_roboflow(root, DrawnSettings())
+    reason = "files of kinds that are not read"
+    assert source.left_out.reasons == {reason: (1, "train/README.txt")}
+
+
+def test_a_picture_that_was_turned_in_label_studio_is_refused(root: Path) -> None:
+    value = {"points": [[1, 1], [60, 1], [60, 60]], "polygonlabels": ["car"]}
+    result = {"original_width": 30, "original_height": 20, "image_rotation": 90, "value": value}
+    write(root / "p.json", [{"data": {"image": "0.jpg"}, "annotations": [{"result": [result]}]}])
+    with pytest.raises(ValueError, match=r"p\.json is damaged .*turned by 90 degrees"):
+        load_auto(root, AutoSettings())
+
+
+def test_a_video_of_cvat_is_named(root: Path) -> None:
+    write(root / "a.xml", "<annotations><meta/><track id='0' label='car'/></annotations>")
+    with pytest.raises(ValueError, match=r"a\.xml is of a video, with tracks: export it"):
+        load_auto(root, AutoSettings())
 
 
 def test_damaged_tables_are_named(root: Path) -> None:

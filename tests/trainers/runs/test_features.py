@@ -334,6 +334,28 @@ def test_a_manifest_that_lost_a_shard_is_told(scenes, kept, tmp_path):
             act(recipe("supervised"), scenes, *folder)
 
 
+EDITS = {
+    "no encoder": lambda values: values["request"].pop("encoder"),
+    "a probe of words": lambda values: values["request"]["encoder"].update(probe="x"),
+    "no seed": lambda values: values["request"].update(seed="x"),
+    "no buffer": lambda values: values["request"].update(shuffle_buffer=-3),
+    "streams of nothing": lambda values: values["request"]["streams"].update(labeled=3),
+    "a size of words": lambda values: values["streams"]["labeled"].update(size="x"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edited_manifest_is_named(what, scenes, kept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(kept / "supervised", out)
+    values = json.loads((out / "manifest.json").read_text())
+    EDITS[what](values)
+    (out / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"out/manifest\.json is damaged .*: remove the folder"):
+        trained(recipe("supervised"), scenes, tmp_path / "run", out)
+    assert not (tmp_path / "run").exists()
+
+
 def test_words_of_the_command(scenes, tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "tiny", lambda: recipe("supervised"))
     assert sentence(command(["features", "tiny", "--data", scenes, "--out", scenes])) is None

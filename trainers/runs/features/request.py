@@ -199,7 +199,7 @@ def _check_encoder(folder: Path, held: Mapping[str, Any], ours: Mapping[str, Any
         abs(a - b) <= PROBE * max(abs(a), abs(b))
         for a, b in zip(held["probe"], ours["probe"], strict=False)
     )
-    if held["levels"] != ours["levels"] or not near:
+    if [list(level) for level in held["levels"]] != ours["levels"] or not near:
         raise ValueError(
             f"{folder} holds features of an encoder with these weights that is built, or fed, "
             f"otherwise (levels {held['levels']}, now {ours['levels']}): {remedy}"
