@@ -40,7 +40,7 @@ from .batches import images_in_memory, label_batch
 from .drawn import Labeled, write_files
 from .films import count_frames, filmed, read_frames, require_video
 from .formats import FOLDER, Labels
-from .image_files import Source, batched_by_size, find_images, is_video, read_ahead
+from .image_files import MARKER, Source, batched_by_size, find_images, is_video, read_ahead
 from .inference import evaluating
 from .large.label import label_large
 from .large.open import by_windows
@@ -50,7 +50,6 @@ from .trained import TrainedNetwork
 
 log = logging.getLogger("warpseg")
 
-MARKER = "predictions.json"
 OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence", FOLDER}
 """What a folder of predictions holds, whatever became of the marker."""
 
@@ -152,7 +151,7 @@ def _predict(
     labels.close()
     with evaluating(trained.network):
         for source in large:
-            done += _by_windows(trained, source, out, settings, device, dtype, failed)
+            done += _by_windows(trained, source, out, settings, device, dtype, failed, remarks)
     _write_marker(out, trained, pictures, skipped, frames, complete=True)
     return PredictReport(
         images=done + sum(frames.values()),
@@ -170,10 +169,13 @@ def _by_windows(
     device: torch.device,
     dtype: torch.dtype,
     failed: Callable[[str], None],
+    remarks: LeftOut,
 ) -> int:
-    """Label an image by windows; return 1, or 0 where it cannot be."""
+    """Label an image by windows; return 1, or 0 where it cannot be. `remarks` counts what of it is
+    not shown."""
     try:
-        label_large(trained, source, out, settings, device, dtype)
+        for remark in label_large(trained, source, out, settings, device, dtype):
+            remarks.add(remark, source.shown)
     except ValueError as error:
         failed(f"{source.shown} cannot be labeled by windows: {error}")
         return 0

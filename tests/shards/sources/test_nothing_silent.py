@@ -155,9 +155,7 @@ def test_what_was_read_is_not_counted_as_unread(root: Path) -> None:
 
 def test_boxes_alone_are_named_where_nothing_else_is_drawn(root: Path) -> None:
     write(root / "a.json", coco(range(4), lambda _: []))
-    with pytest.raises(
-        ValueError, match=r"no image with a mask .*4 annotations without"
-    ):
+    with pytest.raises(ValueError, match=r"no image with a mask .*4 annotations without"):
         load_auto(root, AutoSettings())
 
 
