@@ -1,6 +1,7 @@
 """Image files: decoded whole to be sure of them, then kept as they are where that is safe."""
 
 import io
+import logging
 import os
 import re
 import struct
@@ -8,15 +9,15 @@ import zlib
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .bands.arrays import read_npy
 from .bands.pages import Pages
 from .bands.tiff import TooLarge, read_tiff
 from .outside.encoded import FORMATS, fault_of
+from .turning import ORIENTATION, Exif, turned
 
 Encoding = Literal["keep", "jpeg", "png", "npy"]
-Exif = Literal["auto", "upright", "raw"]
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "npy", "tif")
 """Extensions of the image member of a sample."""
@@ -25,9 +26,15 @@ JPEG_QUALITY = 95
 LIMIT = "WARPSEG_MEGAPIXELS"
 """Environment variable: megapixels that an image may have."""
 _EXTENSION = {"jpeg": "jpg", "png": "png", "npy": "npy"}
-_ORIENTATION = 0x0112
+_SAMPLES, _BITS = 277, 258
+"""Tags of a TIFF: samples of a pixel, and bits of each."""
+FURTHER = "images of further channels, which were dropped (`convert --channels all` keeps them)"
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What reading and decoding raise over bytes that are not what they should be."""
+
+
+# A reader's doubts about a file are no sentence for who reads ours.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def open_image(
@@ -154,7 +161,7 @@ def read_levels(data: bytes, file: str = "image", pages: Pages = "refuse") -> np
         raise ValueError(f"{file} is grey with transparency, of 16 bits: save it as TIFF")
     if image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
         raise ValueError(f"{file} has pixels of kind {image.mode}: save its levels of 8 or 16 bits")
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.getexif().get(ORIENTATION, 1) != 1:
         raise ValueError(f"{file} is turned by EXIF: save it upright")
     levels = np.asarray(open_image(data, file))
     if deep and image.mode in ("RGB", "RGBA"):
@@ -166,27 +173,30 @@ def read_levels(data: bytes, file: str = "image", pages: Pages = "refuse") -> np
     return levels[..., None] if levels.ndim == 2 else levels
 
 
-def upright(image: Image.Image, file: str) -> Image.Image:
-    """Return an image turned as its EXIF data say. Raises ValueError where these are damaged."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # EXIF is a TIFF of its own, with as many ways to be damaged
-        raise _damaged_exif(file, error) from error
-
-
 def losses(image: Image.Image, data: bytes) -> list[str]:
     """Say what of a decoded file its RGB picture does not show: transparency, further channels,
     further pages, bits beyond the eighth."""
-    lost = []
+    lost, samples, bits = [], *_samples(image)
     if _is_transparent(image):
         lost.append("images with transparency, which was dropped")
     elif image.mode in ("CMYK", "RGBX", "LAB", "YCbCr", "HSV"):
         lost.append(f"{image.mode} images, which were turned into RGB")
+    if samples > len(image.getbands()):
+        lost.append(FURTHER)
     if has_more_pages(image, data):
         lost.append("images of several pages or frames, of which the first was taken")
-    if image.format == "PNG" and data[24] == 16 and not image.mode.startswith("I"):
+    deep = bits > 8 if image.format == "TIFF" else image.format == "PNG" and data[24] == 16
+    if deep and image.mode[0] not in "IF":
         lost.append("images of 16 bits a channel, of which 8 were taken")
     return lost
+
+
+def _samples(image: Image.Image) -> tuple[int, int]:
+    """Return channels and bits that a TIFF has, whatever Pillow takes of them; 0 of other files."""
+    if image.format != "TIFF":
+        return 0, 0
+    tags: Any = getattr(image, "tag_v2", {})
+    return int(tags.get(_SAMPLES, 1)), max(tags.get(_BITS, (1,)))
 
 
 def has_more_pages(image: Image.Image, data: bytes) -> bool:
@@ -263,48 +273,22 @@ def pack_image(
         copied = copied and not told
         if remarks is not None:
             remarks += told
-    image, turned = _turned(image, file, exif, mask_size)
+    was_turned = False
+    if isinstance(data, bytes):
+        image, was_turned = turned(image, data, file, exif, mask_size)
     shape = (image.height, image.width)
     if mask_size is not None and mask_size != shape:
         raise ValueError(
             f"{file} is {shape[1]} x {shape[0]} but its mask {mask_size[1]} x {mask_size[0]} "
             "(width x height): give both one size"
         )
-    if isinstance(data, bytes) and copied and not turned and size in (None, shape):
+    if isinstance(data, bytes) and copied and not was_turned and size in (None, shape):
         return extension, data, shape
     image = to_rgb(eight_bits(image, file, [] if remarks is None else remarks), file)
     if size is not None and size != shape:
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     extension = "png" if extension == "webp" else extension
     return extension, encode_rgb(image, extension), (image.height, image.width)
-
-
-def _turned(
-    image: Image.Image, file: str, exif: Exif, mask_size: tuple[int, int] | None
-) -> tuple[Image.Image, bool]:
-    """Apply the EXIF orientation, or not, so that the image lies as its mask does; tell whether
-    the file has one."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception as error:  # as in `upright`
-        raise _damaged_exif(file, error) from error
-    if orientation not in range(2, 9):
-        return image, False
-    raw = (image.height, image.width)
-    shown = raw[::-1] if orientation >= 5 else raw
-    if exif == "auto" and mask_size is not None:
-        if raw == shown:
-            raise ValueError(
-                f"{file} is turned by EXIF (orientation {orientation}) and its mask may lie "
-                "either way: say --exif upright (masks were drawn on the upright picture) or "
-                "--exif raw"
-            )
-        exif = "raw" if mask_size == raw else "upright"
-    return (image if exif == "raw" else upright(image, file)), True
-
-
-def _damaged_exif(file: str, error: Exception) -> ValueError:
-    return ValueError(f"{file} has damaged EXIF data ({first_line(error)}): remove them")
 
 
 def first_line(error: BaseException) -> str:

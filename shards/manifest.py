@@ -287,7 +287,10 @@ def load_made(
         )
     values = checked(read_json(path, remedy), plain_object, path, remedy)
     if values.get("kind") != kind or values.get("version") != version:
-        raise ValueError(f"{path} describes no {kind} of format {version}")
+        raise ValueError(
+            f"{path} describes no {kind} of format {version}: name a folder that `warpseg {verb}` "
+            "of this version made"
+        )
     return checked(values, form, path, remedy)
 
 

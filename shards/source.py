@@ -11,8 +11,8 @@ import numpy as np
 
 from ..plain import steers
 from .masks.values import MAX_CLASSES, MaskValues
-from .outside.encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
-from .outside.files import LeftOut, normal, read_file, walk_images
+from .outside.encoded import IMAGE_SUFFIXES
+from .outside.files import LeftOut, normal, read_file, walk_pictures
 
 Palette = tuple[tuple[int, int, int], ...]
 
@@ -111,9 +111,9 @@ def list_images(root: Path, folder: str, left_out: LeftOut | None = None) -> lis
         raise FileNotFoundError(
             f"{root / folder} is missing: {root} does not have the expected layout"
         )
-    found = walk_images(root, folder, LeftOut() if left_out is None else left_out) or walk_images(
-        root, folder, LeftOut(), ARRAY_SUFFIXES
-    )
+    found, others = walk_pictures(root, folder)
+    if left_out is not None:
+        left_out.join(others)
     if not found:
         raise ValueError(f"{root / folder} holds no images ({' '.join(IMAGE_SUFFIXES)})")
     return found

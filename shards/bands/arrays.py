@@ -44,6 +44,9 @@ class NpyFile:
         refuse_count(self.shape[2], str(path))
         self.file, self.dtype = str(path), self._array.dtype.newbyteorder("=")
 
+    orientation = 1
+    """Arrays lie as they are stored."""
+
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a window, (height, width, C)."""
         window = self._array[top : top + height, left : left + width]

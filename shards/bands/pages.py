@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..turning import ORIENTATION
 from .bands import refuse_count, refuse_type
 
 Pages = Literal["refuse", "channels"]
@@ -34,6 +35,11 @@ def check_pages(pages: Sequence[Any], file: str, several: Pages, any_type: bool)
             if page.photometric in (0, 3):
                 kind = "inverted" if page.photometric == 0 else "of indices into a palette"
                 raise ValueError(f"{file} is {kind}: save its levels as they are meant")
+            if orientation_of(page) != 1:
+                raise ValueError(
+                    f"{file} is turned by its tag (orientation {orientation_of(page)}): "
+                    "save its pixels upright, without the tag"
+                )
             if page.bitspersample not in (8, 16):
                 raise ValueError(
                     f"{file} has {page.bitspersample} bits a level: save it with 8 or 16"
@@ -45,6 +51,12 @@ def check_pages(pages: Sequence[Any], file: str, several: Pages, any_type: bool)
 def is_aside(page: Any) -> bool:
     """Tell whether a page is an overview (1) or a mask of transparency (4)."""
     return bool(int(page.subfiletype or 0) & 5)
+
+
+def orientation_of(page: Any) -> int:
+    """Return how a page's picture is to be turned, by EXIF's numbers: 1 for not at all."""
+    tag = page.tags.get(ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(2, 9) else 1
 
 
 def axes_of(page: Any) -> str:

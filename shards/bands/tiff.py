@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import threading
 from collections import OrderedDict
@@ -16,11 +17,21 @@ import numpy as np
 from .bands import checked_image
 from .compressed import DEFLATE, LZMA, PIECE, exceeds
 from .geo import GeoTags, read_geo
-from .pages import Pages, axes_of, channels_last, channels_of, check_pages, is_aside
+from .pages import (
+    Pages,
+    axes_of,
+    channels_last,
+    channels_of,
+    check_pages,
+    is_aside,
+    orientation_of,
+)
 
 INSTALL = 'pip install "warpseg[tiff]"'
 CACHED = 2**28
 """Bytes of decoded tiles or strips that are kept, and of the largest that may be one."""
+_SILENT = logging.NullHandler()
+"""For the reader's doubts about a file, which are no sentence for who reads ours."""
 
 
 def require() -> ModuleType:
@@ -31,6 +42,7 @@ def require() -> ModuleType:
         raise RuntimeError(
             f"TIFF of other images than 8-bit grey and RGB needs tifffile; run: {INSTALL}"
         ) from None
+    logging.getLogger("tifffile").addHandler(_SILENT)
     return tifffile
 
 
@@ -107,6 +119,16 @@ class TiffImage:
         colours = self._pages[0].colormap if self._pages[0].photometric == 3 else None
         return None if colours is None else (np.asarray(colours).T >> 8).astype(np.uint8)
 
+    @property
+    def inverted(self) -> bool:
+        """Whether its greatest level is black."""
+        return self._pages[0].photometric == 0
+
+    @property
+    def orientation(self) -> int:
+        """How the picture is to be turned, 1 for not at all."""
+        return orientation_of(self._pages[0])
+
     def whole(self) -> np.ndarray:
         """Return the whole image, (H, W, C)."""
         for page in self._pages:
@@ -155,7 +177,10 @@ class TiffImage:
             return False
         shape = (page.imagelength, page.imagewidth, channels_of(page))
         dtype = self.dtype.newbyteorder(self._tiff.byteorder)
-        levels = np.memmap(path, dtype, "r", page.dataoffsets[0], shape)
+        try:
+            levels = np.memmap(path, dtype, "r", page.dataoffsets[0], shape)
+        except (OSError, ValueError) as error:  # the file ends too early
+            raise self._damaged(error) from error
         part[:] = levels[top : top + part.shape[0], left : left + part.shape[1]]
         return True
 

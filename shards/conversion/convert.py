@@ -96,7 +96,7 @@ def prepared(source: Source, settings: PackSettings) -> Source:
     source.bands = bands_of(source, settings.channels, settings.pages)
     if not settings.tile:
         return source
-    return tiled(source, settings.tile, settings.tile_overlap, settings.pages)
+    return tiled(source, settings.tile, settings.tile_overlap, settings.pages, settings.exif)
 
 
 def _load_found(root: Path, replace_other: bool) -> Manifest | None:

@@ -28,7 +28,8 @@ from ..outside.text import (
 from .layout import ENDING, LAYOUT, Layout, key_of, member_name, sealed
 
 VERSION = 1
-REMEDY = "make the features again"
+REMEDY = "remove the folder, and make the features again"
+AGAIN = "the same `warpseg features` makes it again"
 _TENS = 10 ** np.arange(1, 16)
 
 
@@ -157,7 +158,7 @@ class FeatureRecords:
         for shard in self._shards:
             path, size = root / shard.tar, self.layout.tar_bytes(shard.records)
             if not path.is_file() or path.stat().st_size != shard.bytes or shard.bytes != size:
-                raise ValueError(f"{path} is missing or was changed: {REMEDY}")
+                raise ValueError(f"{path} is missing or was changed: {AGAIN}")
             if shard.first != place or place % self._each:
                 raise ValueError(f"{root / FILE} is damaged (a shard is missing): {REMEDY}")
             place += shard.records
@@ -177,7 +178,7 @@ class FeatureRecords:
                 raise ValueError("it ends too early")
             return self.layout.read(memoryview(data), key_of(place))
         except ValueError as error:
-            raise ValueError(f"{self.root / shard.tar} was changed ({error}): {REMEDY}") from None
+            raise ValueError(f"{self.root / shard.tar} was changed ({error}): {AGAIN}") from None
 
     def close(self) -> None:
         """Close the files."""

@@ -9,11 +9,12 @@ import numpy as np
 
 from ... import IGNORE, UNLABELED
 from ...plain import shown, steers
-from ..images import open_image, upright
+from ..images import open_image
 from ..masks.palette import palette_of
 from ..masks.values import id_values
 from ..outside.files import LeftOut, read_file
 from ..source import Entry, Palette, Source, shuffling_hash
+from ..turning import upright
 from .regions import Drawing, labels_of
 
 BACKGROUND = ("background", "_background_", "__background__")
@@ -83,7 +84,9 @@ class DrawnSource(Source):
         if drawing.size is None:
             turned = upright(image, str(path))
             size = (turned.height, turned.width)
-        return data, drawing.paint(drawing.size or size)
+        mask, told = drawing.paint(drawing.size or size)
+        self.values.tell(told)
+        return data, mask
 
 
 def drawn_source(
@@ -123,6 +126,12 @@ def drawn_source(
             kept[image] = replace(drawing, ids=ids, rest=rest, smallest_on_top=smallest)
             entry = Entry(name=image, image=image, mask=drawing.file)
             source_subsets.setdefault(subset, []).append(entry)
+    if "train" not in source_subsets and left_out.reasons:
+        raise ValueError(
+            f"{root} has no image with a mask to train on "
+            f"({'; '.join(left_out.lines('not taken'))}): draw outlines, or say --empty rest where "
+            "images without a region show no class"
+        )
     return DrawnSource(
         kind=kind,
         root=root,

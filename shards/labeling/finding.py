@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...plain import shown, steers
-from ..outside.files import LeftOut, normal, walk_images
+from ..outside.files import UNREAD, LeftOut, normal, walk, walk_images
 
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val"} | {
     "validation": "val",
@@ -16,11 +16,14 @@ PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val"} | 
 
 
 class Images:
-    """The image files below a root, found by the names that a labelling tool gives them."""
+    """The image files below a root, found by the names that a labelling tool gives them; what is
+    not taken is counted in `left_out`, other files by `tell_unread`."""
 
     def __init__(self, root: Path, left_out: LeftOut) -> None:
-        self.root = root
-        self.all = walk_images(root, "", left_out)
+        self.root, self.left_out, found = root, left_out, LeftOut()
+        self.all = walk_images(root, "", found)
+        found.reasons.pop(UNREAD, None)  # labels are among them: `tell_unread` knows which
+        left_out.join(found)
         self._there = {normal(name): name for name in self.all}
         self._by_stem: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}
@@ -55,6 +58,13 @@ class Images:
             f"{self.root / told_by} names the image {shown(name)}, which is not below {self.root}: "
             "export with images, or copy them there"
         )
+
+    def tell_unread(self, read: Iterable[str]) -> None:
+        """Count the files below the root that are neither images nor among those that were read."""
+        known = {*self.all, *read}
+        for name, _ in walk(self.root, "", LeftOut()):
+            if name not in known:
+                self.left_out.add(UNREAD, name)
 
     def of_stem(self, stem: str) -> list[str]:
         """Return the images of a path below the root, without its suffix."""

@@ -53,6 +53,8 @@ class Runs:
     def patch(self, size: tuple[int, int]) -> Patch:
         """Return its pixels in an image of (height, width). Raises ValueError for damaged runs."""
         top, left, *own = (0, 0, *size) if self.window is None else self.window
+        if self.kind != "rows" and tuple(own) != tuple(size):
+            raise ValueError(f"its runs are of {own[1]} x {own[0]} pixels, and its image is not")
         if own[0] > size[0] or own[1] > size[1]:
             raise ValueError(f"it is {own[1]} x {own[0]} pixels, larger than its image")
         decode = {"coco": decode_coco, "brush": decode_brush, "rows": decode_runs}[self.kind]
@@ -85,6 +87,8 @@ class Bitmap:
 
 
 Part = Polygon | Runs | Bitmap
+UNSEEN = "images with regions that cover no pixel, outside of them or too thin"
+JOINED = "images that are listed more than once, with regions each time, all of them drawn"
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,12 @@ class Drawing:
     rest: int = 0
     """The id of pixels outside all regions."""
 
-    def paint(self, size: tuple[int, int]) -> np.ndarray:
-        """Return the mask of an image of (height, width), uint8. Raises ValueError naming the file
-        whose region cannot be read."""
+    joined: bool = False
+    """Whether several files have regions of the image."""
+
+    def paint(self, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+        """Return the mask of an image of (height, width), uint8, and what is to be said of it.
+        Raises ValueError naming the file whose region cannot be read."""
         mask = np.full(size, self.rest, np.uint8)
         drawn = []
         for place, region in enumerate(self.regions):
@@ -131,9 +138,12 @@ class Drawing:
                     "anew, or remove it"
                 ) from None
             drawn.append((region.layer, -patch.area * self.smallest_on_top, place, patch))
+        told = [JOINED] if self.joined else []
+        if not all(patch.inside.any() for *_, patch in drawn):
+            told.append(UNSEEN)
         for _, _, place, patch in sorted(drawn, key=lambda row: row[:3]):
             _paint(mask, patch, self.ids[self.regions[place].label])
-        return mask
+        return mask, told
 
 
 def _paint(mask: np.ndarray, patch: Patch, value: int) -> None:

@@ -49,6 +49,10 @@ class MaskValues:
         remarks, self._remarks = self._remarks, []
         return remarks
 
+    def tell(self, remarks: Iterable[str]) -> None:
+        """Have more said of what was read."""
+        self._remarks += remarks
+
     def with_unlabeled(self, value: int | None) -> "MaskValues":
         """Return these values with one, 0 to 65535, that means not labeled yet, whatever it meant
         before; None for none.

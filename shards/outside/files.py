@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...plain import one_line, steers
-from .encoded import IMAGE_SUFFIXES
+from .encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
 
+UNREAD = "files of kinds that are not read"
 _MADE_BY_SYSTEMS = frozenset({"__MACOSX", "@eaDir", "lost+found", "Thumbs.db", "desktop.ini"})
 
 
@@ -69,8 +70,19 @@ def walk_images(
             check_name(root / name)
             found.append(name)
         else:
-            left_out.add("files of kinds that are not read", name)
+            left_out.add(UNREAD, name)
     return sorted(found)
+
+
+def walk_pictures(root: Path, folder: str) -> tuple[list[str], LeftOut]:
+    """Return the pictures below a folder, its arrays where it has none, and what is left out; see
+    `walk_images`."""
+    for suffixes in (IMAGE_SUFFIXES, ARRAY_SUFFIXES):
+        left_out = LeftOut()
+        found = walk_images(root, folder, left_out, suffixes)
+        if found:
+            return found, left_out
+    return [], left_out
 
 
 def walk(root: Path, folder: str, left_out: LeftOut) -> Iterator[tuple[str, os.DirEntry[str]]]:

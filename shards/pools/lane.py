@@ -24,6 +24,8 @@ _LARGEST_WINDOW = 2**25
 """Bytes after which a window is full, whatever it was to hold."""
 _FRUITLESS = 8
 """Units in a row without an image after which a lane gives up."""
+_MOST_SAID = 10_000
+"""Sentences that are not said twice."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +60,14 @@ class Pool:
     settings: PoolSettings
     seed: int
     lanes: int
+    _said: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def say(self, sentence: str) -> None:
+        """Warn once: each row and each epoch meets the same again."""
+        if sentence not in self._said:
+            if len(self._said) < _MOST_SAID:
+                self._said.add(sentence)
+            _log.warning("%s", sentence)
 
     @property
     def parts(self) -> int:
@@ -170,7 +180,7 @@ def windows(
     Raises ConnectionError where so many units in a row give no image that nothing can be hoped for.
     """
     unit, start, ended = place.unit, place.image, dict(place.ended)
-    begun, gathered = place, _Gathered()
+    begun, gathered = place, _Gathered(pool.say)
     broken, empty = 0, 0
 
     def turn(unit: int, image: int) -> Window:
@@ -179,7 +189,7 @@ def windows(
         held = Place(begun.unit, begun.image, 0, dict(ended))
         window = gathered.window(held, pool.order(lane, begun, len(gathered.images)))
         ended = {u: i for u, i in ended.items() if u >= unit}
-        begun, gathered = Place(unit, image), _Gathered()
+        begun, gathered = Place(unit, image), _Gathered(pool.say)
         return window
 
     while wanted():
@@ -199,7 +209,7 @@ def windows(
         except Broken as error:
             fault, ended[unit] = error.reason, at
             gathered.tars += 1
-            _log.warning("%s is left out from image %d on (%s)", address, at, fault)
+            pool.say(f"{address} is left out from image {at} on ({fault})")
         broken = broken + 1 if fault and not found else 0
         empty = 0 if found else empty + 1
         if broken == _FRUITLESS:
@@ -220,8 +230,9 @@ def windows(
 
 @dataclass
 class _Gathered:
-    """A window while it fills."""
+    """A window while it fills; `say` warns of what is lost."""
 
+    say: Callable[[str], None]
     images: list[PooledSample] = field(default_factory=list)
     bytes: int = 0
     lost: int = 0
@@ -230,7 +241,7 @@ class _Gathered:
     def add(self, image: PooledSample | Lost) -> None:
         if isinstance(image, Lost):
             self.lost += 1
-            _log.warning("%s is left out: %s", image.name, image.reason)
+            self.say(f"{image.name} is left out: {image.reason}")
             return
         self.images.append(image)
         self.bytes += len(image.data)

@@ -15,6 +15,7 @@ from ..images import DAMAGED, first_line, open_image, pack_image
 from ..outside.encoded import fault_of
 from ..outside.transfer import Transfer
 from ..sample import Sample
+from ..turning import ORIENTATION
 from .settings import PoolSettings
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -22,7 +23,6 @@ EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 _LARGEST = 2**28
 """Bytes of an image, at most."""
 _KEPT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-_ORIENTATION = 0x0112
 _log = logging.getLogger(__name__)
 
 
@@ -83,8 +83,8 @@ def images_of(
 
 def _images(
     file: BinaryIO, address: str, settings: PoolSettings
-) -> Iterator[tuple[str, bytes | None]]:
-    """Yield key and bytes of each sample that has an image, None for one that is too large."""
+) -> Iterator[tuple[str, bytes | str]]:
+    """Yield key and bytes of each sample that has an image, or why they are not to be had."""
     from webdataset.tariterators import base_plus_ext, group_by_keys
 
     wanted = (settings.member.lower(),) if settings.member else EXTENSIONS
@@ -100,11 +100,17 @@ def _members(
 ) -> Iterator[dict[str, Any]]:
     with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Strict) as tar:
         for member in tar:
-            if not member.isreg():
-                continue
             extension = split(member.name)[1]
-            taken = extension and extension.lower() in wanted and member.size <= _LARGEST
-            content = cast(Any, tar.extractfile(member)).read() if taken else None
+            taken = extension and extension.lower() in wanted
+            if not member.isreg() and not (taken and (member.issym() or member.islnk())):
+                continue
+            content: bytes | str | None = None
+            if taken and not member.isreg():
+                content = "it is a link, which a tar that is read once cannot follow"
+            elif taken and member.size > _LARGEST:
+                content = "it is too large"
+            elif taken:
+                content = cast(Any, tar.extractfile(member)).read()
             yield {"fname": member.name, "data": content, "__url__": address}
             tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or it keeps them all
 
@@ -122,17 +128,17 @@ class _Strict(tarfile.TarInfo):
             raise ReadError(f"the tar is damaged or ends too early ({error})") from None
 
 
-def _checked(address: str, key: str, data: bytes | None) -> PooledSample | Lost:
+def _checked(address: str, key: str, data: bytes | str) -> PooledSample | Lost:
     """Return the image as loaders take it: what they all read alike as it is, others as PNG."""
     name = f"{address}:{key}"
-    if data is None:
-        return Lost(name, "it is too large")
+    if isinstance(data, str):
+        return Lost(name, data)
     try:
         image = open_image(data, name, load=False)
         extension, size = _KEPT.get(image.format or "", ""), (image.height, image.width)
         # PNG's own way to EXIF decodes all pixels, to find it behind them.
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-        plain = image.mode in ("RGB", "L") and exif.get(_ORIENTATION, 1) == 1
+        plain = image.mode in ("RGB", "L") and exif.get(ORIENTATION, 1) == 1
         if not (plain and extension) or fault_of(data, image.format or ""):
             extension, data, size = pack_image(data, name, exif="upright")
     except DAMAGED as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,8 @@ from .opened import open_raster
 from .packing import Channels
 
 Kind = tuple[int, int]
+_SAMPLES, _NO_PICTURE = 277, 5
+"""The tag of a TIFF's channels, and how many no picture has."""
 RASTERS = (".tif", ".tiff", ".npy")
 """Suffixes of files that may hold what is no RGB."""
 
@@ -36,7 +39,7 @@ def bands_of(source: Source, channels: Channels, pages: Pages) -> Kind | None:
     if type(source).read is Source.read and path.is_file():
         with open(path, "rb") as file:
             form = form_of(file.read(16))
-        if not wanted and not (form == "npy" or (form == "tif" and beyond_pillow(path))):
+        if not wanted and not (form == "npy" or (form == "tif" and beyond_rgb(path))):
             return None
         raster = open_raster(path, pages)
         try:
@@ -56,7 +59,7 @@ def _kind_of_pixels(
     """Return the kind of an image that is no file of its own."""
     if isinstance(image, bytes):
         form = form_of(image)
-        if not wanted and not (form == "npy" or (form == "tif" and beyond_pillow(image))):
+        if not wanted and not (form == "npy" or (form == "tif" and beyond_rgb(image))):
             return None
         image = read_levels(image, file, pages)
     kind = kind_of(image)
@@ -88,6 +91,18 @@ def rgb_array(image: bytes | np.ndarray, file: str) -> bytes | np.ndarray:
             "holds images of one kind (--channels all keeps all that they have)"
         )
     return image
+
+
+def beyond_rgb(source: Path | bytes) -> bool:
+    """Tell whether a TIFF can be no RGB picture: Pillow does not know it, or drops two channels of
+    it and more."""
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with Image.open(opened, formats=("TIFF",)) as image:
+            tags: Any = getattr(image, "tag_v2", {})
+            return int(tags.get(_SAMPLES, 1)) >= _NO_PICTURE and image.mode in ("RGB", "RGBA")
+    except Exception:
+        return beyond_pillow(source)
 
 
 def beyond_pillow(source: Path | bytes) -> bool:

@@ -13,13 +13,23 @@ from ..bands.pages import Pages
 from ..bands.tiff import TiffImage
 from ..images import form_of, open_image, read_levels
 from ..outside.files import read_file
+from ..turning import orientation_of
+
+_OF_PNG = (b"eXIf", b"Raw profile type")
+"""What a PNG holds that has EXIF data."""
 
 
 class Raster(Protocol):
-    """An open image: `shape` is (H, W, C), `file` what errors call it."""
+    """An open image: `shape` is (H, W, C) as it is stored, `file` what errors call it;
+    `orientation` says how to turn it, 1 for not at all."""
 
     file: str
     shape: tuple[int, int, int]
+
+    @property
+    def orientation(self) -> int:
+        """How the picture is to be turned."""
+        ...
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a window, (height, width, C) uint8 or uint16."""
@@ -37,6 +47,13 @@ class PictureFile:
         self.file, self._data = str(path), read_file(path)
         image = open_image(self._data, self.file, load=False)
         self.shape = (image.height, image.width, len(image.getbands()))
+
+    @property
+    def orientation(self) -> int:
+        """How the picture is to be turned, 1 for not at all."""
+        if self._data[:4] == b"\x89PNG" and not any(word in self._data for word in _OF_PNG):
+            return 1  # without a look at all pixels, which EXIF may lie behind
+        return orientation_of(open_image(self._data, self.file, load=False), self.file)
 
     @cached_property
     def _levels(self) -> np.ndarray:

@@ -71,6 +71,10 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Any], str]] = {
 """How each layout is known, the clearest first, and how it is told to a user."""
 
 
+OWN_FILES = ("ultralytics", "cvat", "label-studio", "labelme", "coco", "huggingface")
+"""Layouts that are known by files of which no other one has the like."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AutoSettings(DrawnSettings):
     """Options of all the layouts; one that the layout found does not have is refused."""
@@ -96,7 +100,19 @@ def load_auto(root: Path, settings: AutoSettings) -> Source:
     strange = next((option for option in chosen if option not in taken), None)
     if strange is not None:
         raise ValueError(f"{root} is {name}, which has no option --{strange.replace('_', '-')}")
-    return SOURCES.find(name)(root, *((kind(**chosen),) if kind else ()))
+    source = SOURCES.find(name)(root, *((kind(**chosen),) if kind else ()))
+    for other in others_of(root, name):
+        source.left_out.add(
+            f"layouts beside {name}, as which all was read (to read one, name it in place of auto)",
+            other,
+        )
+    return source
+
+
+def others_of(root: Path, name: str) -> list[str]:
+    """Return the layouts after `name` that a tool's files in a folder are of, too."""
+    later = list(LAYOUTS)[list(LAYOUTS).index(name) + 1 :]
+    return [other for other in later if other in OWN_FILES and LAYOUTS[other][0](root)]
 
 
 class UnknownLayout(ValueError):

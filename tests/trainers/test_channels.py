@@ -156,3 +156,31 @@ def test_a_run_goes_on_with_the_same_bits(fields, tmp_path):
         for out in ("whole", "stopped")
     ]
     assert rows[0] == rows[1]
+
+
+def test_features_are_of_all_channels(fields, tmp_path):
+    """From features a run has the losses of live training, whatever channels the images have; its
+    masks are drawn with what pictures show of them."""
+    data = tmp_path / "data"
+    succeed("convert", "folder", fields / "in", data, "--workers", 1)
+    words = ["supervised-synthetic-swiftnet18-tiny", "--data", data, "--device", "cpu"]
+    words += ["--network.name", "tiny", "--network.freeze", "backbone", "--loader.threads", 1]
+    words += ["--geometry.crop-size", 32, 32, "--batch-size", 2]
+    kept = tmp_path / "features"
+    succeed("features", *words, "--views", 1, "--encoding", "float32", "--out", kept)
+    words += ["--num-steps", 2, "--log-every", 1]
+    succeed("train", *words, "--out", tmp_path / "live")
+    succeed("train", *words, "--out", tmp_path / "cached", "--features", kept)
+    losses = [
+        [
+            row["losses"]
+            for row in map(json.loads, (tmp_path / run / "metrics.jsonl").read_text().splitlines())
+            if "losses" in row
+        ]
+        for run in ("live", "cached")
+    ]
+    assert len(losses[0]) == 2
+    assert losses[0] == losses[1]
+    doubted = tmp_path / "doubted"
+    succeed("diagnose", "masks", tmp_path / "cached", "--out", doubted, "--device", "cpu")
+    assert (doubted / "masks.png").is_file()

@@ -67,7 +67,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} does not exist; give a run's folder or a checkpoint")
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: the run has not saved a checkpoint yet")
+        raise FileNotFoundError(
+            f"{path} does not exist: the run has not saved a checkpoint yet, or {path.parent} is "
+            "no run's folder"
+        )
     try:
         state = load_tensors(path)
     except UnfitFile as error:

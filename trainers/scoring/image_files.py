@@ -18,11 +18,12 @@ import numpy as np
 
 from ...shards.bands.bands import PLAIN, Bands, kind_of, kind_words
 from ...shards.bands.tiff import has_tifffile
-from ...shards.images import eight_bits, form_of, losses, open_image, read_levels, to_rgb, upright
-from ...shards.outside.encoded import ARRAY_SUFFIXES, IMAGE_SUFFIXES
+from ...shards.images import eight_bits, form_of, losses, open_image, read_levels, to_rgb
+from ...shards.outside.encoded import IMAGE_SUFFIXES
 from ...shards.outside.fetching import fetch
-from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_images
+from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_pictures
 from ...shards.rasters.kinds import beyond_pillow
+from ...shards.turning import upright
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 """Suffixes of files whose frames are labeled."""
@@ -34,6 +35,10 @@ MASK_FOLDERS = frozenset(
     }
 )
 """Names, in small letters, of folders that hold masks where images lie beside them."""
+MARKER = "predictions.json"
+"""What a folder of predictions holds."""
+MASKED = "images in folders of masks: name the folder to label them"
+PREDICTED = "images in folders of predictions: name the folder to label them"
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -120,7 +125,8 @@ def _without_patterns(paths: Sequence[str | Path]) -> Iterator[str | Path]:
 
 def _in_folder(path: Path, out: Path | None, left_out: LeftOut) -> list[Source]:
     own = None if out is None else out.resolve()
-    listed = walk_images(path, "", left_out) or walk_images(path, "", LeftOut(), ARRAY_SUFFIXES)
+    listed, others = walk_pictures(path, "")
+    left_out.join(others)
     found = [path / name for name in listed]
     found = [f for f in found if own is None or not f.resolve().is_relative_to(own)]
     if not found:
@@ -128,13 +134,25 @@ def _in_folder(path: Path, out: Path | None, left_out: LeftOut) -> list[Source]:
             f"{path} holds no images; files with these suffixes are taken: "
             f"{', '.join(IMAGE_SUFFIXES)}"
         )
-    images = [f for f in found if not _of_masks(f.relative_to(path))]
-    if images:  # a folder of nothing but masks is what was asked for
-        for file in found:
-            if _of_masks(file.relative_to(path)):
-                left_out.add("images in folders of masks: name the folder to label them", str(file))
-        found = images
+    below = {file: file.relative_to(path) for file in found}
+    made = _predicted(path, below.values())
+    for reason, aside in (
+        (PREDICTED, lambda name: not made.isdisjoint(name.parents)),
+        (MASKED, _of_masks),
+    ):
+        images = [file for file in found if not aside(below[file])]
+        if images:  # a folder of nothing else is what was asked for
+            for file in found:
+                if aside(below[file]):
+                    left_out.add(reason, str(file))
+            found = images
     return [Source(f, f.relative_to(path).with_suffix("").as_posix()) for f in found]
+
+
+def _predicted(root: Path, files: Iterable[Path]) -> set[Path]:
+    """Return the folders below a root, of files below it, that predictions were written into."""
+    folders = {folder for file in files for folder in file.parents} - {Path()}
+    return {folder for folder in folders if (root / folder / MARKER).is_file()}
 
 
 def _of_masks(below: Path) -> bool:
@@ -148,22 +166,23 @@ def read_image(path: Path) -> np.ndarray:
     16-bit grey becomes 8-bit; transparency is dropped; of an animation the first frame is taken.
     Raises ValueError naming a file that cannot be decoded, and FileNotFoundError.
     """
-    return _read(path)[0]
+    return read_picture(path)[0]
 
 
 def read_channels(path: Path, channels: Bands) -> np.ndarray:
     """Read an image with all its channels, (H, W, C) uint8 or uint16. Raises as `read_image`, and
     for an image of other channels or bits."""
-    return _read(path, channels)[0]
+    return read_picture(path, channels)[0]
 
 
-def _read(path: Path, channels: Bands | None = None) -> tuple[np.ndarray, list[str]]:
-    """Read an image as `read_image` does, and say what of the file it does not show."""
+def read_picture(path: Path, channels: Bands | None = None) -> tuple[np.ndarray, list[str]]:
+    """Read an image as `read_image` does, or as `read_channels`, and say what of the file it does
+    not show."""
     return _decode(read_file(path), str(path), channels)
 
 
 def _read_address(address: str, channels: Bands | None = None) -> tuple[np.ndarray, list[str]]:
-    """Read an image from a URL or, for -, standard input, as `_read` does."""
+    """Read an image from a URL or, for -, standard input, as `read_picture` does."""
     if address == "-":
         return _decode(sys.stdin.buffer.read(), "standard input", channels)
     return _decode(fetch(address), address, channels)
@@ -214,7 +233,7 @@ def read_ahead(
             read = (
                 partial(_read_address, source.address, *kind)
                 if source.address
-                else partial(_read, source.path, *kind)
+                else partial(read_picture, source.path, *kind)
             )
             waiting.append((source, pool.submit(read)))
         if not waiting:

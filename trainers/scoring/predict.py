@@ -144,7 +144,7 @@ def _predict(
     labels.close()
     with evaluating(trained.network):
         for source in large:
-            done += _by_windows(trained, source, out, settings, device, dtype, failed)
+            done += _by_windows(trained, source, out, settings, device, dtype, failed, remarks)
     write_marker(out, trained, pictures, skipped, frames, complete=True)
     return PredictReport(
         images=done + sum(frames.values()),
@@ -162,10 +162,13 @@ def _by_windows(
     device: torch.device,
     dtype: torch.dtype,
     failed: Callable[[str], None],
+    remarks: LeftOut,
 ) -> int:
-    """Label an image by windows; return 1, or 0 where it cannot be."""
+    """Label an image by windows; return 1, or 0 where it cannot be. `remarks` counts what of it is
+    not shown."""
     try:
-        label_large(trained, source, out, settings, device, dtype)
+        for remark in label_large(trained, source, out, settings, device, dtype):
+            remarks.add(remark, source.shown)
     except ValueError as error:
         failed(f"{source.shown} cannot be labeled by windows: {error}")
         return 0

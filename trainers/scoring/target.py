@@ -12,10 +12,9 @@ from ...shards.archive import write_text
 from ..engine.processes.locking import LOCK
 from ..engine.settings import to_plain
 from .formats import FOLDER
-from .image_files import Source
+from .image_files import MARKER, Source
 from .trained import TrainedNetwork
 
-MARKER = "predictions.json"
 OURS = {MARKER, f"{MARKER}.tmp", LOCK, "masks", "overlays", "confidence", FOLDER}
 """What a folder of predictions holds, whatever became of the marker."""
 

@@ -80,6 +80,7 @@ def load_coco(root: Path, settings: CocoSettings) -> DrawnSource:
     left_out = LeftOut()
     images = Images(root, left_out)
     files = list(_chosen(root, settings, left_out))
+    images.tell_unread(find_coco(root))
     if files[0].kind == "panoptic":
         return _panoptic(root, files, images, settings, left_out)
     classes, colours = categories_of(root, files)
@@ -188,7 +189,14 @@ def _join(there: dict[str, Drawing | None], image: str, drawing: Drawing) -> Non
         first.file if first.regions else drawing.file,
         first.regions + drawing.regions,
         first.size or drawing.size,
+        joined=first.joined or _same_layers(first, drawing),
     )
+
+
+def _same_layers(first: Drawing, second: Drawing) -> bool:
+    """Tell whether two drawings are of one kind: not things of one file and stuff of another."""
+    layers = ({bool(region.layer) for region in drawing.regions} for drawing in (first, second))
+    return not set.isdisjoint(*layers)
 
 
 def _panoptic(

@@ -63,6 +63,8 @@ def load_cvat(root: Path, settings: CvatSettings) -> Source:
     colours: dict[str, tuple[int, int, int]] = {}
     for file in files:
         tree = read_xml(root / file)
+        if tree.find("track") is not None:
+            raise ValueError(f"{root / file} is of a video, with tracks: {_ADVICE}")
         for name, colour in _labels(tree):
             if name not in classes:
                 classes.append(name)
@@ -73,6 +75,7 @@ def load_cvat(root: Path, settings: CvatSettings) -> Source:
             if any(image in part for part in subsets.values()):
                 raise ValueError(f"{root / file} lists the image {image} twice: {_ADVICE}")
             subsets.setdefault(subset, {})[image] = drawing
+    images.tell_unread(files)
     listed = {image for part in subsets.values() for image in part}
     for image in images.all:
         if image not in listed:

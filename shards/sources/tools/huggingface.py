@@ -8,6 +8,7 @@ ROOT/id2label.json                    {"0": "wall", ...}; or classes.txt, or --n
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -87,6 +88,7 @@ def load_huggingface(root: Path, settings: MaskFileSettings) -> Source:
             subset = part_of(image) if mask else "unlabeled"
             subsets.setdefault(subset, []).append(Entry(name=image, image=image, mask=mask))
             taken |= {image, mask or image}
+    images.tell_unread((*files, *CLASS_FILES))
     for name in images.all:
         if name not in taken and name not in CLASS_FILES:
             left_out.add("images that no metadata file names", name)
@@ -110,7 +112,10 @@ def _pairs(root: Path, file: str, images: Images) -> Iterator[tuple[str, str | N
 def _rows(path: Path) -> list[dict[str, Any]]:
     lines = read_text(path).splitlines()
     if path.suffix == ".csv":
-        return list(csv.DictReader(lines))
+        try:
+            return list(csv.DictReader(lines))
+        except csv.Error as error:
+            raise ValueError(f"{path} is no CSV ({error}): correct it") from None
     try:
         rows = [json.loads(line) for line in lines if line.strip()]
     except (ValueError, RecursionError) as error:
@@ -136,7 +141,8 @@ def _parquet(root: Path, files: list[str]) -> tuple[str, dict[str, list[Entry]]]
         column = found[0]
         words = Path(file).name.removesuffix(".parquet").split("-")
         subset = subset_named(words, part_of(file))
-        masks = table.read(columns=[column]).column(column)
+        with _reading(root / file):
+            masks = table.read(columns=[column]).column(column)
         for number, there in enumerate(masks.is_valid().to_pylist()):
             name = f"{file}/{number}"
             entry = Entry(name=name, image=name, mask=name if there else None)
@@ -149,16 +155,25 @@ def _open(path: Path) -> Any:
         import pyarrow.parquet
     except ImportError:
         raise RuntimeError('parquet needs pyarrow: pip install "warpseg[labeling]"') from None
-    try:
+    with _reading(path):
         return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no parquet file ({error}): fetch it again") from None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in what pyarrow raises over damaged ones: of whatever kind."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is no parquet file ({reason}): fetch it again") from None
 
 
 @lru_cache(maxsize=2)
 def _group(path: Path, column: str, group: int) -> list[tuple[bytes, bytes | None]]:
     """Return the bytes of images and masks of one row group."""
-    rows = _open(path).read_row_group(group, columns=["image", column]).to_pylist()
+    with _reading(path):
+        rows = _open(path).read_row_group(group, columns=["image", column]).to_pylist()
     return [(_bytes(row["image"], path), row[column] and _bytes(row[column], path)) for row in rows]
 
 

@@ -77,6 +77,7 @@ def load_label_studio(root: Path, settings: DrawnSettings) -> DrawnSource:
             seen[image] = file
             subset = "unlabeled" if drawing is None else part_of(image)
             subsets.setdefault(subset, {})[image] = drawing
+    images.tell_unread(files)
     for image in images.all:
         if image not in seen:
             subsets.setdefault("unlabeled", {})[image] = None
@@ -150,6 +151,11 @@ def _region(
     label = value[kind][0]
     if len(value[kind]) > 1 or not isinstance(label, str):
         raise Wrong(f"has the labels {shown(value[kind])}, and a region has one class")
+    if result.get("image_rotation"):
+        raise Wrong(
+            f"was drawn on a picture turned by {shown(result['image_rotation'])} degrees, which is "
+            "not read: turn it back in Label Studio"
+        )
     own = (_SIDE(result.get("original_height")), _SIDE(result.get("original_width")))
     if size not in (None, own):
         raise Wrong(f"was drawn on {own[1]} x {own[0]} pixels, and another on {size}")

@@ -56,6 +56,9 @@ def load_labelmap(root: Path, settings: LabelmapSettings) -> Source:
     subsets: dict[str, list[Entry]] = {}
     for stem, image in images.items():
         mask = masks.pop(stem, None)
+        if mask and listed and stem not in listed:
+            left_out.add(f"images with a mask that no list of {_LISTS} names", image)
+            continue
         subset = listed.get(stem, "train") if mask else "unlabeled"
         subsets.setdefault(subset, []).append(Entry(name=image, image=image, mask=mask))
     for mask in masks.values():

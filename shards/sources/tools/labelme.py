@@ -52,6 +52,7 @@ def load_labelme(root: Path, settings: DrawnSettings) -> DrawnSource:
             )
         drawing = _drawing(root, name, content, left_out)
         subsets.setdefault(part_of(image), {})[image] = drawing
+    images.tell_unread(files)
     for image in images.all:
         if image not in drawn:
             subsets.setdefault("unlabeled", {})[image] = None

@@ -12,12 +12,12 @@ from ...labeling.drawn import HeldOut, held_out
 from ...labeling.finding import PARTS
 from ...masks.palette import palette_of
 from ...masks.values import MaskValues
-from ...outside.files import LeftOut, walk_images
+from ...outside.files import UNREAD, LeftOut, walk, walk_images
 from ...outside.text import read_text
 from ...registry import SOURCES
 from ...source import Entry, Source
 
-_MASK = "_mask.png"
+_MASK, _CLASSES = "_mask.png", "_classes.csv"
 
 
 def find_roboflow(root: Path) -> list[Path]:
@@ -59,10 +59,16 @@ def load_roboflow(root: Path, settings: HeldOut) -> Source:
 
 
 def _add_part(root: Path, folder: str, subsets: dict[str, list[Entry]], left_out: LeftOut) -> None:
-    files = walk_images(root, folder, left_out)
+    found = LeftOut()
+    files = set(walk_images(root, folder, found))
+    found.reasons.pop(UNREAD, None)  # the classes are among them
+    left_out.join(found)
+    for name, _ in walk(root, folder, LeftOut()):
+        if name not in files and not name.endswith(_CLASSES):
+            left_out.add(UNREAD, name)
     masks = {file for file in files if file.endswith(_MASK)}
     unpaired = set(masks)
-    for image in files:
+    for image in sorted(files):
         if image in masks:
             continue
         mask = f"{Path(image).with_suffix('').as_posix()}{_MASK}"
@@ -78,7 +84,11 @@ def _add_part(root: Path, folder: str, subsets: dict[str, list[Entry]], left_out
 def _read_classes(path: Path) -> dict[int, str]:
     """Return the name of each pixel value, by value."""
     found: dict[int, str] = {}
-    for row in list(csv.reader(read_text(path).splitlines()))[1:]:
+    try:
+        rows = list(csv.reader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV ({error}): export it again") from None
+    for row in rows[1:]:
         if not row:
             continue
         words = [word.strip() for word in row]

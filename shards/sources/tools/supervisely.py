@@ -59,6 +59,7 @@ def load_supervisely(root: Path, settings: DrawnSettings) -> DrawnSource:
     left_out = LeftOut()
     images = Images(root, left_out)
     files = {name for name, _ in walk(root, "", LeftOut()) if name.endswith(".json")}
+    images.tell_unread({"meta.json", *(f for f in files if PurePosixPath(f).parent.name == "ann")})
     subsets: Subsets = {}
     for image in images.all:
         path = PurePosixPath(image)
@@ -72,6 +73,10 @@ def load_supervisely(root: Path, settings: DrawnSettings) -> DrawnSource:
         content = checked(read_json(root / file, _ADVICE), _FILE, root / file, _ADVICE)
         subset = _subset(content, part_of(image))
         subsets.setdefault(subset, {})[image] = _drawing(root, file, content, left_out)
+        files.discard(file)
+    for file in sorted(files):
+        if PurePosixPath(file).parent.name == "ann":
+            left_out.add("annotations of images that are not there", file)
     return drawn_source(
         "supervisely",
         root,

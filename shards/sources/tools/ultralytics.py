@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from ....plain import shown
-from ...images import open_image, upright
+from ...images import open_image
 from ...labeling.drawn import DrawnSettings, DrawnSource, Subsets, drawn_source
 from ...labeling.finding import Images, clean
 from ...labeling.regions import Drawing, Polygon, Region, flat_ring
-from ...outside.files import LeftOut, read_file
+from ...outside.files import LeftOut, read_file, walk
 from ...outside.text import Wrong, read_text
 from ...registry import SOURCES
+from ...turning import upright
 
 _PARTS = ("train", "val", "test")
 _LARGEST = 1 << 20
@@ -51,11 +52,12 @@ def load_ultralytics(root: Path, settings: DrawnSettings) -> DrawnSource:
     images = Images(root, left_out)
     subsets: Subsets = {}
     taken: set[str] = set()
+    lists: set[str] = set()
     for part in _PARTS:
         if part != "train" and content.get(part) == content.get("train"):
             left_out.add("parts that are the training images again", part)
             continue
-        for image in _images_of(root, path, content, part, images):
+        for image in _images_of(root, path, content, part, images, lists):
             if image in taken:
                 raise ValueError(f"{path} has {image} in two parts: name it in one")
             taken.add(image)
@@ -63,6 +65,11 @@ def load_ultralytics(root: Path, settings: DrawnSettings) -> DrawnSource:
     for image in images.all:
         if image not in taken:
             left_out.add("images that are in no part of the YAML file", image)
+    known = {_label_file(image) for image in images.all}
+    labels = {name for name, _ in walk(root, "", LeftOut()) if _is_label(name)}
+    for name in sorted(labels - known):
+        left_out.add("labels of images that are not there", name)
+    images.tell_unread({path.name, *lists, *known, *labels})
     return drawn_source(
         "ultralytics", root, subsets, settings, left_out, classes=names, smallest_on_top=True
     )
@@ -92,9 +99,10 @@ def _names(path: Path, value: Any) -> list[str]:
 
 
 def _images_of(
-    root: Path, path: Path, content: dict[str, Any], part: str, images: Images
+    root: Path, path: Path, content: dict[str, Any], part: str, images: Images, lists: set[str]
 ) -> Iterator[str]:
-    """Yield the images of a part: of folders, or of lists of files, below the root.
+    """Yield the images of a part: of folders, or of lists of files, below the root; `lists`
+    receives the latter.
 
     Folders are named from `path`, which may be another machine's: the longest end of a name that is
     below the root counts.
@@ -108,6 +116,7 @@ def _images_of(
         if (root / below).is_dir():
             yield from (n for n in images.all if PurePosixPath(n).is_relative_to(below))
             continue
+        lists.add(below)
         for line in read_text(root / below).splitlines():
             if line.strip():
                 folders = ["", PurePosixPath(below).parent.as_posix()]
@@ -121,6 +130,10 @@ def _below(root: Path, word: str, path: Path) -> str:
         if (root / below).exists():
             return below.as_posix()
     raise FileNotFoundError(f"{path} names {shown(word)}, which is not below {root}: correct it")
+
+
+def _is_label(name: str) -> bool:
+    return name.endswith(".txt") and "labels" in PurePosixPath(name).parts
 
 
 def _label_file(image: str) -> str:
@@ -148,8 +161,9 @@ def _drawing(root: Path, image: str, names: list[str], left_out: LeftOut) -> Dra
             continue
         try:
             label, ring = _line(words, names, size)
-        except (ValueError, Wrong) as error:
-            raise ValueError(f"{root / file} line {number} {error}: correct it") from None
+        except ValueError as error:
+            reason = error.reason if isinstance(error, Wrong) else f"is {shown(line)} ({error})"
+            raise ValueError(f"{root / file} line {number} {reason}: correct it") from None
         if ring is None:
             left_out.add("boxes, which are no outlines", file)
         else:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import tarfile
 import threading
 import time
 
@@ -223,3 +224,22 @@ def test_a_transfer_reads_any_portion(folder):
             parts.append(part)
     assert b"".join(parts) == data
     assert np.frombuffer(data, np.uint8).size == len(data)
+
+
+def test_links_are_counted_and_each_loss_is_said_once(tmp_path, caplog):
+    path = tmp_path / "linked.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, target in (("a.jpg", None), ("b.jpg", "a.jpg"), ("c.txt", "a.jpg")):
+            head, data = tarfile.TarInfo(name), b"" if target else encoded(1)
+            head.size = len(data)
+            if target:
+                head.type, head.linkname = tarfile.SYMTYPE, target
+            tar.addfile(head, io.BytesIO(data))
+    first, second = images_of(str(path), PoolSettings(**QUICK))
+    assert not isinstance(first, Lost)
+    assert isinstance(second, Lost)
+    assert "it is a link" in second.reason
+    settings = PoolSettings(urls=(str(path),), **QUICK)
+    pool = Pool(addresses=(str(path),), settings=settings, seed=3, lanes=1)
+    taken(pool, 0, 6)
+    assert caplog.text.count("linked.tar:b is left out") == 1

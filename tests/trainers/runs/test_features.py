@@ -300,6 +300,63 @@ def test_other_folders_and_half_made_ones_are_told(scenes, kept, tmp_path):
         trained(recipe("supervised"), scenes, tmp_path / "run", half)
 
 
+def test_the_same_command_makes_lost_and_changed_shards_again(
+    scenes, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(planned, "SHARD_BYTES", 2**15)
+    settings, out = recipe("fixmatch"), tmp_path / "out"
+    make(settings, scenes, out, views=2)
+    whole = {f.name: f.read_bytes() for f in out.iterdir()}
+    lost, cut, flipped, *_ = sorted(out.glob("*.tar"))
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-512])
+    data = bytearray(flipped.read_bytes())
+    data[5000] ^= 1
+    flipped.write_bytes(data)
+    sorted(out.glob("*.idx"))[-1].unlink()
+    with pytest.raises(ValueError, match="is missing or was changed: the same `warpseg features`"):
+        trained(settings, scenes, tmp_path / "run", out)
+    make(settings, scenes, out, views=2)
+    assert "4 shards made again" in caplog.text
+    assert {f.name: f.read_bytes() for f in out.iterdir()} == whole
+    make(settings, scenes, out, views=2)
+    assert "is complete, and as it was written" in caplog.text
+
+
+def test_a_manifest_that_lost_a_shard_is_told(scenes, kept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(kept / "supervised", out)
+    values = json.loads((out / "manifest.json").read_text())
+    del values["streams"]["labeled"]["shards"][-1]
+    (out / "manifest.json").write_text(json.dumps(values))
+    for act in (make, trained):
+        folder = (out,) if act is make else (tmp_path / "run", out)
+        with pytest.raises(ValueError, match=r"is damaged .*: remove the folder, and make"):
+            act(recipe("supervised"), scenes, *folder)
+
+
+EDITS = {
+    "no encoder": lambda values: values["request"].pop("encoder"),
+    "a probe of words": lambda values: values["request"]["encoder"].update(probe="x"),
+    "no seed": lambda values: values["request"].update(seed="x"),
+    "no buffer": lambda values: values["request"].update(shuffle_buffer=-3),
+    "streams of nothing": lambda values: values["request"]["streams"].update(labeled=3),
+    "a size of words": lambda values: values["streams"]["labeled"].update(size="x"),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edited_manifest_is_named(what, scenes, kept, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(kept / "supervised", out)
+    values = json.loads((out / "manifest.json").read_text())
+    EDITS[what](values)
+    (out / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"out/manifest\.json is damaged .*: remove the folder"):
+        trained(recipe("supervised"), scenes, tmp_path / "run", out)
+    assert not (tmp_path / "run").exists()
+
+
 def test_words_of_the_command(scenes, tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "tiny", lambda: recipe("supervised"))
     assert sentence(command(["features", "tiny", "--data", scenes, "--out", scenes])) is None

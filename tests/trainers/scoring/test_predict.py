@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from warpseg import IGNORE
@@ -314,7 +315,7 @@ def test_few_images_are_decoded_ahead(tmp_path, monkeypatch):
         decoded.append(path)
         return np.zeros((1, 1, 3), np.uint8), []
 
-    monkeypatch.setattr(image_files, "_read", read)
+    monkeypatch.setattr(image_files, "read_picture", read)
     sources = [Source(tmp_path / str(number), str(number)) for number in range(20)]
     with image_files.ThreadPoolExecutor(2) as pool:
         images = image_files.read_ahead(sources, pool, 4, pytest.fail)
@@ -365,3 +366,30 @@ def test_a_contact_sheet_sets_images_in_rows():
 def test_settings_out_of_range_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         PredictSettings(**values)
+
+
+def test_what_was_predicted_before_is_no_image(trained, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(picture(12, 12)[0]).save(source / "a.png")
+    overlaid = PredictSettings(threads=1, confidence=True)
+    first = predict_images(trained, [source], source / "first", overlaid, device=CPU)
+    again = predict_images(trained, [source], source / "second", LOSSLESS, device=CPU)
+    assert (first.images, again.images) == (1, 1)
+    assert any("3 images in folders of predictions" in line for line in again.said)
+    named = predict_images(trained, [source / "first"], tmp_path / "out", LOSSLESS, device=CPU)
+    assert named.images == 2
+    assert any("1 images in folders of masks" in line for line in named.said)
+
+
+@pytest.mark.parametrize("windows", ["never", "always"])
+def test_what_is_not_shown_is_said_by_windows_too(trained, tmp_path, windows):
+    image = np.dstack([picture(12, 12)[0], np.full((12, 12), 7, np.uint8)])
+    Image.fromarray(image).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", image, photometric="rgb", extrasamples=[0])
+    settings = PredictSettings(overlay="none", threads=1, windows=windows)
+    report = predict_images(trained, [tmp_path], tmp_path / "out", settings, device=CPU)
+    assert [line.split(" (")[0] for line in report.said] == [
+        "not shown whole: 1 images with transparency, which was dropped",
+        "not shown whole: 1 images of further channels, which were dropped",
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ....shards.archive import write_text
+from ....shards.bands.shown import as_picture
 from ...drawing import contact_sheet, legend, overlay, save_picture
 from ...labels.doubts import Opinion, doubt_of
 from ...runs.judging import Judges
@@ -64,7 +65,8 @@ def draw_suspects(
     palette = report.dataset.palette
     for members, some in by_jury.items():
         asked = judges.opinions([suspect.sample for suspect in some], members)
-        for suspect, (image, opinion) in zip(some, asked, strict=True):
+        for suspect, (levels, opinion) in zip(some, asked, strict=True):
+            image = as_picture(levels, report.dataset.manifest.channels)
             row = [image]
             row += [overlay(image, ids, palette, 0.7) for ids in (opinion.mask, opinion.label)]
             yield suspect, [*row, _heat(image, opinion, suspect)]

@@ -25,9 +25,10 @@ from ....pipelines.features.records import records_of
 from ....pipelines.streams.stream import Stream
 from ....plain import counted, read_json
 from ....shards import Dataset
-from ....shards.archive import write_text
+from ....shards.archive import sha256_of, write_text
 from ....shards.features.encoding import Deviation
 from ....shards.features.folder import (
+    REMEDY,
     FeatureShard,
     load_feature_manifest,
     shard_name,
@@ -35,6 +36,8 @@ from ....shards.features.folder import (
     write_feature_shard,
 )
 from ....shards.features.layout import Layout, sealed
+from ....shards.manifest import FILE as MANIFEST
+from ...engine.channels import with_channels
 from ...engine.processes.locking import alone
 from ...engine.processes.stopping import Stop, Stopped, never
 from ...engine.runtime import Runtime
@@ -102,9 +105,10 @@ class Making:
         # Each rank draws all batches that are its own as if it were alone.
         self.alone = replace(runtime, rank=0, world_size=1, wrapped=[])
         self.alone.seed(settings.seed)
+        settings = with_channels(settings, dataset)
         self.method: Method = build_method(settings, self.alone, dataset.num_classes)
         self.network = cast(SegmentationNetwork, self.method.find_network(self.method.evaluated))
-        settings = settle(settings, self.network)
+        settings = settle(settings, self.network, own=not dataset.plain)
         check_network(self.network, settings, dataset)
         self.request = describe_features(
             settings,
@@ -136,7 +140,10 @@ class Making:
             self._check_room()
             claim_features(self.out, self.request)
         self.runtime.barrier()
-        if not load_feature_manifest(self.out)["complete"]:
+        held = load_feature_manifest(self.out)
+        if held["complete"]:
+            self._repair(held)
+        else:
             started = time.perf_counter()
             for planned in self.streams.values():
                 self._write(planned)
@@ -150,6 +157,41 @@ class Making:
         if self.runtime.rank == 0:
             self._tidy()
         return load_feature_manifest(self.out)
+
+    def _repair(self, held: dict[str, Any]) -> None:
+        """Make again the shards of finished features that are missing or were changed since."""
+        streams = dict(held["streams"])
+        before = json.dumps(streams)
+        if self.runtime.rank == 0:
+            self._tidy()  # no records of old beside those of what is made now
+        self.runtime.barrier()
+        for name, planned in self.streams.items():
+            rows = streams[name]["shards"] if name in streams else []
+            if [row["tar"] for row in rows] != [shard_name(name, n) for n in range(planned.shards)]:
+                raise ValueError(
+                    f"{self.out / MANIFEST} is damaged (not all shards of {name} are in it): "
+                    f"{REMEDY}"
+                )
+            for number in range(self.runtime.rank, planned.shards, self.runtime.world_size):
+                if not _is_whole(self.out, rows[number]):
+                    log.warning(f"{self.out / rows[number]['tar']} is missing or was changed")
+                    self._make(planned, number)
+        self.runtime.barrier()
+        if self.runtime.rank:
+            return
+        made = 0
+        for name, planned in self.streams.items():
+            rows = [self._finished(planned, number) for number in range(planned.shards)]
+            made += sum(row is not None for row in rows)
+            pairs = zip(rows, streams[name]["shards"], strict=True)
+            rows = [old if row is None else _unmeasured(row) for row, old in pairs]
+            streams[name] = {**streams[name], "shards": rows}
+        if not made:
+            log.info(f"{self.out} is complete, and as it was written")
+            return
+        if json.dumps(streams) != before:  # by a device that rounds otherwise
+            write_feature_manifest(self.out, held["request"], streams, complete=True)
+        log.info(f"{counted(made, 'shard')} made again: {self.out}")
 
     @property
     def predicted(self) -> int:
@@ -181,16 +223,18 @@ class Making:
     def _write(self, planned: Planned) -> None:
         """Write this rank's shards of a stream that are missing."""
         for number in range(self.runtime.rank, planned.shards, self.runtime.world_size):
-            name = shard_name(planned.name, number)
-            if self._finished(planned, number) is not None:
-                continue
-            errors: list[Deviation] = []
-            records = self._records(planned, number, errors)
-            first = number * planned.each
-            with _named(planned.name):
-                shard = write_feature_shard(self.out, name, planned.layout, first, records)
-            row = {**asdict(shard), "errors": [vars(error) for error in errors]}
-            write_text(self._record(planned, number), json.dumps(row))
+            if self._finished(planned, number) is None:
+                self._make(planned, number)
+
+    def _make(self, planned: Planned, number: int) -> None:
+        """Write a shard, and beside it what the manifest will say of it."""
+        errors: list[Deviation] = []
+        records = self._records(planned, number, errors)
+        name, first = shard_name(planned.name, number), number * planned.each
+        with _named(planned.name):
+            shard = write_feature_shard(self.out, name, planned.layout, first, records)
+        row = {**asdict(shard), "errors": [vars(error) for error in errors]}
+        write_text(self._record(planned, number), json.dumps(row))
 
     def _records(
         self, planned: Planned, number: int, errors: list[Deviation]
@@ -211,7 +255,7 @@ class Making:
         """Return the record of a shard that is whole, or None: a damaged one is made again."""
         try:
             row = read_json(self._record(planned, number), dict[str, Any], "")
-            shard = FeatureShard(**{k: v for k, v in row.items() if k != "errors"})
+            shard = FeatureShard(**_unmeasured(row))
         except (ValueError, TypeError, FileNotFoundError):
             return None
         tar = self.out / shard_name(planned.name, number)
@@ -239,7 +283,7 @@ class Making:
                 "layout": planned.layout.plain(),
                 "errors": _joined([row["errors"] for row in found]),
                 "bytes": planned.bytes,
-                "shards": [{k: v for k, v in row.items() if k != "errors"} for row in found],
+                "shards": [_unmeasured(row) for row in found],
             }
         return {"request": self.request, "streams": streams, "bytes": self.predicted}
 
@@ -250,6 +294,18 @@ class Making:
                 self._record(planned, number).unlink(missing_ok=True)
             for leftover in self.out.glob(f"{planned.name}-*.tmp"):
                 leftover.unlink()
+
+
+def _is_whole(root: Path, row: Mapping[str, Any]) -> bool:
+    """Tell whether a finished shard, and its index, lie there as they were written."""
+    tar = root / row["tar"]
+    there = tar.is_file() and tar.with_suffix(".idx").is_file()
+    return there and tar.stat().st_size == row["bytes"] and sha256_of(tar) == row["sha256"]
+
+
+def _unmeasured(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a shard as the manifest has it, without its errors."""
+    return {name: value for name, value in row.items() if name != "errors"}
 
 
 @contextmanager

@@ -7,14 +7,40 @@ from typing import Any
 from ....pipelines.features.records import BatchMaker
 from ....pipelines.features.stream import FeatureStream
 from ....shards import Dataset
-from ....shards.features.folder import FeatureRecords, load_feature_manifest
+from ....shards.features.folder import REMEDY, FeatureRecords, load_feature_manifest
 from ....shards.features.layout import CRC
+from ....shards.labeling.regions import real
 from ....shards.manifest import FILE as MANIFEST
+from ....shards.outside.text import (
+    checked,
+    fields,
+    hexadecimal,
+    list_of,
+    mapping,
+    number,
+    plain_object,
+    text,
+)
 from ...engine.runtime import Runtime
 from ...engine.settings import RunSettings
 from ...engine.stages import Method
 from ..kept.sums import features_sum
 from .request import check_features
+
+_SIZE = list_of(number(1), (2,))
+_REQUEST = fields(
+    {
+        "seed": number(),
+        "shuffle_buffer": number(),
+        "sums": mapping(text),
+        "streams": mapping(plain_object),
+        "encoder": fields(
+            {"sha256": hexadecimal, "levels": list_of(list_of(number(1))), "probe": list_of(real)},
+            open=True,
+        ),
+    },
+    open=True,
+)
 
 
 def open_feature_streams(
@@ -33,7 +59,7 @@ def open_feature_streams(
     manifest = load_feature_manifest(folder)
     if not manifest["complete"]:
         raise ValueError(f"{folder} is made in part: run the same warpseg features again")
-    request = manifest["request"]
+    request = checked(manifest["request"], _REQUEST, folder / MANIFEST, REMEDY)
     try:
         check_features(folder, request, settings, method, runtime, dataset, split)
         return {
@@ -41,9 +67,7 @@ def open_feature_streams(
             for name in method.streams
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{folder / MANIFEST} is damaged ({error}): make the features again"
-        ) from error
+        raise ValueError(f"{folder / MANIFEST} is damaged ({error}): {REMEDY}") from error
 
 
 def _open(
@@ -56,7 +80,7 @@ def _open(
 ) -> FeatureStream:
     spec, held, request = method.streams[name], manifest["streams"][name], manifest["request"]
     records = FeatureRecords(folder, held)
-    height, width = held["size"]
+    height, width = checked(held.get("size"), _SIZE, folder / MANIFEST, REMEDY)
     maker = BatchMaker(
         [member.name for member in records.layout.members if member.name != CRC],
         size=(height, width),

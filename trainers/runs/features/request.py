@@ -69,7 +69,7 @@ def describe_features(
     return {
         "recipe": recipe,
         "method": method_name(settings),
-        "encoder": describe_encoder(network, settings, runtime),
+        "encoder": describe_encoder(network, settings, runtime, dataset.channels.count),
         "data": str(Path(dataset.root).resolve()),
         "sums": data_sums(dataset, split),
         "split": split,
@@ -102,13 +102,13 @@ def describe_stream(spec: StreamSpec, settings: RunSettings) -> dict[str, Any]:
 
 
 def describe_encoder(
-    network: SegmentationNetwork, settings: RunSettings, runtime: Runtime
+    network: SegmentationNetwork, settings: RunSettings, runtime: Runtime, channels: int
 ) -> dict[str, Any]:
-    """Return what tells an encoder from others: the sum of its weights, and its answer to a probe
-    of the crops' size, which also follows from how it is built."""
+    """Return what tells an encoder of so many channels from others: the sum of its weights, and its
+    answer to a probe of the crops' size, which also follows from how it is built."""
     size = settings.geometry.crop_size
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(1, 3, *size, generator=generator).to(
+    probe = torch.randn(1, channels, *size, generator=generator).to(
         runtime.device, memory_format=torch.channels_last
     )
     levels = encode(network, probe, runtime)
@@ -161,7 +161,8 @@ def check_features(
     """Raise ValueError where features are not those of the images of a run, which passed
     `refuse_unfit`; it names what differs."""
     network = cast(SegmentationNetwork, method.find_network(method.evaluated))
-    _check_encoder(folder, request["encoder"], describe_encoder(network, settings, runtime))
+    ours = describe_encoder(network, settings, runtime, dataset.channels.count)
+    _check_encoder(folder, request["encoder"], ours)
     changed = other_data(request["sums"], data_sums(dataset, split))
     if changed or request["split"] != split:
         what = changed or f"split {request['split']}, not {split}"
@@ -198,7 +199,7 @@ def _check_encoder(folder: Path, held: Mapping[str, Any], ours: Mapping[str, Any
         abs(a - b) <= PROBE * max(abs(a), abs(b))
         for a, b in zip(held["probe"], ours["probe"], strict=False)
     )
-    if held["levels"] != ours["levels"] or not near:
+    if [list(level) for level in held["levels"]] != ours["levels"] or not near:
         raise ValueError(
             f"{folder} holds features of an encoder with these weights that is built, or fed, "
             f"otherwise (levels {held['levels']}, now {ours['levels']}): {remedy}"

@@ -41,15 +41,16 @@ def label_large(
     settings: PredictSettings,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-) -> None:
-    """Label an image file by windows and write its mask, confidence and overlay into `out`.
+) -> list[str]:
+    """Label an image file by windows and write its mask, confidence and overlay into `out`; return
+    what of the file its labels do not rest on.
 
     No more of it is in memory than a band of windows, where its format allows that (TIFF, NPY).
     The network is in evaluation mode. Raises ValueError for a file that cannot be read so and for
     a protocol that is one of whole images.
     """
     trained = replace(trained, evaluation=protocol_of_windows(trained.evaluation))
-    raster = open_for(trained, source)
+    raster, told = open_for(trained, source)
     try:
         size = (raster.shape[0], raster.shape[1])
         overview = None if settings.overlay == "none" else Overview(trained, size)
@@ -64,6 +65,7 @@ def label_large(
         raster.close()
     if overview is not None:
         overview.save(out, source.name, settings)
+    return told
 
 
 def label_bands(

@@ -6,9 +6,9 @@ import numpy as np
 
 from ....shards.bands.bands import PLAIN, kind_of, kind_words
 from ....shards.bands.tiff import has_tifffile
-from ....shards.images import most_megapixels
+from ....shards.images import FURTHER, most_megapixels
 from ....shards.rasters.opened import PictureFile, Raster, is_tiff, open_raster
-from ..image_files import Source, check_kind, read_image
+from ..image_files import Source, check_kind, read_picture
 from ..settings import PredictSettings
 from ..trained import TrainedNetwork
 
@@ -47,6 +47,9 @@ class _InMemory:
         self._levels, self.file = levels, file
         self.shape: tuple[int, int, int] = (levels.shape[0], levels.shape[1], levels.shape[2])
 
+    orientation = 1
+    """It is upright."""
+
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a window."""
         return self._levels[top : top + height, left : left + width]
@@ -65,6 +68,9 @@ class _AsRgb:
         self.shape: tuple[int, int, int] = (height, width, 3)
         self._grey = channels < 3
 
+    orientation = 1
+    """It is upright."""
+
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Return a window in RGB."""
         levels = self._raster.read(top, left, height, width)
@@ -75,22 +81,25 @@ class _AsRgb:
         self._raster.close()
 
 
-def open_for(trained: TrainedNetwork, source: Source) -> Raster:
-    """Open an image file as a network wants it: RGB of 8 bits, or all its channels.
+def open_for(trained: TrainedNetwork, source: Source) -> tuple[Raster, list[str]]:
+    """Open an image file as a network wants it: RGB of 8 bits, or all its channels; and say what of
+    it is not shown so.
 
     Raises ValueError where the file is of another kind, and as `open_raster`.
     """
     raster = open_raster(source.path)
     if trained.channels is not None:
         check_kind(kind_of(raster.read(0, 0, 1, 1)), raster.file, trained.channels)
-        return raster
+        return raster, []
     if isinstance(raster, PictureFile):
         raster.close()
-        return _InMemory(read_image(source.path), raster.file)
+        levels, told = read_picture(source.path)
+        return _InMemory(levels, raster.file), told
     kind = kind_of(raster.read(0, 0, 1, 1))
     if kind[1] != 8 or kind[0] > 4:
         raster.close()
         raise ValueError(
             f"{raster.file} has {kind_words(kind)}, and the network was trained on RGB of 8 bits"
         )
-    return raster if kind == PLAIN else _AsRgb(raster)
+    told = [FURTHER] if kind[0] in (2, 4) else []
+    return (raster if kind == PLAIN else _AsRgb(raster)), told
