@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import IGNORE
-from .upsample import LOWEST, stride_of, upsample_logits
+from .upsample import LOWEST, stride_of, upsample_log_prob
 
 MAX_CLASSES = 256
 _LEAST = 1e-30
@@ -76,18 +76,21 @@ def pixel_terms(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> PixelTe
     host sync.
     """
     full = logits if logits.dtype == torch.float64 else logits.float()
-    log_prob = upsample_logits(full, (target.shape[1], target.shape[2])).log_softmax(1)
     # A narrow type would wrap the value to ignore.
     wide = target.long()
     kept = wide != ignore
     safe = torch.where(kept, wide, 0)
     known = (safe >= 0) & (safe < logits.shape[1])
-    if safe.device.type == "cpu" and type(safe) is Tensor and not torch.compiler.is_compiling():
+    checked = safe.device.type == "cpu" and type(safe) is Tensor
+    checked = checked and not torch.compiler.is_compiling()
+    if checked:
         _check_known(safe, known, logits.shape[1], ignore)
-    index = safe.clamp(0, logits.shape[1] - 1)
-    picked = log_prob.gather(1, index[:, None])[:, 0]
+    index = safe if checked else safe.clamp(0, logits.shape[1] - 1)
+    log_prob, picked = upsample_log_prob(full, index)
     picked = torch.where(picked < LOWEST, -torch.inf, picked)
-    return PixelTerms(log_prob, index, kept, torch.where(known, picked, torch.nan))
+    if not checked:
+        picked = torch.where(known, picked, torch.nan)
+    return PixelTerms(log_prob, index, kept, picked)
 
 
 def _check_known(target: Tensor, known: Tensor, classes: int, ignore: int) -> None:
