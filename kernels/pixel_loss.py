@@ -81,16 +81,12 @@ def pixel_terms(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> PixelTe
     kept = wide != ignore
     safe = torch.where(kept, wide, 0)
     known = (safe >= 0) & (safe < logits.shape[1])
-    checked = safe.device.type == "cpu" and type(safe) is Tensor
-    checked = checked and not torch.compiler.is_compiling()
-    if checked:
+    if safe.device.type == "cpu" and type(safe) is Tensor and not torch.compiler.is_compiling():
         _check_known(safe, known, logits.shape[1], ignore)
-    index = safe if checked else safe.clamp(0, logits.shape[1] - 1)
+    index = safe.clamp(0, logits.shape[1] - 1)
     log_prob, picked = upsample_log_prob(full, index)
     picked = torch.where(picked < LOWEST, -torch.inf, picked)
-    if not checked:
-        picked = torch.where(known, picked, torch.nan)
-    return PixelTerms(log_prob, index, kept, picked)
+    return PixelTerms(log_prob, index, kept, torch.where(known, picked, torch.nan))
 
 
 def _check_known(target: Tensor, known: Tensor, classes: int, ignore: int) -> None:
