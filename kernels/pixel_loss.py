@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import IGNORE
-from .upsample import LOWEST, stride_of, upsample_logits
+from .upsample import LOWEST, stride_of, upsample_log_prob
 
 MAX_CLASSES = 256
 _LEAST = 1e-30
@@ -76,7 +76,6 @@ def pixel_terms(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> PixelTe
     host sync.
     """
     full = logits if logits.dtype == torch.float64 else logits.float()
-    log_prob = upsample_logits(full, (target.shape[1], target.shape[2])).log_softmax(1)
     # A narrow type would wrap the value to ignore.
     wide = target.long()
     kept = wide != ignore
@@ -85,7 +84,7 @@ def pixel_terms(logits: Tensor, target: Tensor, ignore: int = IGNORE) -> PixelTe
     if safe.device.type == "cpu" and type(safe) is Tensor and not torch.compiler.is_compiling():
         _check_known(safe, known, logits.shape[1], ignore)
     index = safe.clamp(0, logits.shape[1] - 1)
-    picked = log_prob.gather(1, index[:, None])[:, 0]
+    log_prob, picked = upsample_log_prob(full, index)
     picked = torch.where(picked < LOWEST, -torch.inf, picked)
     return PixelTerms(log_prob, index, kept, torch.where(known, picked, torch.nan))
 

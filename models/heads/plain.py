@@ -4,12 +4,34 @@ What a frozen encoder needs; they cost a hundredth of it. Logits lie at the enco
 for `linear` its last, stride: that of the patches of a transformer.
 """
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels.layers.resize_add import resize_add
 from ..layers import conv_bn_relu, resize_like
 from ..network import Encoder, initialize
 from .head import HEADS, Head
+
+
+class LevelConvolution(nn.Conv2d):
+    """A 1 x 1 convolution of levels, enlarged to the finest one's size and concatenated.
+
+    It is the sum of its parts on each level, enlarged: coarse levels are mixed where they are
+    small, and no map of all their channels is ever made.
+    """
+
+    # Behind `nn.Conv2d.forward`, which half-precision weights know.
+    def _conv_forward(self, input: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return (N,D,h,w) at the size of the first level."""
+        finest, *coarser = _by_size(input)
+        own, *parts = weight.split([level.shape[1] for level in (finest, *coarser)], dim=1)
+        x = F.conv2d(finest, own, bias)
+        for level, part in zip(coarser, parts, strict=True):
+            x = resize_add(F.conv2d(level, part), x)
+        return x
 
 
 class Joined(nn.Module):
@@ -19,17 +41,27 @@ class Joined(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], width: int) -> None:
         super().__init__()
-        self.reduce = conv_bn_relu(sum(channels), width, 1)
+        self.reduce = nn.Sequential(
+            LevelConvolution(sum(channels), width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
         self.mix = conv_bn_relu(width, width, 3)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Return (N,width,h,w) at the size of the first feature."""
-        first = features[0]
-        maps = [
-            level if level.shape[-2:] == first.shape[-2:] else resize_like(level, first)
-            for level in features
-        ]
-        return self.mix(self.reduce(torch.cat(maps, dim=1)))
+        return self.mix(self.reduce(features))
+
+
+def _by_size(levels: tuple[Tensor, ...]) -> list[Tensor]:
+    """Concatenate neighbouring levels of one size, as all of a transformer's are."""
+    groups: list[list[Tensor]] = []
+    for level in levels:
+        if groups and groups[-1][0].shape[-2:] == level.shape[-2:]:
+            groups[-1].append(level)
+        else:
+            groups.append([level])
+    return [group[0] if len(group) == 1 else torch.cat(group, dim=1) for group in groups]
 
 
 class Normed(nn.Module):

@@ -35,20 +35,39 @@ def test_linear_is_a_transcription():
     assert network.decoder.dropout.p == 0.1
 
 
-@torch.no_grad()
+def joined(network, levels):
+    """Transcribe the light head's decoder: levels at the finest one's size, and two layers."""
+    size = levels[0].shape[-2:]
+    maps = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels]
+    weight = network.decoder.reduce[0].weight
+    x = F.conv2d(torch.cat(maps, 1), weight)
+    return network.decoder.mix(network.decoder.reduce[2](network.decoder.reduce[1](x)))
+
+
 def test_light_joins_levels_at_the_finest_size():
     torch.manual_seed(0)
-    network = build_network("light-lite0", 5).eval()
-    image = torch.randn(1, 3, 45, 61)
-    first, *others = network.encode(image)
-    joined = [first]
-    joined += [
-        F.interpolate(level, first.shape[-2:], mode="bilinear", align_corners=False)
-        for level in others
-    ]
-    x = network.decoder.mix(network.decoder.reduce(torch.cat(joined, 1)))
-    torch.testing.assert_close(network.decode((first, *others)), x)
-    assert network(image).shape == (1, 5, 12, 16)
+    network = build_network("light-lite0", 5, width=8).double().eval()
+    levels = network.encode(torch.randn(2, 3, 45, 61, dtype=torch.float64))
+    levels = tuple(level.detach().requires_grad_() for level in levels)
+    assert len({level.shape[-2:] for level in levels}) == 4
+    wanted = [*levels, *network.decoder.parameters()]
+    x, y = joined(network, levels), network.decode(levels)
+    torch.testing.assert_close(y, x)
+    slope = torch.randn_like(x)
+    slopes = [torch.autograd.grad(z, wanted, slope) for z in (x, y)]
+    for first, second in zip(*slopes, strict=True):
+        torch.testing.assert_close(second, first)
+    assert network(torch.randn(1, 3, 45, 61, dtype=torch.float64)).shape == (1, 5, 12, 16)
+
+
+@torch.no_grad()
+def test_light_concatenates_levels_of_one_size_as_they_are():
+    torch.manual_seed(0)
+    network = build_network("light-timm:test_vit", 5, width=8).eval()
+    levels = network.encode(torch.randn(1, 3, 64, 64))
+    x = F.conv2d(torch.cat(levels, 1), network.decoder.reduce[0].weight)
+    x = network.decoder.mix(network.decoder.reduce[2](network.decoder.reduce[1](x)))
+    assert torch.equal(network.decode(levels), x)
 
 
 def test_more_levels_than_there_are():

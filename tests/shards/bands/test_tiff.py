@@ -2,6 +2,8 @@
 
 import io
 import lzma
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -52,6 +54,55 @@ def test_windows_are_parts_of_the_image(tmp_path, form):
         np.testing.assert_array_equal(window, pixels[top : top + height, left : left + width])
     opened.close()
     np.testing.assert_array_equal(read_tiff((tmp_path / "a.tif").read_bytes(), "a"), pixels)
+
+
+PACKED = {
+    "LZW tiles": {"tile": (64, 32), "compression": "lzw"},
+    "LZW strips, differences": {"rowsperstrip": 13, "compression": "lzw", "predictor": True},
+    "zstd tiles, differences": {"tile": (64, 32), "compression": "zstd", "predictor": True},
+    "zstd planes": {"tile": (64, 64), "compression": "zstd", "planarconfig": "separate"},
+}
+GEO = {33550: (2.0, 2.0, 0.0), 34735: (1, 1, 0, 0), 34737: "WGS 84|"}
+
+
+@pytest.mark.parametrize("form", PACKED)
+def test_lzw_and_zstd_are_read_by_windows(tmp_path, form):
+    pytest.importorskip("imagecodecs")
+    pixels = image()
+    kinds = ((33550, "d", 3), (34735, "H", 4), (34737, "s", 0))
+    tags = [(tag, kind, count, GEO[tag], True) for tag, kind, count in kinds]
+    write(tmp_path / "a.tif", pixels, **PACKED[form], extratags=tags)
+    opened = TiffImage(tmp_path / "a.tif")
+    for top, left, height, width in ((0, 0, *SIZE), (60, 30, 70, 100), (149, 210, 1, 1)):
+        window = opened.read(top, left, height, width)
+        np.testing.assert_array_equal(window, pixels[top : top + height, left : left + width])
+    opened.close()
+    assert geo_of(tmp_path / "a.tif") == GEO
+    np.testing.assert_array_equal(read_tiff((tmp_path / "a.tif").read_bytes(), "a"), pixels)
+
+
+HIDDEN = """
+import sys
+sys.modules["imagecodecs"] = None
+from warpseg.shards.bands.tiff import TiffImage
+try:
+    TiffImage(sys.argv[1]).read(0, 0, 8, 8)
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_lzw_without_imagecodecs_is_refused_in_words(tmp_path):
+    Image.fromarray(image(3, np.uint8)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    done = subprocess.run(
+        [sys.executable, "-c", HIDDEN, str(tmp_path / "a.tif")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(
+        f"{tmp_path / 'a.tif'} is compressed in a way that needs imagecodecs: pip install"
+    )
 
 
 def test_few_decoded_tiles_are_kept(tmp_path, monkeypatch):

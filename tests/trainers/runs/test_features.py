@@ -16,6 +16,7 @@ from warpseg.__main__ import main
 from warpseg.pipelines.settings import LoaderSettings, StrongSettings
 from warpseg.shards.archive import sha256_of
 from warpseg.shards.pools.settings import PoolSettings
+from warpseg.trainers.engine.networks import NetworkSettings
 from warpseg.trainers.engine.processes.stopping import Stopped
 from warpseg.trainers.engine.runtime import Runtime
 from warpseg.trainers.recipes.registry import RECIPES
@@ -110,11 +111,22 @@ def test_what_is_stored_coarser_costs_little_and_says_how_much(scenes, tmp_path)
         assert all(0 < error < within for error in told)
 
 
-def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(scenes, kept, tmp_path):
+LIGHT = NetworkSettings(
+    name="light-timm:test_efficientnet", options=("width=8",), freeze="backbone"
+)
+
+
+@pytest.mark.parametrize("network", [None, LIGHT], ids=["tiny", "light"])
+def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(network, scenes, kept, tmp_path):
+    folder = kept / "fixmatch"
     settings = recipe("fixmatch", seed=3, num_steps=12, checkpoint_every=5)
     # Another network drawn by another seed would be another encoder.
     settings = replace(settings, seed=0)
-    trained(settings, scenes, tmp_path / "whole", kept / "fixmatch")
+    if network is not None:
+        folder = tmp_path / "light"
+        settings = replace(settings, network=network)
+        make(settings, scenes, folder, views=2, encoding="float16")
+    trained(settings, scenes, tmp_path / "whole", folder)
     from warpseg.trainers.runs.run import Run
 
     step = Run._step
@@ -127,10 +139,10 @@ def test_a_resumed_run_has_the_bits_of_one_that_was_not_stopped(scenes, kept, tm
 
         patch.setattr(Run, "_step", stops)
         with pytest.raises(Stopped):
-            trained(settings, scenes, tmp_path / "stopped", kept / "fixmatch")
+            trained(settings, scenes, tmp_path / "stopped", folder)
     with pytest.raises(ValueError, match=r"begun on the features .* cannot go on with images"):
         trained(settings, scenes, tmp_path / "stopped", resume=True)
-    trained(settings, scenes, tmp_path / "stopped", kept / "fixmatch", resume=True)
+    trained(settings, scenes, tmp_path / "stopped", folder, resume=True)
     assert_same_state(tmp_path / "stopped", tmp_path / "whole")
 
 
