@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..turning import ORIENTATION
+from ..outside.turning import ORIENTATION
 from .bands import checked_image, refuse_count, refuse_type
 from .geo import GeoTags, read_geo
 

@@ -12,7 +12,7 @@ from ..bands.arrays import NpyFile
 from ..bands.tiff import Pages, TiffImage
 from ..images import form_of, open_image, read_levels
 from ..outside.files import read_file
-from ..turning import orientation_of
+from ..outside.turning import orientation_of
 
 _OF_PNG = (b"eXIf", b"Raw profile type")
 """What a PNG holds that has EXIF data."""
