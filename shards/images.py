@@ -15,7 +15,7 @@ from .bands.arrays import read_npy
 from .bands.pages import Pages
 from .bands.tiff import TooLarge, read_tiff
 from .outside.encoded import FORMATS, fault_of
-from .turning import ORIENTATION, Exif, turned
+from .outside.turning import ORIENTATION, Exif, turned
 
 Encoding = Literal["keep", "jpeg", "png", "npy"]
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}

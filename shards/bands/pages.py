@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..turning import ORIENTATION
+from ..outside.turning import ORIENTATION
 from .bands import refuse_count, refuse_type
 
 Pages = Literal["refuse", "channels"]

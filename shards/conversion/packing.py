@@ -10,10 +10,10 @@ from ..bands.pages import Pages
 from ..images import Encoding, pack_image
 from ..manifest import counts_row
 from ..masks.files import CLASS_EXTENSION, MASK_EXTENSION, count_classes, encode_mask, resize_mask
+from ..outside.turning import Exif
 from ..rasters.kinds import rgb_array
 from ..rasters.packing import Channels, pack_levels
 from ..source import Entry, Source
-from ..turning import Exif
 from .parts import Part
 
 

@@ -13,8 +13,8 @@ from ..images import open_image
 from ..masks.palette import palette_of
 from ..masks.values import id_values
 from ..outside.files import LeftOut, read_file
+from ..outside.turning import upright
 from ..source import Entry, Palette, Source, shuffling_hash
-from ..turning import upright
 from .regions import Drawing, labels_of
 
 BACKGROUND = ("background", "_background_", "__background__")

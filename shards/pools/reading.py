@@ -14,8 +14,8 @@ from PIL import Image
 from ..images import DAMAGED, first_line, open_image, pack_image
 from ..outside.encoded import fault_of
 from ..outside.transfer import Transfer
+from ..outside.turning import ORIENTATION
 from ..sample import Sample
-from ..turning import ORIENTATION
 from .settings import PoolSettings
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")

@@ -13,7 +13,7 @@ from ..bands.pages import Pages
 from ..bands.tiff import TiffImage
 from ..images import form_of, open_image, read_levels
 from ..outside.files import read_file
-from ..turning import orientation_of
+from ..outside.turning import orientation_of
 
 _OF_PNG = (b"eXIf", b"Raw profile type")
 """What a PNG holds that has EXIF data."""

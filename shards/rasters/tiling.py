@@ -23,8 +23,8 @@ from ..bands.tiff import TiffImage
 from ..images import FURTHER, eight_bits, losses, most_megapixels, open_image, read_levels, to_rgb
 from ..masks.values import MaskValues
 from ..outside.files import read_file
+from ..outside.turning import Exif, lies, orientation_of, sizes_of, turned
 from ..source import Entry, Source
-from ..turning import Exif, lies, orientation_of, sizes_of, turned
 from .kinds import beyond_pillow
 from .opened import PictureFile, Raster, open_raster
 

@@ -22,8 +22,8 @@ from ...shards.images import eight_bits, form_of, losses, open_image, read_level
 from ...shards.outside.encoded import IMAGE_SUFFIXES
 from ...shards.outside.fetching import fetch
 from ...shards.outside.files import LeftOut, check_name, normal, read_file, walk_pictures
+from ...shards.outside.turning import upright
 from ...shards.rasters.kinds import beyond_pillow
-from ...shards.turning import upright
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 """Suffixes of files whose frames are labeled."""

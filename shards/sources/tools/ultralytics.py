@@ -18,8 +18,8 @@ from ...labeling.finding import Images, clean
 from ...labeling.regions import Drawing, Polygon, Region, flat_ring
 from ...outside.files import LeftOut, read_file, walk
 from ...outside.text import Wrong, read_text
+from ...outside.turning import upright
 from ...registry import SOURCES
-from ...turning import upright
 
 _PARTS = ("train", "val", "test")
 _LARGEST = 1 << 20
