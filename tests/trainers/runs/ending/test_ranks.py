@@ -148,6 +148,18 @@ def test_another_number_of_ranks_is_refused(finished):
         launch(TINY, *words, "--out", whole, "--resume", ranks=1)
 
 
+def test_a_test_hears_of_a_rank_that_fails_and_waits_for_no_other(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys, time\nif os.environ['RANK'] == '1':\n    sys.exit('nothing to do')\n"
+        "print('waiting', flush=True)\ntime.sleep(250)"
+    )
+    with pytest.raises(AssertionError, match=r"\[-9, 1\]\n.*nothing to do"):
+        launch(program)
+    program.write_text("import os\nprint(os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])")
+    assert launch(program, ranks=3).stdout == "0 of 3\n1 of 3\n2 of 3\n"
+
+
 @pytest.mark.slow
 def test_torchrun_restarts_a_run_whose_rank_was_killed(finished, tmp_path):
     """As docs/launch says: the workers meet anew and go on from the last checkpoint."""
