@@ -126,7 +126,8 @@ def _copy(tensors: list[Tensor], others: list[Tensor]) -> None:
     """Copy tensors into others, those of a type at once: one by one they are as many launches."""
     for dtype in {tensor.dtype for tensor in tensors}:
         pairs = [pair for pair in zip(tensors, others, strict=True) if pair[0].dtype == dtype]
-        torch._foreach_copy_([to for _, to in pairs], [of for of, _ in pairs])
+        of, to = (list(some) for some in zip(*pairs, strict=True))
+        torch._foreach_copy_(to, of)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
