@@ -16,8 +16,9 @@ shift 2
 warpseg=(${PYTHON:-python3} -m warpseg)
 family=camvid-swiftnet-lite0-tiny
 steps=${STEPS:-1500}
-cost=("--num-steps" "$steps") name=$steps
-if [[ " $* " == *" --budget "* ]]; then cost=() name=budget; fi
+cost=("--num-steps" "$steps") name=$steps rounds=("simple-baseline-$family" "dmt-$family")
+# Rounds have steps of several prices, and are raced by their number alone.
+if [[ " $* " == *" --budget "* ]]; then cost=() name=budget rounds=(); fi
 mkdir -p "$out"
 
 "${warpseg[@]}" convert camvid "$camvid" "$out/camvid" --size 180 240
@@ -32,7 +33,7 @@ for masks in ${MASKS:-13 46}; do
     "${warpseg[@]}" bench race \
         supervised-$family consistency-$family consistency-mt-$family gta-$family \
         "gta-$family --assistant-on pseudo" mkd-$family fixmatch-$family unimatch-$family \
-        unimatch-v2-$family "$@" \
+        unimatch-v2-$family "${rounds[@]}" "$@" \
         --data "$out/camvid" --splits "${lists[@]}" --by scene "${cost[@]}" \
         --out "$out/race-$name" --results "${RESULTS:-$out}/race-camvid-$masks-$name.json"
 done
