@@ -119,18 +119,34 @@ def course_of(rows: Sequence[Result]) -> Result:
     """Return the course of a run: steps a second of the processor's time and of the clock, training
     alone, and [step, CPU seconds of training so far, mean IoU] of each score."""
     training = [row for row in rows if "cpu_seconds" in row]
-    spent = {row["step"]: row["cpu_seconds"] for row in training}
+    cpu, clock = (times_of(training, name) for name in ("cpu_seconds", "seconds"))
     curve = [
-        [row["step"], round(sum(s for step, s in spent.items() if step <= row["step"]), 2), score]
+        [row["step"], round(sum(s for step, s in cpu.items() if step <= row["step"]), 2), score]
         for row in rows
         if (score := row.get("miou")) is not None
     ]
     steps = training[-1]["step"]
     return {
-        "steps_per_cpu_second": round(steps / sum(spent.values()), 3),
-        "steps_per_second": round(steps / sum(row["seconds"] for row in training), 3),
+        "steps_per_cpu_second": round(steps / sum(cpu.values()), 3),
+        "steps_per_second": round(steps / sum(clock.values()), 3),
         "miou": curve[-1][2],
         "curve": curve,
+    }
+
+
+def times_of(training: Sequence[Result], name: str) -> dict[int, float]:
+    """Return the seconds of the steps before each row, by the row's step.
+
+    A row of a run that went on after a stop holds the time of the images since then alone: it
+    counts for all of its steps, at the rate of these.
+    """
+    images = [row["seconds"] * row["images_per_second"] for row in training]
+    before = [0, *(row["step"] for row in training)]
+    share = [n / (row["step"] - b) for n, row, b in zip(images, training, before, strict=False)]
+    factors = [max(share) / part for part in share]  # 1 but for the rounding of what rows hold
+    return {
+        row["step"]: row[name] * (factor if factor > 1.01 else 1)
+        for row, factor in zip(training, factors, strict=True)
     }
 
 

@@ -89,7 +89,7 @@ def sizes_of(
     """Return height and width of an image as it is stored, and as it is seen; `upright`: Pillow
     gives the latter."""
     here = (image.height, image.width)
-    there = here[::-1] if orientation >= 5 else here
+    there = (image.width, image.height) if orientation >= 5 else here
     return (there, here) if upright else (here, there)
 
 

@@ -170,7 +170,7 @@ def _size(source: Source, entry: Entry, pages: Pages, exif: Exif) -> tuple[int, 
         mask_size = None if mask is None else (mask.shape[0], mask.shape[1])
         size, orientation = _shape_in(image, str(path), rgb)
     if orientation != 1:
-        shown = size[::-1] if orientation >= 5 else size
+        shown = (size[1], size[0]) if orientation >= 5 else size
         if lies(orientation, size, shown, str(path), exif, mask_size) == "upright":
             size = shown
     if mask_size not in (None, size):

@@ -11,9 +11,9 @@ SETTINGS = FeaturesBenchSettings(
     data=Path("camvid"), split="few", seeds=2, learn_seeds=1, steps=4, every=2, views=3
 )
 ROWS = [
-    {"step": 2, "losses": {}, "cpu_seconds": 3.0, "seconds": 6.0},
+    {"step": 2, "losses": {}, "cpu_seconds": 3.0, "seconds": 6.0, "images_per_second": 2.0},
     {"step": 2, "miou": 0.2},
-    {"step": 4, "losses": {}, "cpu_seconds": 1.0, "seconds": 2.0},
+    {"step": 4, "losses": {}, "cpu_seconds": 1.0, "seconds": 2.0, "images_per_second": 6.0},
     {"step": 4, "miou": 0.5},
 ]
 
@@ -60,6 +60,12 @@ def test_times_are_those_of_training_up_to_the_score():
     assert course["curve"] == [[2, 3.0, 0.2], [4, 4.0, 0.5]]
     assert (course["steps_per_cpu_second"], course["steps_per_second"]) == (1.0, 0.5)
     assert [time_to(course["curve"], target) for target in (0.2, 0.3, 0.6)] == [3.0, 4.0, None]
+
+
+def test_a_row_of_a_run_that_went_on_counts_for_all_of_its_steps():
+    """Three of four images before the first row were seen before the stop."""
+    first = {**ROWS[0], "cpu_seconds": 0.75, "seconds": 1.5}
+    assert course_of([{**first}, *ROWS[1:]]) == course_of(ROWS)
 
 
 def test_the_tables_count_the_making_of_features():
