@@ -5,6 +5,8 @@ Half-pixel centres at the exact stride: pixel y lies at (y + 1/2) / s - 1/2 of t
 clamped borders. The kernels interpolate in registers; this file is the definition that they meet.
 """
 
+# pyright: reportPrivateImportUsage=false
+
 from typing import Any
 
 import torch
@@ -119,7 +121,7 @@ class _LogProb(torch.autograd.Function):
 
 def _cell_slopes(gradient: Tensor, log_prob: Tensor, cells: tuple[int, int]) -> Tensor:
     """Return the gradient of an image's coarse logits, given that of its log-probabilities."""
-    stride = stride_of(log_prob.new_empty(cells), log_prob.shape[-2:])
+    stride = stride_of(log_prob.new_empty(cells), (log_prob.shape[-2], log_prob.shape[-1]))
     whole = [stride * side for side in cells]
     full = torch.ops.aten._log_softmax_backward_data(gradient, log_prob, 1, torch.float32)
     below, right = whole[0] - full.shape[-2], whole[1] - full.shape[-1]
