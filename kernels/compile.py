@@ -190,8 +190,9 @@ def _cuobjdump(option: str, file: str) -> str:
 
 def _static_shared(usage: str, architecture: int) -> int:
     """Return the bytes that the code itself declares, beside those that a launch asks for."""
+    # From sm_90 on the system has the first 1024 of a kernel that uses any.
     reserved = 1024 if architecture >= 90 else 0
-    return _number(r"SHARED:(\d+)", usage) - reserved
+    return max(0, _number(r"SHARED:(\d+)", usage) - reserved)
 
 
 def _number(pattern: str, text: str) -> int:
