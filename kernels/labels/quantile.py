@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..compile import CompileCase, Work
 from ..dispatch import use_op
+from .bins import IN_SHARED, MOST_BITS, clear_bins, count_bins, read_bins
 
 # Triton's functions are typed for its compiler, not for a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -25,10 +26,7 @@ from ..dispatch import use_op
 INTERPOLATIONS = ("linear", "lower")
 _BLOCK, _PROGRAMS = 2048, 1024
 _LARGEST = 2**31 - 1
-_VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
-BITS = 11 if _VERSION >= (3, 9) else 8
-"""Bits of a digit. Triton before 3.9 counts by ballots, at a price that grows with their number: 73
-instructions a value for 256 digits. Later ones count in shared memory, at one price for all."""
+BITS = MOST_BITS
 PASSES = -(-32 // BITS)
 
 
@@ -91,9 +89,11 @@ def _digit_kernel(
 ):
     """Count digit `PASS`, from the top, of the values that have the digits found before."""
     found, _, _ = _descend(histogram_ptr, rank_ptr, PASS, BITS)
-    counts = tl.zeros([2**BITS], tl.int32)
     LAST: tl.constexpr = max(0, 32 - (PASS + 1) * BITS)
     WIDTH: tl.constexpr = min(BITS, 32 - PASS * BITS)
+    bins = tl.arange(0, 2**BITS)
+    counts = tl.zeros([2**BITS], tl.int32)
+    base = clear_bins(bins) if IN_SHARED else 0
     first = tl.program_id(0).to(tl.int64) * BLOCK
     for start in range(first, count, tl.num_programs(0) * BLOCK):
         key, live = _load_keys(value_ptr, mask_ptr, start, count, MASKED, BLOCK)
@@ -103,15 +103,14 @@ def _digit_kernel(
         if PASS > 0:
             agree = (top >> (32 - BITS * PASS)) & (2 ** (BITS * PASS) - 1)
             live = live & (agree == found)
-        # Late passes find nothing in most blocks.
-        if tl.sum(live.to(tl.int32), 0) > 0:
+        if IN_SHARED:
+            count_bins(base, digit, live)
+        else:
             counts += tl.histogram(digit, 2**BITS, mask=live)
-    to = histogram_ptr + PASS * 2**BITS + tl.arange(0, 2**BITS)
-    # Of many digits most are not there; of few, the comparison costs more than it saves.
-    if BITS > 8:
-        tl.atomic_add(to, counts, counts > 0, sem="relaxed")
-    else:
-        tl.atomic_add(to, counts, sem="relaxed")
+    if IN_SHARED:
+        counts = read_bins(base, bins)
+    # Most digits are not there.
+    tl.atomic_add(histogram_ptr + PASS * 2**BITS + bins, counts, counts > 0, sem="relaxed")
 
 
 @triton.jit
@@ -241,7 +240,7 @@ def compile_cases() -> list[CompileCase]:
     """List the passes over float32 confidences, masked by bytes."""
     cases = []
     pointers = {"value_ptr": "*fp32", "mask_ptr": "*i1", "rank_ptr": "*i64"}
-    for step in range(3):
+    for step in range(PASSES):
         cases.append(
             CompileCase(
                 name=f"quantile-digit/pass{step}",

@@ -32,7 +32,7 @@ from ...compiled_page import table
 
 REPORT = Path(__file__).parents[2] / "results" / "kernels-compiled.json"
 PACKAGE = (__package__ or "").partition(".")[0]
-BY_VERSION = ("HIDE", "BITS", "PASSES")
+NOT_OF_SOURCES = ("HIDE", "IN_SHARED")
 
 
 def all_cases() -> list[CompileCase]:
@@ -58,13 +58,13 @@ def source_key(case: CompileCase) -> str:
 
     That is the code of the kernel and of every Triton function it reaches (without comments and
     docstrings), the values of the globals it reads, its types, constants, sizes and warps. What is
-    chosen by Triton's version (`BY_VERSION`) is not of the sources.
+    chosen by Triton's version, or for its interpreter (`NOT_OF_SOURCES`), is not of the sources.
     """
     parts = [*sorted(_sources(case.kernel, case.constexprs.values()).items())]
     constants = {
         name: getattr(value, "__name__", value)
         for name, value in case.constexprs.items()
-        if name not in BY_VERSION
+        if name not in NOT_OF_SOURCES
     }
     parts += [dict(case.signature), constants, dict(case.sizes), case.num_warps]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
@@ -83,7 +83,7 @@ def _sources(kernel: Any, constants: Iterable[Any]) -> dict[str, str]:
         found[name] = _normal(inspect.getsource(function))
         for used in function.__code__.co_names:
             value = function.__globals__.get(used)
-            if used in BY_VERSION:
+            if used in NOT_OF_SOURCES:
                 continue
             if _is_triton(value) and _own(value.fn.__module__):
                 left.append(value)
