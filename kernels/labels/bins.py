@@ -2,10 +2,11 @@
 
 `tl.histogram` counts by ballots before Triton 3.9 (73 instructions a value for 256 bins), and later
 clears and reads all its bins for each block. These bins live as long as the program. Triton has no
-operation for them, so they are PTX; its interpreter cannot run PTX, so there (`IN_SHARED` off) the
-kernels count by `tl.histogram`. Integer counts: the same numbers either way.
+operation for them, so they are PTX. Its interpreter and other makers' devices cannot run PTX: there
+(`IN_SHARED` off) the kernels count by `tl.histogram`. Integer counts: the same numbers either way.
 """
 
+import torch
 import triton
 import triton.language as tl
 
@@ -14,7 +15,7 @@ from ..dispatch import INTERPRETED
 # Triton's functions are typed for its compiler, not for a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 
-IN_SHARED = tl.constexpr(not INTERPRETED)
+IN_SHARED = tl.constexpr(not INTERPRETED and torch.version.hip is None)
 MOST_BITS = 11
 """Bits of the largest number of bins: 8 KB, which any program has beside Triton's own scratch."""
 
