@@ -18,11 +18,11 @@ from warpseg.benchmarks.measures import race
 from warpseg.models.build import NETWORKS
 from warpseg.pipelines import GeometrySettings
 from warpseg.registry import Registry
-from warpseg.trainers.commands import compare
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.settings import RunSettings
 from warpseg.trainers.methods.rounds import RoundsSettings
 from warpseg.trainers.recipes.registry import RECIPES
+from warpseg.trainers.runs import candidates
 from warpseg.trainers.runs.rounds import jobs
 
 STEPS = 4
@@ -74,7 +74,7 @@ def small_recipes():
     program = (sys.executable, __file__)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(NETWORKS, TINY_NETWORKS))
-        for module in (compare, jobs, race):
+        for module in (candidates, jobs, race):
             stack.enter_context(mock.patch.object(module, "PROGRAM", program))
         stack.callback(setattr, RECIPES, "__class__", Registry)
         RECIPES.__class__ = _Small
