@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...kernels.window import window_mask
@@ -36,6 +35,8 @@ _SECOND = 10
 """What a second view draws at a position."""
 _GROUP = 4
 """Pixels of one row of the matrix product: 12 x 12 fills vector registers, 3 x 3 does not."""
+_BAND = 64
+"""Rows that a CPU blurs at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +147,13 @@ def colour_views(
         for first in range(0, batch, group):
             part = slice(first, first + group)
             rows = crop[part].reshape(-1, height, width * 3).float()
-            weak[part] = torch.addcmul(shift, rows, scale)
+            torch.addcmul(shift, rows, scale, out=weak[part])
             if source is not crop:
                 rows = source[part].reshape(-1, height, width * 3).float()
             rows = blur(rows, colours[part])
-            rows = _change(rows, colours[part], mean, std)
-            strong[part] = torch.clamp(rows, lowest, highest, out=rows)
+            room = strong[part] if dtype == torch.float32 else None
+            rows = _change(rows, colours[part], mean, std, room)
+            torch.clamp(rows, lowest, highest, out=strong[part])
     weak, strong = (v.view(batch, height, width, 3).permute(0, 3, 1, 2) for v in (weak, strong))
     if window is not None:
         strong = torch.where(window_mask(window, (height, width))[:, None], strong, weak)
@@ -167,14 +169,22 @@ def blur(rows: Tensor, colours: list[Colour]) -> Tensor:
         return rows
     distances = np.arange(radius + 1)
     widths = np.array([max(colour.blur, 1e-3) for colour in colours])[:, None]
-    ends = np.array([colour.blur_radius for colour in colours])[:, None]
-    weights = np.exp(-0.5 * (distances / widths) ** 2) * (distances <= ends)
+    reaches = np.array([colour.blur_radius for colour in colours])[:, None]
+    weights = np.exp(-0.5 * (distances / widths) ** 2) * (distances <= reaches)
     weights /= weights[:, :1] + 2 * weights[:, 1:].sum(1, keepdims=True)
     taps = _tensor(weights.T[:, :, None, None], rows)
-    padded = F.pad(rows[None], (0, 0, radius, radius), mode="replicate")[0]
-    rows = _convolve(padded, taps, height, axis=1, step=1)
-    sides = rows[..., :3].repeat(1, 1, radius), rows[..., -3:].repeat(1, 1, radius)
-    return _convolve(torch.cat([sides[0], rows, sides[1]], dim=2), taps, length, axis=2, step=3)
+    ends = rows[:, :1].expand(-1, radius, -1), rows[:, -1:].expand(-1, radius, -1)
+    padded = torch.cat([ends[0], rows, ends[1]], dim=1)
+    # A band of rows stays within a CPU's cache from tap to tap.
+    band = height if rows.is_cuda else _BAND
+    blurred = []
+    for top in range(0, height, band):
+        rows = padded[:, top : top + band + 2 * radius]
+        rows = _convolve(rows, taps, rows.shape[1] - 2 * radius, axis=1, step=1)
+        sides = rows[..., :3].repeat(1, 1, radius), rows[..., -3:].repeat(1, 1, radius)
+        rows = torch.cat([sides[0], rows, sides[1]], dim=2)
+        blurred.append(_convolve(rows, taps, length, axis=2, step=3))
+    return blurred[0] if len(blurred) == 1 else torch.cat(blurred, dim=1)
 
 
 def _convolve(padded: Tensor, taps: Tensor, length: int, *, axis: int, step: int) -> Tensor:
@@ -187,8 +197,10 @@ def _convolve(padded: Tensor, taps: Tensor, length: int, *, axis: int, step: int
     return total
 
 
-def _change(rows: Tensor, colours: list[Colour], mean: np.ndarray, std: np.ndarray) -> Tensor:
-    """Change colours and normalise: (N, H, 3 W) levels to a new tensor of network inputs."""
+def _change(
+    rows: Tensor, colours: list[Colour], mean: np.ndarray, std: np.ndarray, room: Tensor | None
+) -> Tensor:
+    """Change colours and normalise: (N, H, 3 W) levels to network inputs, in `room` if given."""
     matrices = np.stack([matrix_of(colour) for colour in colours]) / (255 * std[:, None])
     # Contrast turns about the mean grey after the change of brightness, on a grid of every fourth
     # pixel; grey stays grey under the matrix.
@@ -200,7 +212,9 @@ def _change(rows: Tensor, colours: list[Colour], mean: np.ndarray, std: np.ndarr
     group = math.gcd(_GROUP, height * length // 3)
     weights = np.stack([np.kron(np.eye(group), matrix.T) for matrix in matrices])
     pixels = rows.view(count, -1, 3 * group)
-    changed = torch.baddbmm(offset.repeat(1, group)[:, None], pixels, _tensor(weights, rows))
+    out = None if room is None else room.view(pixels.shape)
+    offset = offset.repeat(1, group)[:, None]
+    changed = torch.baddbmm(offset, pixels, _tensor(weights, rows), out=out)
     return changed.view(count, height, length)
 
 

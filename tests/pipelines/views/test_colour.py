@@ -5,6 +5,7 @@ import torchvision.transforms.v2.functional as tv
 from scipy.ndimage import gaussian_filter
 from warpseg.pipelines.normalization import NORMALIZATIONS
 from warpseg.pipelines.settings import StrongSettings
+from warpseg.pipelines.views import colour as module
 from warpseg.pipelines.views.colour import OPERATIONS, Colour, colour_views, draw_colour
 
 NONE = NORMALIZATIONS["none"]
@@ -157,3 +158,13 @@ def test_levels_change_and_padding_stays(crop):
     assert torch.equal(strong[1, :, :6], weak[1, :, :6])
     assert torch.equal(strong[1, :, :, :5], weak[1, :, :, :5])
     assert (strong[1, :, 6:, 5:] - weak[1, :, 6:, 5:]).abs().mean() > 0.2
+
+
+def test_blurring_in_bands_has_the_bits_of_the_whole(monkeypatch):
+    rows = torch.rand(2, 50, 3 * 31) * 255
+    colours = [Colour(blur=1.7), Colour(blur=0.4)]
+    monkeypatch.setattr(module, "_BAND", 50)
+    whole = module.blur(rows, colours)
+    for band in (1, 7, 49):
+        monkeypatch.setattr(module, "_BAND", band)
+        assert torch.equal(module.blur(rows, colours), whole)

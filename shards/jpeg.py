@@ -1,0 +1,68 @@
+"""JPEGs by TorchCodec where it is installed: Pillow's pixels for less of a processor's time.
+
+Both decode by libjpeg-turbo, but Pillow then copies each pixel into four bytes of its own and,
+where an array is wanted, back.
+"""
+
+import io
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .images import open_image
+
+INSTALL = 'pip install "warpseg[jpeg]"'
+_TRIED = ({"quality": 90}, {"quality": 75, "progressive": True}, {"quality": 95, "subsampling": 0})
+"""Kinds of JPEG whose pixels are compared before TorchCodec is used."""
+
+
+def read_jpeg(data: bytes, file: str) -> np.ndarray | None:
+    """Decode a JPEG to RGB, uint8 (H, W, 3), read-only; None where Pillow is to do it: TorchCodec
+    is not installed or gives other pixels, the file is no grey or RGB JPEG, or is damaged, which
+    Pillow has words for. Raises ValueError naming `file` where its header cannot be read."""
+    decode = decoder()
+    if decode is None:
+        return None
+    header = open_image(data, file, load=False)
+    if header.format != "JPEG" or header.mode not in ("L", "RGB"):
+        return None
+    try:
+        return decode(data)
+    except RuntimeError:
+        return None
+
+
+@cache
+def decoder() -> Callable[[bytes], np.ndarray] | None:
+    """Return TorchCodec's decoder where it is installed and gives Pillow's pixels, which some small
+    files show; else None."""
+    try:
+        from torchcodec.decoders import decode_jpeg
+    except (ImportError, RuntimeError, OSError):  # not installed, too old, or built for other torch
+        return None
+
+    def decode(data: bytes) -> np.ndarray:
+        return decode_jpeg(data).permute(1, 2, 0).numpy()
+
+    try:
+        return decode if all(map(_agrees(decode), _TRIED)) else None
+    except RuntimeError:
+        return None
+
+
+def _agrees(decode: Callable[[bytes], np.ndarray]) -> Callable[[dict[str, Any]], bool]:
+    """Return a function that tells whether a decoder gives Pillow's pixels of one kind of JPEG."""
+    rows, columns = np.mgrid[:43, :61]
+    waves = [np.sin(rows / a + columns / b) for a, b in ((5, 9), (3, -4), (11, 2))]
+    picture = Image.fromarray((127 + 127 * np.stack(waves, -1)).astype(np.uint8))
+
+    def agrees(kind: dict[str, Any]) -> bool:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", **kind)
+        data = buffer.getvalue()
+        return np.array_equal(decode(data), np.asarray(open_image(data, "a JPEG")))
+
+    return agrees

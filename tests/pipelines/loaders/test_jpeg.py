@@ -1,0 +1,156 @@
+"""JPEGs by TorchCodec: the portable loader's batches have the bits of Pillow's."""
+
+import io
+import itertools
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from warpseg.pipelines import GeometrySettings, LoaderSettings, labeled
+from warpseg.pipelines.loaders import portable
+from warpseg.shards import Dataset, jpeg
+from warpseg.shards.conversion.convert import convert
+from warpseg.shards.conversion.packing import PackSettings
+from warpseg.shards.sources.folder import MaskSettings, load_folder
+
+KINDS = {
+    "4:2:0": {"quality": 90},
+    "4:2:2": {"quality": 80, "subsampling": 1},
+    "4:4:4": {"quality": 95, "subsampling": 0},
+    "progressive": {"quality": 85, "progressive": True},
+    "restarts": {"quality": 90, "restart_marker_rows": 1},
+    "rgb": {"quality": 90, "keep_rgb": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def _asked_anew():
+    jpeg.decoder.cache_clear()
+    yield
+    jpeg.decoder.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    """A data set of every kind of JPEG, of a grey one, and of PNG."""
+    folder = tmp_path_factory.mktemp("kinds")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir()
+    for number, options in enumerate([*KINDS.values(), {}, None]):
+        size = (67 + 8 * number, 121 - 5 * number)
+        coarse = rng.integers(0, 256, (9, 11, 3), np.uint8)
+        picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
+        picture = picture.convert("L") if options == {} else picture
+        name = f"{number}.png" if options is None else f"{number}.jpg"
+        picture.save(folder / "images" / name, **(options or {}))
+        mask = rng.integers(0, 3, size, np.uint8)
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    (folder / "classes.txt").write_text("a\nb\nc\n")
+    convert(load_folder(folder, MaskSettings()), folder / "data", PackSettings(workers=1))
+    return Dataset.open(folder / "data")
+
+
+def batches(dataset, decoder, count=12, **changes):
+    geometry = GeometrySettings(crop_size=(48, 56), scale=(0.4, 2.5), fill=(7, 9, 201))
+    settings = LoaderSettings(loader="portable", threads=2, jpeg=decoder, **changes)
+    options = {"geometry": geometry, "normalization": "none", "loader": settings}
+    stream = labeled(dataset.subset("train"), batch_size=4, **options)
+    taken = list(itertools.islice(stream, count))
+    stream.close()
+    return taken
+
+
+def test_batches_have_pillows_bits(kinds):
+    pytest.importorskip("torchcodec")
+    assert jpeg.decoder() is not None
+    ours, pillows = batches(kinds, "torchcodec"), batches(kinds, "pillow")
+    for first, second in zip(ours, pillows, strict=True):
+        assert torch.equal(first.image, second.image)
+        assert torch.equal(first.mask, second.mask)
+
+
+def test_cached_images_have_the_bits_of_read_ones(kinds):
+    ours, pillows = batches(kinds, "pillow", cache="host"), batches(kinds, "pillow")
+    for first, second in zip(ours, pillows, strict=True):
+        assert torch.equal(first.image, second.image)
+
+
+def test_every_jpeg_is_decoded_once_and_others_are_pillows(kinds, monkeypatch):
+    pytest.importorskip("torchcodec")
+    decode, decoded = jpeg.decoder(), []
+    assert decode is not None
+    monkeypatch.setattr(jpeg, "decoder", lambda: lambda data: decoded.append(data) or decode(data))
+    batches(kinds, "auto", count=1, prefetch=1)
+    assert {data[:2] for data in decoded} == {b"\xff\xd8"}
+    before = len(decoded)
+    batches(kinds, "pillow", count=1)
+    assert len(decoded) == before
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_part_around_a_box_resamples_alike(seed):
+    """Boxes of any place and size, whole pixels and the image's borders among them."""
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(0, 256, (90, 130, 3), np.uint8)
+    whole = Image.fromarray(levels)
+    for _ in range(250):
+        ends = [np.sort(rng.uniform(0, n, 2)) for n in levels.shape[:2]]
+        if rng.random() < 0.3:
+            ends = [np.round(pair) for pair in ends]
+        if rng.random() < 0.2:
+            ends[0][0], ends[1][1] = 0, 130
+        (top, bottom), (left, right) = (pair.tolist() for pair in ends)
+        if bottom - top < 1 or right - left < 1:
+            continue
+        size = tuple(rng.integers(1, 80, 2).tolist())
+        box = (left, top, right, bottom)
+        part = portable._around(levels, size, box)
+        found = part.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+        right_one = whole.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+        assert np.array_equal(np.asarray(found), np.asarray(right_one)), (box, size)
+
+
+def picture(**options):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), (200, 30, 90)).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def test_what_is_damaged_or_no_rgb_is_left_to_pillow():
+    pytest.importorskip("torchcodec")
+    whole = picture()
+    levels = jpeg.read_jpeg(whole, "a.jpg")
+    assert levels is not None
+    assert levels.shape == (30, 40, 3)
+    assert jpeg.read_jpeg(whole[:-20], "a.jpg") is None
+    with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded"):
+        jpeg.read_jpeg(b"no picture", "a.jpg")
+    buffer = io.BytesIO()
+    Image.new("CMYK", (4, 4)).save(buffer, "JPEG")
+    assert jpeg.read_jpeg(buffer.getvalue(), "a.jpg") is None
+
+
+def test_a_header_of_too_many_pixels_is_not_decoded(monkeypatch):
+    pytest.importorskip("torchcodec")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="files above"):
+        jpeg.read_jpeg(picture(), "a.jpg")
+
+
+def test_other_pixels_are_not_taken(monkeypatch):
+    decoders = pytest.importorskip("torchcodec.decoders")
+    decode = decoders.decode_jpeg
+    monkeypatch.setattr(decoders, "decode_jpeg", lambda data: decode(data) ^ 1)
+    assert jpeg.decoder() is None
+    assert jpeg.read_jpeg(picture(), "a.jpg") is None
+
+
+def test_without_torchcodec(kinds, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    assert len(batches(kinds, "auto", count=1)) == 1
+    with pytest.raises(RuntimeError, match=r'pip install "warpseg\[jpeg\]"; or leave'):
+        batches(kinds, "torchcodec", count=1)
