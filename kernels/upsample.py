@@ -114,7 +114,8 @@ class _LogProb(torch.autograd.Function):
             direct, picked = (None if g is None else g[n : n + 1] for g in gradients)
             full = torch.zeros_like(log_prob) if direct is None else direct
             if picked is not None:
-                full = full.scatter_add(1, target[n : n + 1, None], picked[:, None])
+                full = full if direct is None else full.clone()  # others may read what came in
+                full.scatter_add_(1, target[n : n + 1, None], picked[:, None])
             slope[n : n + 1] = _cell_slopes(full, log_prob, logits.shape[-2:])
         return slope.masked_fill_(logits < MASKED, 0), None
 

@@ -49,8 +49,9 @@ def mapped(
         )
     except BrokenProcessPool:
         raise RuntimeError(
-            "a worker process was killed, probably for want of memory: run the same command with "
-            "fewer --workers"
+            "a worker process ended early: it was killed, probably for want of memory (run the "
+            "same command with fewer --workers), or the script that calls this lacks "
+            "`if __name__ == '__main__':`"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

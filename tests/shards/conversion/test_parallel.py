@@ -40,6 +40,17 @@ def test_killed_worker() -> None:
         list(results)
 
 
+def test_a_script_without_a_guard_is_told(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from warpseg.shards.conversion.parallel import mapped\n"
+        "with mapped(max, 3, range(50), workers=2) as results:\n    list(results)\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1
+    assert "lacks `if __name__ == '__main__':`" in ran.stderr.splitlines()[-1]
+
+
 def is_alive(process: str) -> bool:
     try:
         status = Path(f"/proc/{process}/stat").read_text()
