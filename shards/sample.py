@@ -15,7 +15,6 @@ from .archive import BLOCK, Parts
 from .bands.bands import PLAIN, kind_of, kind_words
 from .bands.shown import as_picture
 from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
-from .jpeg import read_jpeg
 from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
 
@@ -74,13 +73,6 @@ class Sample:
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
         return open_packed(self.read(self.extension), f"{self.shard}:{self.key}")
-
-    def read_jpeg(self) -> np.ndarray | None:
-        """Decode a JPEG to RGB, uint8 (H, W, 3), read-only, by TorchCodec; None where
-        `read_picture` is to be asked."""
-        if self.extension != "jpg":
-            return None
-        return read_jpeg(self.read("jpg"), f"{self.shard}:{self.key}")
 
     def read_shown(self) -> np.ndarray:
         """Decode the image to what a picture of it shows, uint8 RGB (H, W, 3): of other images than

@@ -16,6 +16,7 @@ from typing import Any
 
 from ...pipelines import GeometrySettings, LoaderSettings, StrongSettings
 from ...pipelines.loaders.dali import has_dali
+from ...pipelines.loaders.jpeg import decoder
 from ...pipelines.streams.paired import PairedStream, paired
 from ...shards import Sample, Subset
 from ...shards.pools.settings import PoolSettings
@@ -69,6 +70,8 @@ def contenders(
     """Return functions that open our loaders and the named ones of PEERS."""
     makers: list[Callable[[], Contender]] = []
     ours = [LoaderSettings(loader="portable", threads=threads)]
+    if decoder() is not None:
+        ours.append(replace(ours[0], jpeg="pillow"))
     if has_dali():
         dali = LoaderSettings(loader="dali", threads=threads)
         ours = [dali, replace(dali, mask_cache=0), *ours]
@@ -105,6 +108,7 @@ def _ours(
         pseudo={s.key: _as_label(s) for s in subset.samples()},
     )
     name = f"warpseg {loader.loader}" + ("" if loader.mask_cache else ", no cache")
+    name += ", JPEG by Pillow" if loader.jpeg == "pillow" else ""
     batches = stream if delivers == PAIRS else _crops_alone(stream)
     # The first pass over the data fills the cache of masks.
     warm = stream.epoch_size // batch_size + 1

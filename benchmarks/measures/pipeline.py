@@ -173,7 +173,7 @@ def _bound(rows: list[Row]) -> str:
 
 def machine(threads: int) -> dict[str, Any]:
     """Describe where and with what was measured, as plain values."""
-    packages = ("torchvision", "pillow", "nvidia-dali-cuda130", "albumentations")
+    packages = ("torchvision", "pillow", "torchcodec", "nvidia-dali-cuda130", "albumentations")
     installed = {p.metadata["Name"].lower(): p.version for p in metadata.distributions()}
     return {
         **circumstances(torch.device("cpu")),

@@ -16,9 +16,9 @@ from torch import Tensor
 from ...shards import Sample
 from ...shards.bands.bands import PLAIN
 from ...shards.bands.resample import resample
-from ...shards.jpeg import INSTALL, decoder
 from ..settings import LoaderSettings
 from ..views.geometry import Window
+from .jpeg import INSTALL, decoder, read_jpeg
 from .loading import Loader
 from .plan import Crops, Plan, Request
 
@@ -59,22 +59,23 @@ class PortableLoader(Loader):
         if self._cache is not None or self.plan.change is not None:
             levels = self._image(sample, position)
         elif self.settings.jpeg != "pillow":
-            levels = sample.read_jpeg()
+            levels = read_jpeg(sample)
         picture = sample.read_picture() if levels is None else _around(levels, size, box)
-        return picture.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
+        return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
 
     def _payload(
         self, sample: Sample, window: Window, canvas: Any, row: int, position: int
     ) -> None:
         top, left, bottom, right = window.region
+        height, width = window.shown_size
         box = (left, top, right, bottom)
         if self.plan.bands == PLAIN:
-            image = self._resized(sample, position, window.shown_size, box)
+            image = self._resized(sample, position, (height, width), box)
             if window.flip:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             levels = np.asarray(image)
         else:
-            levels = resample(self._image(sample, position), window.shown_size, box)
+            levels = resample(self._image(sample, position), (height, width), box)
             levels = levels[:, ::-1] if window.flip else levels
         top, left, bottom, right = window.shown
         crop = canvas[row]

@@ -3,14 +3,16 @@
 import io
 import itertools
 import sys
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from warpseg.pipelines import GeometrySettings, LoaderSettings, labeled
-from warpseg.pipelines.loaders import portable
-from warpseg.shards import Dataset, jpeg
+from warpseg.pipelines.loaders import jpeg, portable
+from warpseg.shards import Dataset, Sample
+from warpseg.shards.archive import BLOCK
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
 from warpseg.shards.sources.folder import MaskSettings, load_folder
@@ -113,39 +115,46 @@ def test_the_part_around_a_box_resamples_alike(seed):
         assert np.array_equal(np.asarray(found), np.asarray(right_one)), (box, size)
 
 
-def picture(**options):
+def sample_of(data, tmp_path):
+    """A sample whose image is `data`, in a shard of its own."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        member = tarfile.TarInfo("0.jpg")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return Sample("0", tmp_path / "a.tar", {"jpg": (BLOCK, len(data))}, "0", (30, 40))
+
+
+def picture(mode="RGB"):
     buffer = io.BytesIO()
-    Image.new("RGB", (40, 30), (200, 30, 90)).save(buffer, "JPEG", **options)
+    Image.new(mode, (40, 30), "red").save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-def test_what_is_damaged_or_no_rgb_is_left_to_pillow():
+def test_what_is_damaged_or_no_rgb_is_left_to_pillow(tmp_path):
     pytest.importorskip("torchcodec")
     whole = picture()
-    levels = jpeg.read_jpeg(whole, "a.jpg")
+    levels = jpeg.read_jpeg(sample_of(whole, tmp_path))
     assert levels is not None
     assert levels.shape == (30, 40, 3)
-    assert jpeg.read_jpeg(whole[:-20], "a.jpg") is None
-    with pytest.raises(ValueError, match=r"a\.jpg cannot be decoded"):
-        jpeg.read_jpeg(b"no picture", "a.jpg")
-    buffer = io.BytesIO()
-    Image.new("CMYK", (4, 4)).save(buffer, "JPEG")
-    assert jpeg.read_jpeg(buffer.getvalue(), "a.jpg") is None
+    assert jpeg.read_jpeg(sample_of(whole[:-20], tmp_path)) is None
+    assert jpeg.read_jpeg(sample_of(picture("CMYK"), tmp_path)) is None
+    with pytest.raises(ValueError, match=r"a\.tar:0 cannot be decoded"):
+        jpeg.read_jpeg(sample_of(b"no picture", tmp_path))
 
 
-def test_a_header_of_too_many_pixels_is_not_decoded(monkeypatch):
+def test_a_header_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
     pytest.importorskip("torchcodec")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match="files above"):
-        jpeg.read_jpeg(picture(), "a.jpg")
+        jpeg.read_jpeg(sample_of(picture(), tmp_path))
 
 
-def test_other_pixels_are_not_taken(monkeypatch):
+def test_other_pixels_are_not_taken(tmp_path, monkeypatch):
     decoders = pytest.importorskip("torchcodec.decoders")
     decode = decoders.decode_jpeg
     monkeypatch.setattr(decoders, "decode_jpeg", lambda data: decode(data) ^ 1)
     assert jpeg.decoder() is None
-    assert jpeg.read_jpeg(picture(), "a.jpg") is None
+    assert jpeg.read_jpeg(sample_of(picture(), tmp_path)) is None
 
 
 def test_without_torchcodec(kinds, monkeypatch):

@@ -12,20 +12,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .images import open_image
+from ...shards import Sample
+from ...shards.images import open_image
 
 INSTALL = 'pip install "warpseg[jpeg]"'
 _TRIED = ({"quality": 90}, {"quality": 75, "progressive": True}, {"quality": 95, "subsampling": 0})
 """Kinds of JPEG whose pixels are compared before TorchCodec is used."""
 
 
-def read_jpeg(data: bytes, file: str) -> np.ndarray | None:
-    """Decode a JPEG to RGB, uint8 (H, W, 3), read-only; None where Pillow is to do it: TorchCodec
-    is not installed or gives other pixels, the file is no grey or RGB JPEG, or is damaged, which
-    Pillow has words for. Raises ValueError naming `file` where its header cannot be read."""
+def read_jpeg(sample: Sample) -> np.ndarray | None:
+    """Decode a sample's JPEG to RGB, uint8 (H, W, 3), read-only; None where Pillow is to do it:
+    TorchCodec is not installed or gives other pixels, the image is no grey or RGB JPEG, or is
+    damaged, which Pillow has words for.
+
+    Raises ValueError naming shard and key where the header cannot be read.
+    """
     decode = decoder()
-    if decode is None:
+    if decode is None or sample.extension != "jpg":
         return None
+    data, file = sample.read("jpg"), f"{sample.shard}:{sample.key}"
     header = open_image(data, file, load=False)
     if header.format != "JPEG" or header.mode not in ("L", "RGB"):
         return None
@@ -40,16 +45,18 @@ def decoder() -> Callable[[bytes], np.ndarray] | None:
     """Return TorchCodec's decoder where it is installed and gives Pillow's pixels, which some small
     files show; else None."""
     try:
-        from torchcodec.decoders import decode_jpeg
-    except (ImportError, RuntimeError, OSError):  # not installed, too old, or built for other torch
+        from torchcodec import decoders
+    except (ImportError, RuntimeError, OSError):  # not installed, or built for other torch
         return None
 
     def decode(data: bytes) -> np.ndarray:
-        return decode_jpeg(data).permute(1, 2, 0).numpy()
+        levels: Any = decode_jpeg(data)
+        return levels.permute(1, 2, 0).numpy()
 
     try:
+        decode_jpeg = decoders.decode_jpeg  # pyright: ignore[reportPrivateImportUsage]
         return decode if all(map(_agrees(decode), _TRIED)) else None
-    except RuntimeError:
+    except (AttributeError, RuntimeError):  # too old, or what it needs is missing
         return None
 
 
