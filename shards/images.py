@@ -21,7 +21,8 @@ Encoding = Literal["keep", "jpeg", "png", "npy"]
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 IMAGE_EXTENSIONS = ("jpg", "png", "webp", "npy", "tif")
 """Extensions of the image member of a sample."""
-_PACKED = ("JPEG", "PNG", "WEBP")
+PACKED = ("JPEG", "PNG", "WEBP")
+"""What the images of shards are, in Pillow's words, apart from arrays and TIFF."""
 JPEG_QUALITY = 95
 LIMIT = "WARPSEG_MEGAPIXELS"
 """Environment variable: megapixels that an image may have."""
@@ -119,7 +120,7 @@ def read_rgb(data: bytes, extension: str, file: str = "image") -> np.ndarray:
 
 def open_packed(data: bytes, file: str = "image") -> Image.Image:
     """Decode the image member of a sample, no array, to Pillow's image in RGB."""
-    return to_rgb(open_image(data, file, _PACKED), file)
+    return to_rgb(open_image(data, file, PACKED), file)
 
 
 def to_rgb(image: Image.Image, file: str) -> Image.Image:

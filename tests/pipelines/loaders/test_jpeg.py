@@ -1,7 +1,9 @@
 """JPEGs by TorchCodec: the portable loader's batches have the bits of Pillow's."""
 
+import dataclasses
 import io
 import itertools
+import shutil
 import sys
 import tarfile
 
@@ -30,8 +32,10 @@ KINDS = {
 @pytest.fixture(autouse=True)
 def _asked_anew():
     jpeg.decoder.cache_clear()
+    jpeg._faulty.clear()
     yield
     jpeg.decoder.cache_clear()
+    jpeg._faulty.clear()
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +151,69 @@ def test_a_header_of_too_many_pixels_is_not_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match="files above"):
         jpeg.read_jpeg(sample_of(picture(), tmp_path))
+
+
+def exif(orientation, head=b"Exif\0\0"):
+    """A segment that says how to turn a picture."""
+    body = head + b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0"
+    body += bytes([orientation, 0, 0, 0, 0, 0, 0, 0])
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_no_picture_is_turned(tmp_path, orientation):
+    """As Pillow turns none, and DALI is told to turn none."""
+    pytest.importorskip("torchcodec")
+    data = coloured()
+    for segments in (exif(orientation), exif(orientation, b"Other\0"), exif(1) + exif(orientation)):
+        sample = sample_of(data[:2] + segments + data[2:], tmp_path)
+        levels = jpeg.read_jpeg(sample)
+        assert levels is not None
+        assert np.array_equal(levels, np.asarray(sample.read_picture()))
+
+
+def coloured(**options):
+    """A JPEG of which no turn is the same."""
+    rng, buffer = np.random.default_rng(3), io.BytesIO()
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8))
+    coarse.resize((40, 30), Image.Resampling.BICUBIC).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def test_what_turns_at_an_odd_place_is_left_to_pillow(tmp_path):
+    pytest.importorskip("torchcodec")
+    data = coloured(progressive=True)
+    scan = data.rindex(b"\xff\xda")
+    for odd in (data[:scan] + exif(6) + data[scan:], data[:2] + b"\xff" + exif(6) + data[2:]):
+        assert jpeg.read_jpeg(sample_of(odd, tmp_path)) is None
+
+
+def test_a_spoilt_file_is_remarked_on_once(tmp_path, caplog, capfd):
+    """Its scan breaks off before its end mark: libjpeg prints so, Pillow gives the same pixels."""
+    pytest.importorskip("torchcodec")
+    data = coloured()
+    sample = sample_of(data[: len(data) * 2 // 3] + b"\xff\xd9", tmp_path)
+    found = [jpeg.read_jpeg(sample) for _ in range(4)]
+    assert found[0] is not None
+    assert np.array_equal(found[0], np.asarray(sample.read_picture()))
+    assert found[1:] == [None] * 3
+    assert capfd.readouterr().err.count("Corrupt JPEG data") == 1
+    assert caplog.text.count("a.tar:0 is a JPEG that libjpeg finds fault with") == 1
+
+
+def test_after_many_spoilt_files_all_are_pillows(tmp_path, monkeypatch, caplog, capfd):
+    pytest.importorskip("torchcodec")
+    monkeypatch.setattr(jpeg, "_MOST_FAULTY", 2)
+    data = coloured()
+    spoilt = sample_of(data[: len(data) * 2 // 3] + b"\xff\xd9", tmp_path)
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shutil.copy(spoilt.shard, folder / "a.tar")
+        jpeg.read_jpeg(dataclasses.replace(spoilt, shard=folder / "a.tar"))
+    assert capfd.readouterr().err.count("Corrupt JPEG data") == 2
+    assert caplog.text.count("libjpeg finds fault with") == 2
+    assert "after so many, all are Pillow's" in caplog.text
 
 
 def test_other_pixels_are_not_taken(tmp_path, monkeypatch):
