@@ -30,6 +30,7 @@ _EXTENSION = {"jpeg": "jpg", "png": "png", "npy": "npy"}
 _SAMPLES, _BITS = 277, 258
 """Tags of a TIFF: samples of a pixel, and bits of each."""
 FURTHER = "images of further channels, which were dropped (`convert --channels all` keeps them)"
+TURNED = "images that EXIF turns, encoded anew as they are seen, or as their masks lie"
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What reading and decoding raise over bytes that are not what they should be."""
 
@@ -277,6 +278,8 @@ def pack_image(
     was_turned = False
     if isinstance(data, bytes):
         image, was_turned = turned(image, data, file, exif, mask_size)
+        if was_turned and remarks is not None:
+            remarks.append(TURNED)
     shape = (image.height, image.width)
     if mask_size is not None and mask_size != shape:
         raise ValueError(

@@ -28,6 +28,7 @@ class FeatureStream:
 
     skipped = 0
     lost: Mapping[str, int] = {}
+    changed: Mapping[str, int] = {}
 
     def __init__(
         self,

@@ -69,9 +69,12 @@ class PooledRows:
         """lane of each row of this rank"""
         self.lost = (0, 0)
         """how many images and tars were left out before the steps that were not passed"""
+        self.changed = 0
+        """how many images of the steps before did not show all of their files"""
         self._taken: dict[int, tuple[dict[int, Sample], dict[str, Any]]] = {}
         self._lanes: list[Lane] = []
         self._lost_before = (0, 0)
+        self._changed_before = 0
         self.go_to(None)
 
     def go_to(self, state: Mapping[str, Any] | None) -> None:
@@ -81,6 +84,7 @@ class PooledRows:
         if state is not None:
             places = [Place.of_plain(place) for place in state["places"]]
             self.lost = self._lost_before = int(state["lost_images"]), int(state["lost_tars"])
+            self.changed = self._changed_before = int(state.get("changed_images", 0))
         self._lanes = [
             Lane(self.pool, number, place)
             for number, place in zip(self.numbers.values(), places, strict=True)
@@ -104,6 +108,7 @@ class PooledRows:
         """Let go of the steps before a position."""
         state = self.state(position)
         self.lost = state["lost_images"], state["lost_tars"]
+        self.changed = state.get("changed_images", 0)
         for old in [taken for taken in self._taken if taken < position]:
             del self._taken[old]
 
@@ -113,10 +118,12 @@ class PooledRows:
 
     def _state(self) -> dict[str, Any]:
         images, tars = self._lost_before
+        changed = self._changed_before + sum(lane.changed_images for lane in self._lanes)
         return {
             "places": [lane.place.to_plain() for lane in self._lanes],
             "lost_images": images + sum(lane.lost_images for lane in self._lanes),
             "lost_tars": tars + sum(lane.lost_tars for lane in self._lanes),
+            **({"changed_images": changed} if changed else {}),
         }
 
     @property

@@ -42,7 +42,8 @@ class Stream(ABC, Generic[Batch]):
     """An endless iterator of batches, the same on every run and under every loader.
 
     `skipped` counts the corrupt samples of this rank for which others stood in; `lost`, by "images"
-    and "tars", what of its pool could not be read.
+    and "tars", what of its pool could not be read; `changed`, by "images", what of it does not show
+    all that its files have.
     """
 
     def __init__(
@@ -151,6 +152,12 @@ class Stream(ABC, Generic[Batch]):
         if self._pooled is None:
             return {}
         return dict(zip(("images", "tars"), self._pooled.lost, strict=True))
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """How many images of the pool were shown without transparency, further channels, pages or
+        bits, or encoded anew, by kind; empty without a pool."""
+        return {} if self._pooled is None else {"images": self._pooled.changed}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state: plain values, the same on every rank but for the count of skipped and

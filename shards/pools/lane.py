@@ -61,13 +61,18 @@ class Pool:
     seed: int
     lanes: int
     _said: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _saying: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
-    def say(self, sentence: str) -> None:
-        """Warn once: each row and each epoch meets the same again."""
-        if sentence not in self._said:
+    def say(self, sentence: str, about: str = "") -> None:
+        """Warn once (of what it is about): each row and each epoch meets the same again."""
+        with self._saying:
+            if (about or sentence) in self._said:
+                return
             if len(self._said) < _MOST_SAID:
-                self._said.add(sentence)
-            _log.warning("%s", sentence)
+                self._said.add(about or sentence)
+        _log.warning("%s", sentence)
 
     @property
     def parts(self) -> int:
@@ -110,13 +115,14 @@ class Lane:
     """Reads one lane ahead in a thread; `take` returns its images one by one.
 
     `place` is where the next image lies; `lost_images` and `lost_tars` count what could not be read
-    of the windows that were begun.
+    of the windows that were begun; `changed_images` those that were taken and do not show all of
+    their files, or show it otherwise.
     """
 
     def __init__(self, pool: Pool, number: int, place: Place | None = None) -> None:
         self.pool, self.number = pool, number
         self.place = place or Place(number)
-        self.lost_images = self.lost_tars = 0
+        self.lost_images = self.lost_tars = self.changed_images = 0
         self._window: Window | None = None
         self._ready: queue.Queue[Window | BaseException] = queue.Queue(1)
         self._closed = threading.Event()
@@ -130,6 +136,7 @@ class Lane:
         image = self._window.images[self.place.taken]
         place = self.place
         self.place = Place(place.unit, place.image, place.taken + 1, place.ended)
+        self.changed_images += bool(image.changes)
         return image
 
     def start(self) -> None:
@@ -195,7 +202,8 @@ def windows(
     while wanted():
         address, part = pool.unit(unit)
         at, fault, found = start, None, False
-        images = images_of(address, pool.settings, start) if start != ended.get(unit) else iter(())
+        left = start != ended.get(unit)
+        images = images_of(address, pool.settings, start, pool.say) if left else iter(())
         try:
             for image in images:
                 at += 1
@@ -232,7 +240,7 @@ def windows(
 class _Gathered:
     """A window while it fills; `say` warns of what is lost."""
 
-    say: Callable[[str], None]
+    say: Callable[..., None]
     images: list[PooledSample] = field(default_factory=list)
     bytes: int = 0
     lost: int = 0
@@ -243,6 +251,8 @@ class _Gathered:
             self.lost += 1
             self.say(f"{image.name} is left out: {image.reason}")
             return
+        for change in image.changes:
+            self.say(f"the pool has {change}; first: {image.name}", change)
         self.images.append(image)
         self.bytes += len(image.data)
 

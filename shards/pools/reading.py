@@ -3,7 +3,7 @@
 import logging
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tarfile import HeaderError, ReadError
@@ -11,7 +11,8 @@ from typing import Any, BinaryIO, ClassVar, Self, cast
 
 from PIL import Image
 
-from ..images import DAMAGED, first_line, open_image, pack_image
+from ...plain import shown
+from ..images import DAMAGED, first_line, losses, open_image, pack_image
 from ..outside.encoded import fault_of
 from ..outside.transfer import Transfer
 from ..outside.turning import ORIENTATION
@@ -22,15 +23,21 @@ EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 """Of members that are taken for images where none is named."""
 _LARGEST = 2**28
 """Bytes of an image, at most."""
+SEVERAL = (
+    "samples of several images, of which the first kind of jpg, jpeg, png, webp was taken "
+    "(--pool.member names another)"
+)
 _KEPT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PooledSample(Sample):
-    """An image of a pool: its bytes are at hand, and nobody must have it."""
+    """An image of a pool: its bytes are at hand, and nobody must have it; `changes` says what of
+    its file they do not show, or show otherwise."""
 
     data: bytes = b""
+    changes: tuple[str, ...] = ()
     optional: ClassVar[bool] = True
 
     def read(self, extension: str) -> bytes:
@@ -55,9 +62,13 @@ class Broken(Exception):
 
 
 def images_of(
-    address: str, settings: PoolSettings, start: int = 0
+    address: str,
+    settings: PoolSettings,
+    start: int = 0,
+    say: Callable[[str, str], None] = lambda sentence, about: None,
 ) -> Iterator[PooledSample | Lost]:
-    """Yield the images of a tar from the one numbered `start` on, each once.
+    """Yield the images of a tar from the one numbered `start` on, each once; `say` is told, with
+    what it is about, of samples that have none.
 
     Where the source fails, stalls or ends too early, the tar is read anew, up to the image that
     comes next, `settings.retries` times. Raises Broken where that is of no use.
@@ -66,7 +77,8 @@ def images_of(
     while True:
         try:
             with Transfer(address, settings.stall) as file:
-                for number, image in enumerate(_images(cast(BinaryIO, file), address, settings)):
+                found = _images(cast(BinaryIO, file), address, settings, say)
+                for number, image in enumerate(found):
                     if number >= done:
                         done += 1
                         yield _checked(address, *image)
@@ -82,9 +94,10 @@ def images_of(
 
 
 def _images(
-    file: BinaryIO, address: str, settings: PoolSettings
-) -> Iterator[tuple[str, bytes | str]]:
-    """Yield key and bytes of each sample that has an image, or why they are not to be had."""
+    file: BinaryIO, address: str, settings: PoolSettings, say: Callable[[str, str], None]
+) -> Iterator[tuple[str, bytes | str, bool]]:
+    """Yield of each sample that has an image its key, its bytes, or why they are not to be had, and
+    whether there are further ones."""
     from webdataset.tariterators import base_plus_ext, group_by_keys
 
     wanted = (settings.member.lower(),) if settings.member else EXTENSIONS
@@ -92,7 +105,17 @@ def _images(
     for sample in group_by_keys(cast(Any, members)):
         found = [sample[extension] for extension in wanted if extension in sample]
         if found:
-            yield sample["__key__"], found[0]
+            yield sample["__key__"], found[0], len(found) > 1
+        else:
+            say(_without_image(address, sample, wanted), "no image")
+
+
+def _without_image(address: str, sample: Mapping[str, Any], wanted: tuple[str, ...]) -> str:
+    there = ", ".join(name for name in sample if not name.startswith("__"))
+    return (
+        f"{address}:{sample['__key__']} is passed over, as will be others like it: it has no "
+        f"{' or '.join(wanted)}, only {shown(there)}; --pool.member names another extension"
+    )
 
 
 def _members(
@@ -128,8 +151,9 @@ class _Strict(tarfile.TarInfo):
             raise ReadError(f"the tar is damaged or ends too early ({error})") from None
 
 
-def _checked(address: str, key: str, data: bytes | str) -> PooledSample | Lost:
-    """Return the image as loaders take it: what they all read alike as it is, others as PNG."""
+def _checked(address: str, key: str, data: bytes | str, several: bool) -> PooledSample | Lost:
+    """Return the image as loaders take it: what they all read alike as it is, others encoded anew,
+    as a conversion would."""
     name = f"{address}:{key}"
     if isinstance(data, str):
         return Lost(name, data)
@@ -139,8 +163,11 @@ def _checked(address: str, key: str, data: bytes | str) -> PooledSample | Lost:
         # PNG's own way to EXIF decodes all pixels, to find it behind them.
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
         plain = image.mode in ("RGB", "L") and exif.get(ORIENTATION, 1) == 1
-        if not (plain and extension) or fault_of(data, image.format or ""):
-            extension, data, size = pack_image(data, name, exif="upright")
+        changes = [SEVERAL] if several else []
+        # Of RGB and grey images `losses` asks nothing that the head does not say.
+        if not (plain and extension) or losses(image, data) or fault_of(data, image.format or ""):
+            extension, data, size = pack_image(data, name, exif="upright", remarks=changes)
     except DAMAGED as error:
         return Lost(name, first_line(error))
-    return PooledSample(key, Path(address), {extension: (0, len(data))}, name, size, data=data)
+    parts = {extension: (0, len(data))}
+    return PooledSample(key, Path(address), parts, name, size, data=data, changes=tuple(changes))

@@ -20,7 +20,16 @@ from PIL import Image
 from ..bands.arrays import NpyFile
 from ..bands.pages import Pages
 from ..bands.tiff import TiffImage
-from ..images import FURTHER, eight_bits, losses, most_megapixels, open_image, read_levels, to_rgb
+from ..images import (
+    FURTHER,
+    TURNED,
+    eight_bits,
+    losses,
+    most_megapixels,
+    open_image,
+    read_levels,
+    to_rgb,
+)
 from ..masks.values import MaskValues
 from ..outside.files import read_file
 from ..outside.turning import Exif, lies, orientation_of, sizes_of, turned
@@ -239,7 +248,8 @@ def _picture(
 def _rgb(data: bytes, file: str, exif: Exif, mask_size: tuple[int, int] | None) -> Picture:
     image = open_image(data, file)
     told = losses(image, data)
-    image, _ = turned(image, data, file, exif, mask_size)
+    image, was_turned = turned(image, data, file, exif, mask_size)
+    told += [TURNED] if was_turned else []
     return np.array(to_rgb(eight_bits(image, file, told), file)), tuple(told)
 
 

@@ -130,10 +130,12 @@ class Journal:
         losses: Mapping[str, float],
         lr: Mapping[str, float],
         skipped: Mapping[str, int] | None = None,
+        changed: Mapping[str, int] | None = None,
     ) -> None:
         """Record the mean losses, the seconds (of the clock, and of this process on its cores) and
         the speed since the last row; learning rates;
-        where they are counted, the corrupt samples skipped so far, by stream."""
+        where they are counted, the corrupt samples skipped so far, by stream, and the images of a
+        pool that do not show all of their files."""
         elapsed = time.perf_counter() - self.started
         steps = max(step - self.step, 1)
         rate = self.images / elapsed
@@ -151,6 +153,7 @@ class Journal:
                 "data_wait": round(wait, 4),
                 "peak_memory": round(memory, 1),
                 **({} if skipped is None else {"skipped": dict(skipped)}),
+                **({} if changed is None else {"changed": dict(changed)}),
             }
         )
         # Terms of single classes are for the record alone.
@@ -159,7 +162,8 @@ class Journal:
         rates = ", ".join(f"{value:.2e}" for value in lr.values())
         log.info(
             f"step {step}/{self.num_steps}  {terms}  lr {rates}  {rate:.1f} images/s  "
-            f"wait {wait:.0%}  {memory / 1024:.2f} GiB  {left} left{_told(skipped)}"
+            f"wait {wait:.0%}  {memory / 1024:.2f} GiB  {left} left"
+            f"{_told('skipped as corrupt', skipped)}{_told('not shown as stored', changed)}"
         )
         self.restart(step)
 
@@ -214,6 +218,6 @@ def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _told(skipped: Mapping[str, int] | None) -> str:
-    counts = [f"{count} {stream}" for stream, count in (skipped or {}).items() if count]
-    return f"  skipped as corrupt: {', '.join(counts)}" if counts else ""
+def _told(what: str, counted: Mapping[str, int] | None) -> str:
+    counts = [f"{count} {stream}" for stream, count in (counted or {}).items() if count]
+    return f"  {what}: {', '.join(counts)}" if counts else ""

@@ -246,7 +246,7 @@ class Run(Scored):
         if not means:
             return
         means |= engine.gap(self._batches)
-        self.journal.training(engine.step, means, lr, self._skipped())
+        self.journal.training(engine.step, means, lr, *self._counted())
         gc.collect()
         self._warn(means)
         bad = [name for name, value in means.items() if not math.isfinite(value)]
@@ -270,20 +270,26 @@ class Run(Scored):
                 log.warning(f"step {self.engine.step}: {words}")
             self.warned.add(name)
 
-    def _skipped(self) -> dict[str, int] | None:
+    def _counted(self) -> tuple[dict[str, int] | None, dict[str, int] | None]:
         """Return the corrupt samples skipped so far on all ranks, by stream, and what of a pool
-        could not be read; None where neither would have let the run go on."""
+        could not be read, None where neither would have let the run go on; and what of a pool does
+        not show all of its files, None without one."""
         counts: dict[str, float] = {}
+        changed: dict[str, float] = {}
         for name, stream in self.streams.items():
             if self.settings.loader.corrupt == "skip" or stream.lost:
                 counts[name] = float(stream.skipped)
             for kind, count in stream.lost.items():
                 counts[f"{name} {kind} of the pool"] = float(count)
+            for kind, count in stream.changed.items():
+                changed[f"{name} {kind} of the pool"] = float(count)
         if not counts:
-            return None
-        mean = self.runtime.average(torch.tensor([*counts.values()], device=self.runtime.device))
+            return None, None
+        values = [*counts.values(), *changed.values()]
+        mean = self.runtime.average(torch.tensor(values, device=self.runtime.device))
         totals = (mean * self.runtime.world_size).round().int().tolist()
-        return dict(zip(counts, totals, strict=True))
+        told = dict(zip(changed, totals[len(counts) :], strict=True))
+        return dict(zip(counts, totals, strict=False)), told or None
 
     def _save(self) -> None:
         """Write the checkpoint, unless a loss since the last row or a weight is no number."""

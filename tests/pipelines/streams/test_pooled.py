@@ -1,9 +1,12 @@
 """Streams whose images come from a pool: shared by ranks, mixed, resumed, and never stopped."""
 
+import io
 import itertools
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from stores import Faults, encoded, store, write_pool, write_tar
 from warpseg.pipelines import GeometrySettings, LoaderSettings, StrongSettings, paired
 from warpseg.shards.pools.settings import PoolSettings
@@ -139,6 +142,33 @@ def test_an_image_that_cannot_be_decoded_is_replaced_and_counted(coordinates, tm
     assert all("0007" not in batch.keys for batch in batches)
     assert stream.skipped == 2
     stream.close()
+
+
+def test_what_images_lose_is_counted_through_a_resume(coordinates, tmp_path, loader):
+    """Pools of whole images have the states that they always had."""
+    clear = Image.fromarray(np.full((20, 24, 4), 90, np.uint8))
+    buffer = io.BytesIO()
+    clear.save(buffer, "PNG")
+    kinds = {True: ("png", buffer.getvalue()), False: ("jpg", encoded(3))}
+    names = [(f"{number:04}", kinds[number % 3 == 0]) for number in range(12)]
+    write_tar(tmp_path / "pool-0.tar", [(f"{name}.{kind}", data) for name, (kind, data) in names])
+    stream = opened(coordinates, pool_in(tmp_path), loader, batch_size=3)
+    assert stream.changed == {"images": 0}
+    assert "changed_images" not in stream.state_dict()["pooled"]
+    counts, states = [], []
+    for batch in itertools.islice(stream, 6):
+        counts.append(sum(int(key) % 3 == 0 for key in batch.keys))
+        assert stream.changed == {"images": sum(counts)}
+        states.append(stream.state_dict())
+    stream.close()
+    assert 0 < sum(counts[:3]) < sum(counts)
+    resumed = opened(coordinates, pool_in(tmp_path), loader, batch_size=3)
+    resumed.load_state_dict(states[2])
+    assert resumed.changed == {"images": sum(counts[:3])}
+    list(itertools.islice(resumed, 3))
+    assert resumed.changed == {"images": sum(counts)}
+    assert resumed.state_dict() == states[5]
+    resumed.close()
 
 
 def test_what_a_pool_cannot_be_used_with_is_refused(coordinates, folder):

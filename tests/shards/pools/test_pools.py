@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from stores import encoded, store, write_pool, write_tar
+from warpseg.shards import images
 from warpseg.shards.outside.transfer import Transfer
 from warpseg.shards.pools import lane as lanes
+from warpseg.shards.pools import reading
 from warpseg.shards.pools.addresses import spelt_out
 from warpseg.shards.pools.lane import Lane, Place, Pool
 from warpseg.shards.pools.reading import Broken, Lost, images_of
@@ -243,3 +245,88 @@ def test_links_are_counted_and_each_loss_is_said_once(tmp_path, caplog):
     pool = Pool(addresses=(str(path),), settings=settings, seed=3, lanes=1)
     taken(pool, 0, 6)
     assert caplog.text.count("linked.tar:b is left out") == 1
+
+
+def saved(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turning():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8))
+BLACK = Image.new("RGB", (28, 20))
+TOLD = {
+    "clear.png": (saved(Image.new("RGBA", (8, 6), (1, 2, 3, 9)), "PNG"), "with transparency"),
+    "colour.png": (saved(RGB, "PNG", transparency=(1, 2, 3)), "with transparency"),
+    "print.jpg": (saved(RGB.convert("CMYK"), "JPEG"), "CMYK images, which were turned into RGB"),
+    "turned.jpg": (saved(RGB, "JPEG", exif=turning()), "that EXIF turns"),
+    "moves.png": (saved(RGB, "PNG", save_all=True, append_images=[BLACK]), "pages or frames"),
+    "moves.webp": (
+        saved(RGB, "WEBP", save_all=True, append_images=[BLACK], lossless=True),
+        "pages or frames",
+    ),
+    "deep.png": (saved(Image.fromarray(np.full((4, 5), 40_000, np.uint16)), "PNG"), "16 bits"),
+}
+WHOLE = {
+    "plain.jpg": saved(RGB, "JPEG", exif=b"Exif\0\0"),
+    "grey.png": saved(RGB.convert("L"), "PNG"),
+    "opaque.png": saved(RGB.convert("RGBA"), "PNG"),
+    "palette.png": saved(RGB.convert("P"), "PNG"),
+    "preview.jpg": saved(RGB, "MPO", save_all=True, append_images=[BLACK]),
+    "web.webp": saved(RGB, "WEBP"),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_an_image_loses_is_said_once_and_counted(tmp_path, caplog, name):
+    data, words = TOLD[name]
+    stem, kind = name.split(".")
+    members = [(f"{number}{stem}.{kind}", data) for number in range(3)]
+    path = write_tar(tmp_path / "pool-0.tar", [*members, ("plain.jpg", WHOLE["plain.jpg"])])
+    read = next(images_of(str(path), PoolSettings(**QUICK)))
+    assert not isinstance(read, Lost)
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.seek(0)
+        shown = np.asarray(images.to_rgb(images.eight_bits(picture.copy(), "", []), ""))
+    if name != "turned.jpg":
+        assert np.abs(read.read_image().astype(int) - shown).mean() < 5
+    lane = Lane(pool_of(tmp_path, 1), 0)
+    taken_twice = [lane.take() for _ in range(8)]
+    lane.close()
+    assert lane.changed_images == sum("plain" not in image.key for image in taken_twice) == 6
+    assert caplog.text.count("the pool has ") == 1
+    assert words in caplog.text
+    assert f"first: {path}:" in caplog.text
+
+
+def test_whole_images_are_not_decoded_to_learn_so(tmp_path, caplog, monkeypatch):
+    path = write_tar(tmp_path / "pool-0.tar", WHOLE.items())
+    assert not any(image.changes for image in images_of(str(path), PoolSettings(**QUICK)))
+    taken(pool_of(tmp_path, 1), 0, 12)
+    assert "the pool has" not in caplog.text
+    monkeypatch.setattr(reading, "pack_image", lambda *_, **__: pytest.fail("it was decoded"))
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    plain = [(n, d) for n, d in WHOLE.items() if n not in ("opaque.png", "palette.png")]
+    write_tar(path, plain)
+    assert len(list(images_of(str(path), PoolSettings(**QUICK)))) == len(plain)
+
+
+def test_samples_of_several_images_and_of_none_are_said(tmp_path, caplog):
+    """A mask beside a WebP would be taken for the image."""
+    members = [("a.webp", WHOLE["web.webp"]), ("a.png", WHOLE["grey.png"])]
+    members += [("b.tif", b"II*"), ("b.json", b"{}"), ("c.tif", b"II*"), ("d.jpg", encoded(1))]
+    write_tar(tmp_path / "pool-0.tar", members)
+    lane = Lane(pool_of(tmp_path, 1), 0)
+    assert {lane.take().key for _ in range(4)} == {"a", "d"}
+    lane.close()
+    assert lane.changed_images == 2
+    assert caplog.text.count("samples of several images, of which the first kind of jpg") == 1
+    assert caplog.text.count("is passed over") == 1
+    assert "pool-0.tar:b is passed over, as will be others like it" in caplog.text
+    assert "only 'tif, json'; --pool.member" in caplog.text

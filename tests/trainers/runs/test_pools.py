@@ -1,5 +1,6 @@
 """Runs on a pool: killed and resumed, on ranks, through a store that fails; refusals."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,8 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from running import assert_same_state, results, rows, run
-from stores import store, write_pool
+from stores import encoded, store, write_pool, write_tar
 from tiny import METHOD_RECIPES
 from warpseg.__main__ import main
 from warpseg.shards.pools.settings import PoolSettings
@@ -64,6 +66,21 @@ def test_what_a_pool_loses_is_in_the_record(scenes, folder, tmp_path, caplog):
     assert row["skipped"]["unlabeled tars of the pool"] >= 1
     assert row["skipped"]["unlabeled images of the pool"] == 0
     assert "pool-3.tar is left out from image" in caplog.text
+
+
+def test_what_images_of_a_pool_lose_is_in_the_record(scenes, tmp_path, caplog):
+    buffer = io.BytesIO()
+    Image.new("RGBA", (80, 64), (9, 8, 7, 6)).save(buffer, "PNG")
+    members = [(f"{number}.png", buffer.getvalue()) for number in range(5)]
+    write_tar(tmp_path / "pool-0.tar", [*members, ("5.jpg", encoded(5, (64, 80)))])
+    pool = PoolSettings(urls=(f"{tmp_path}/pool-0.tar",), **QUICK)
+    changes = {"pool": pool, "num_steps": 4, "log_every": 2, "unlabeled_batch_size": 3}
+    with caplog.at_level("INFO"):
+        run("consistency", scenes, tmp_path / "run", **changes)
+    counted = [row["changed"] for row in rows(tmp_path / "run") if "losses" in row]
+    assert counted == [{"unlabeled images of the pool": count} for count in (5, 10)]
+    assert caplog.text.count("the pool has images with transparency, which was dropped") == 1
+    assert "not shown as stored: 10 unlabeled images of the pool" in caplog.text
 
 
 def test_a_pool_that_no_stream_reads_and_one_out_of_reach_are_refused(scenes, tmp_path, capsys):
