@@ -61,7 +61,8 @@ def kinds(tmp_path_factory):
 
 def batches(dataset, decoder, count=12, **changes):
     geometry = GeometrySettings(crop_size=(48, 56), scale=(0.4, 2.5), fill=(7, 9, 201))
-    settings = LoaderSettings(loader="portable", threads=2, jpeg=decoder, **changes)
+    changes = {"threads": 2, **changes}
+    settings = LoaderSettings(loader="portable", jpeg=decoder, **changes)
     options = {"geometry": geometry, "normalization": "none", "loader": settings}
     stream = labeled(dataset.subset("train"), batch_size=4, **options)
     taken = list(itertools.islice(stream, count))
@@ -214,6 +215,60 @@ def test_after_many_spoilt_files_all_are_pillows(tmp_path, monkeypatch, caplog, 
     assert capfd.readouterr().err.count("Corrupt JPEG data") == 2
     assert caplog.text.count("libjpeg finds fault with") == 2
     assert "after so many, all are Pillow's" in caplog.text
+
+
+def strange(sample, number):
+    """What real tools write, and what befalls it, of a sample's size; by its number."""
+    size = sample.size[::-1]
+    coarse = Image.fromarray(np.random.default_rng(number).integers(0, 256, (5, 7, 3), np.uint8))
+    picture = coarse.resize(size, Image.Resampling.BICUBIC)
+
+    def saved(kind="JPEG", mode="RGB", **options):
+        buffer = io.BytesIO()
+        picture.convert(mode).save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    data = saved(progressive=True)
+    frame = data.index(b"\xff\xc2")
+    return [
+        saved("PNG"),
+        saved(mode="CMYK"),
+        saved("MPO", save_all=True, append_images=[picture]),
+        data[: len(data) * 2 // 3],
+        data[: len(data) * 2 // 3] + b"\xff\xd9",
+        data[:2] + exif(6) + data[2:],
+        data[: frame + 4] + b"\x0c" + data[frame + 5 :],
+        data[:2] + bytes(9) + data[2:],
+    ][number % 8]
+
+
+@pytest.mark.parametrize("cache", ["none", "host"])
+def test_strange_files_are_what_pillow_makes_of_them(kinds, monkeypatch, caplog, cache):
+    """Same pixels, same stand-ins, same words, whoever decodes; in the middle of a stream, too."""
+    pytest.importorskip("torchcodec")
+    samples = kinds.subset("train").samples()
+    files = {sample.key: strange(sample, number) for number, sample in enumerate(samples)}
+    read = Sample.read
+    monkeypatch.setattr(
+        Sample,
+        "read",
+        lambda self, kind: files[self.key] if kind == self.extension else read(self, kind),
+    )
+    monkeypatch.setattr(Sample, "extension", "jpg")
+    found = {}
+    for decoder in ("torchcodec", "pillow"):
+        caplog.clear()
+        taken = batches(kinds, decoder, 5, corrupt="skip", cache=cache)
+        told = {r.message for r in caplog.records if "stands in" in r.message}
+        with pytest.raises(ValueError, match="cannot be decoded") as stopped:
+            batches(kinds, decoder, 5, threads=1, cache=cache)
+        found[decoder] = taken, told, str(stopped.value)
+    (ours, told, stopped), (pillows, *others) = found["torchcodec"], found["pillow"]
+    assert [told, stopped] == others
+    assert len(told) == 3
+    for first, second in zip(ours, pillows, strict=True):
+        assert first.keys == second.keys
+        assert torch.equal(first.image, second.image)
 
 
 def test_other_pixels_are_not_taken(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from warpseg.shards.images import open_image, pack_image, read_rgb
+from warpseg.shards.images import TURNED, open_image, pack_image, read_rgb
 
 ORIENTATION = 0x0112
 
@@ -99,6 +99,18 @@ def test_a_turned_image_follows_its_mask(mask_size: tuple[int, int], size: tuple
     _, packed, found = pack_image(turned(6), "a", mask_size=mask_size)
     assert found == size
     assert Image.open(io.BytesIO(packed)).getexif().get(ORIENTATION, 1) == 1
+
+
+@pytest.mark.parametrize("mask_size", [None, (24, 16), (16, 24)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_that_exif_turns_an_image_is_said(
+    orientation: int, mask_size: tuple[int, int] | None
+) -> None:
+    """It is encoded anew, a JPEG with a loss."""
+    remarks: list[str] = []
+    if orientation == 6 or mask_size != (24, 16):
+        pack_image(turned(orientation), "a", mask_size=mask_size, remarks=remarks)
+    assert remarks == [TURNED] * (orientation == 6)
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(3, (16, 24)), (6, (16, 16))])
