@@ -236,7 +236,7 @@ def strange(sample, number):
         saved("MPO", save_all=True, append_images=[picture]),
         data[: len(data) * 2 // 3],
         data[: len(data) * 2 // 3] + b"\xff\xd9",
-        data[:2] + exif(6) + data[2:],
+        data[:2] + exif(3) + data[2:],
         data[: frame + 4] + b"\x0c" + data[frame + 5 :],
         data[:2] + bytes(9) + data[2:],
     ][number % 8]
