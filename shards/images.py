@@ -15,7 +15,7 @@ from .bands.arrays import read_npy
 from .bands.pages import Pages
 from .bands.tiff import TooLarge, read_tiff
 from .outside.encoded import FORMATS, fault_of
-from .outside.turning import ORIENTATION, Exif, turned
+from .outside.turning import ORIENTATION, Exif, turned, turning_of
 
 Encoding = Literal["keep", "jpeg", "png", "npy"]
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -30,7 +30,6 @@ _EXTENSION = {"jpeg": "jpg", "png": "png", "npy": "npy"}
 _SAMPLES, _BITS = 277, 258
 """Tags of a TIFF: samples of a pixel, and bits of each."""
 FURTHER = "images of further channels, which were dropped (`convert --channels all` keeps them)"
-TURNED = "images that EXIF turns, encoded anew as they are seen, or as their masks lie"
 DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 """What reading and decoding raise over bytes that are not what they should be."""
 
@@ -279,7 +278,7 @@ def pack_image(
     if isinstance(data, bytes):
         image, was_turned = turned(image, data, file, exif, mask_size)
         if was_turned and remarks is not None:
-            remarks.append(TURNED)
+            remarks.append(turning_of(exif, mask_size))
     shape = (image.height, image.width)
     if mask_size is not None and mask_size != shape:
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import Literal
 from PIL import Image, ImageOps
 
 Exif = Literal["auto", "upright", "raw"]
+_BY_MASK = ("upright", "as their masks lie")
 ORIENTATION = 0x0112
 """The tag: 1 or nothing for a picture that is stored as it is seen, 2 to 8 for others."""
 
@@ -59,6 +60,12 @@ def turned(
             "is not: save the image as it is stored, without the tag"
         )
     return image, True
+
+
+def turning_of(exif: Exif, mask_size: tuple[int, int] | None) -> str:
+    """Return what is to be said of images that have an orientation; see `lies`."""
+    way = {"upright": "upright", "raw": "as they are stored"}.get(exif)
+    return f"images that EXIF turns, encoded anew {way or _BY_MASK[mask_size is not None]}"
 
 
 def lies(

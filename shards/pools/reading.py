@@ -168,6 +168,6 @@ def _checked(address: str, key: str, data: bytes | str, several: bool) -> Pooled
         if not (plain and extension) or losses(image, data) or fault_of(data, image.format or ""):
             extension, data, size = pack_image(data, name, exif="upright", remarks=changes)
     except DAMAGED as error:
-        return Lost(name, first_line(error))
+        return Lost(name, first_line(error).removeprefix(f"{name} "))
     parts = {extension: (0, len(data))}
     return PooledSample(key, Path(address), parts, name, size, data=data, changes=tuple(changes))

@@ -22,7 +22,6 @@ from ..bands.pages import Pages
 from ..bands.tiff import TiffImage
 from ..images import (
     FURTHER,
-    TURNED,
     eight_bits,
     losses,
     most_megapixels,
@@ -32,7 +31,7 @@ from ..images import (
 )
 from ..masks.values import MaskValues
 from ..outside.files import read_file
-from ..outside.turning import Exif, lies, orientation_of, sizes_of, turned
+from ..outside.turning import Exif, lies, orientation_of, sizes_of, turned, turning_of
 from ..source import Entry, Source
 from .kinds import beyond_pillow
 from .opened import PictureFile, Raster, open_raster
@@ -249,7 +248,7 @@ def _rgb(data: bytes, file: str, exif: Exif, mask_size: tuple[int, int] | None) 
     image = open_image(data, file)
     told = losses(image, data)
     image, was_turned = turned(image, data, file, exif, mask_size)
-    told += [TURNED] if was_turned else []
+    told += [turning_of(exif, mask_size)] if was_turned else []
     return np.array(to_rgb(eight_bits(image, file, told), file)), tuple(told)
 
 

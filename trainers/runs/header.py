@@ -37,12 +37,11 @@ def run_header(run: Begun) -> str:
     """Return lines that say what is about to be trained, on what, where and how."""
     settings, method, runtime = run.settings, run.method, run.runtime
     sizes = {name: spec.batch_size for name, spec in method.streams.items()}
-    images = ", ".join(f"{stream.epoch_size} {name}" for name, stream in run.streams.items())
+    share = settings.pool.share
+    images = ", ".join(_images(name, stream, share) for name, stream in run.streams.items())
     scored = (
         f"{len(run.validation)} to score on" if run.validation is not None else "none to score on"
     )
-    if settings.pool.urls:  # addresses may hold keys, so they are not repeated
-        images += f" ({settings.pool.share:.0%} of unlabeled ones from a pool)"
     crop = "x".join(map(str, settings.geometry.crop_size))
     rows = {
         "network": _network(settings, method),
@@ -57,6 +56,16 @@ def run_header(run: Begun) -> str:
         rows["features"] = f"{run.features}, in place of the images of training"
     title = run.run["recipe"] or run.run["method"]
     return "\n".join([title, *(f"  {name:<8} {text}" for name, text in rows.items())])
+
+
+def _images(name: str, stream: Any, share: float) -> str:
+    """Return how many images a stream goes through; addresses of a pool may hold keys, so they are
+    not repeated."""
+    if not stream.lost:
+        return f"{stream.epoch_size} {name}"
+    if share == 1:
+        return f"{name} ones from a pool alone"
+    return f"{stream.epoch_size} {name} ({share:.0%} of those of a step from a pool)"
 
 
 def next_words(out: Path, task: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from warpseg.shards.images import TURNED, open_image, pack_image, read_rgb
+from warpseg.shards.images import open_image, pack_image, read_rgb
 
 ORIENTATION = 0x0112
 
@@ -110,7 +110,8 @@ def test_that_exif_turns_an_image_is_said(
     remarks: list[str] = []
     if orientation == 6 or mask_size != (24, 16):
         pack_image(turned(orientation), "a", mask_size=mask_size, remarks=remarks)
-    assert remarks == [TURNED] * (orientation == 6)
+    way = "upright" if mask_size is None else "as their masks lie"
+    assert remarks == [f"images that EXIF turns, encoded anew {way}"] * (orientation == 6)
 
 
 @pytest.mark.parametrize(("orientation", "size"), [(3, (16, 24)), (6, (16, 16))])

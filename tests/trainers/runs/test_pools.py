@@ -80,6 +80,7 @@ def test_what_images_of_a_pool_lose_is_in_the_record(scenes, tmp_path, caplog):
     counted = [row["changed"] for row in rows(tmp_path / "run") if "losses" in row]
     assert counted == [{"unlabeled images of the pool": count} for count in (5, 10)]
     assert caplog.text.count("the pool has images with transparency, which was dropped") == 1
+    assert "labeled, unlabeled ones from a pool alone; " in caplog.text
     assert "not shown as stored: 10 unlabeled images of the pool" in caplog.text
 
 
