@@ -5,7 +5,6 @@ where an array is wanted, back.
 """
 
 import io
-import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -16,16 +15,10 @@ from PIL import Image
 from ...shards import Sample
 from ...shards.images import PACKED, open_image
 from ...shards.outside.turning import ORIENTATION
-from .written import writes
 
 INSTALL = 'pip install "warpseg[jpeg]"'
 _TRIED = ({"quality": 90}, {"quality": 75, "progressive": True}, {"quality": 95, "subsampling": 0})
 """Kinds of JPEG whose pixels are compared before TorchCodec is used."""
-_MOST_FAULTY = 32
-"""Files of which libjpeg has something to say, after which all are Pillow's."""
-_log = logging.getLogger(__name__)
-_faulty: set[tuple[str, str]] = set()
-"""Shard and key of files of which TorchCodec's libjpeg has printed something."""
 
 
 def read_jpeg(sample: Sample) -> np.ndarray | None:
@@ -33,45 +26,20 @@ def read_jpeg(sample: Sample) -> np.ndarray | None:
     TorchCodec is not installed or gives other pixels, the image is no grey or RGB JPEG, or is
     damaged, which Pillow has words for.
 
-    Where libjpeg prints that a file is spoilt, which Pillow passes over, the file is Pillow's from
-    then on, and after some such files all are: one line a decode would fill the log.
-
     Raises ValueError naming shard and key where the header cannot be read.
     """
     decode = decoder()
-    place = (str(sample.shard), sample.key)
-    if decode is None or sample.extension != "jpg" or place in _faulty or is_given_up():
+    if decode is None or sample.extension != "jpg":
         return None
-    data, file = sample.read("jpg"), ":".join(place)
+    data, file = sample.read("jpg"), f"{sample.shard}:{sample.key}"
     header = open_image(data, file, PACKED, load=False)
     if header.format != "JPEG" or header.mode not in ("L", "RGB"):
         return None
-    before = writes()
     try:
         levels = decode(data)
     except RuntimeError:
         return None
-    finally:
-        if writes() != before:
-            _leave_to_pillow(place)
     return levels if levels.shape[:2] == (header.height, header.width) else None
-
-
-def is_given_up() -> bool:
-    """Tell whether so many files were spoilt that all are Pillow's."""
-    return len(_faulty) >= _MOST_FAULTY
-
-
-def _leave_to_pillow(place: tuple[str, str]) -> None:
-    if place in _faulty or is_given_up():
-        return  # another thread has said so
-    _faulty.add(place)
-    _log.warning(
-        "%s:%s is a JPEG that libjpeg finds fault with, as it has just printed; %s Pillow's from "
-        "now on, which gives the same pixels without a word",
-        *place,
-        "after so many, all are" if is_given_up() else "it is",
-    )
 
 
 def unturned(data: bytes) -> bytes:
