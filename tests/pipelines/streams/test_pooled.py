@@ -1,6 +1,8 @@
 """Streams whose images come from a pool: shared by ranks, mixed, resumed, and never stopped."""
 
 import itertools
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,3 +150,28 @@ def test_what_a_pool_cannot_be_used_with_is_refused(coordinates, folder):
         opened(coordinates, pool_in(folder), cache="host")
     with pytest.raises(ValueError, match=r"--pool.window"):
         PoolSettings(window=0)
+
+
+def resident():
+    """Return the MiB that this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_ten_thousand_samples(coordinates, tmp_path, loader):
+    """Over HTTP, some tars failing on the way; held by what the process has, of all libraries."""
+    write_pool(tmp_path, tars=100, images=100, size=(64, 64))
+    with store(tmp_path) as (address, faults):
+        for number in range(0, 100, 9):
+            faults.put(f"/pool-{number}.tar", "reset")
+        pool = PoolSettings(urls=(f"{address}/pool-{{0..99}}.tar",), window=32, retries=2)
+        stream = opened(coordinates, pool, loader, batch_size=20)
+        keys, held = [], []
+        for _ in range(10):
+            for batch in itertools.islice(stream, 50):
+                keys += batch.keys
+            held.append(resident())
+        assert len(set(keys)) == len(keys) == 10_000
+        assert stream.lost == {"images": 0, "tars": 0}
+        stream.close()
+    assert max(held[2:]) - held[2] < 12, held
