@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .registry import adding, drop_plugin, used_plugins
+from .owners import adding, drop_plugin, used_plugins
 
 GROUP = "warpseg.plugins"
 """Entry points of installed packages that are loaded."""

@@ -15,18 +15,14 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
-from contextlib import contextmanager
-from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import TypeVar
 
+from .owners import adding_plugin, note_use, on_drop
+from .plugins import load_installed
+
 Value = TypeVar("Value")
 Entry = TypeVar("Entry")
-
-_REGISTRIES: list["Registry"] = []
-_ADDING: ContextVar[str | None] = ContextVar("adding", default=None)
-_USES: list[set[str]] = [set()]
-"""Plugins whose entries were found: by anybody, and within each `noting_uses` that is open."""
 
 
 class Registry(MutableMapping[str, Value]):
@@ -41,14 +37,14 @@ class Registry(MutableMapping[str, Value]):
         self._entries: dict[str, Value] = {}
         self._plugins: dict[str, str] = {}
         self._looked = False
-        _REGISTRIES.append(self)
+        on_drop(self.drop)
 
     def add(self, name: str, value: Value) -> Value:
         """Add a value and return it. Raise ValueError for a name that is taken."""
         if name in self._entries:
             raise ValueError(f"there is a {self.what} {name!r} already: choose another name")
         self._entries[name] = value
-        plugin = _ADDING.get()
+        plugin = adding_plugin()
         if plugin is not None and not _in_own_module():
             self._plugins[name] = plugin
         return value
@@ -96,8 +92,7 @@ class Registry(MutableMapping[str, Value]):
         """Return the value of a name, for use: a plugin it came with is noted."""
         self._look()
         if name in self._plugins:
-            for names in _USES:
-                names.add(self._plugins[name])
+            note_use(self._plugins[name])
         return self._entries[name]
 
     def __setitem__(self, name: str, value: Value) -> None:
@@ -129,8 +124,6 @@ class Registry(MutableMapping[str, Value]):
                 package = importlib.import_module(self._modules)
                 for module in pkgutil.walk_packages(package.__path__, f"{self._modules}."):
                     importlib.import_module(module.name)
-            from .plugins import load_installed
-
             load_installed()
         except BaseException:
             self._looked = False
@@ -144,36 +137,3 @@ def _in_own_module() -> bool:
     while frame is not None and frame.f_code.co_name != "<module>":
         frame = frame.f_back
     return frame is not None and str(frame.f_globals.get("__name__")).startswith(f"{__package__}.")
-
-
-@contextmanager
-def adding(plugin: str) -> Iterator[None]:
-    """Note the entries that are added inside as a plugin's."""
-    token = _ADDING.set(plugin)
-    try:
-        yield
-    finally:
-        _ADDING.reset(token)
-
-
-@contextmanager
-def noting_uses() -> Iterator[set[str]]:
-    """Give the set of the plugins whose entries are found inside."""
-    names: set[str] = set()
-    _USES.append(names)
-    try:
-        yield names
-    finally:
-        _USES.pop()
-
-
-def used_plugins() -> set[str]:
-    """Return the plugins whose entries were found in this process."""
-    return set(_USES[0])
-
-
-def drop_plugin(plugin: str) -> None:
-    """Remove from all registries what a plugin added."""
-    for registry in _REGISTRIES:
-        registry.drop(plugin)
-    _USES[0].discard(plugin)

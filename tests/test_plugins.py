@@ -7,6 +7,7 @@ import sys
 import pytest
 from warpseg import plugins
 from warpseg.__main__ import main
+from warpseg.owners import noting_uses
 from warpseg.plugins import (
     load_plugin,
     loaded_plugins,
@@ -15,7 +16,7 @@ from warpseg.plugins import (
     take_plugins,
     unload_plugin,
 )
-from warpseg.registry import Registry, noting_uses
+from warpseg.registry import Registry
 from warpseg.shards.registry import SOURCES
 
 SOURCE = """

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ..network import Encoder
 from ..weights.names import Rules, translate
+from .of_timm import checkpoint_backbone, describe
+from .vit import VitEncoder
 
 CONVNEXT: Rules = (
     # Hugging Face's, of DINOv3
@@ -78,8 +80,6 @@ def timm_encoder(
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
         raise ValueError(f"timm has no encoder {name!r}: {hint}")
     if _is_vit(name):
-        from .vit import VitEncoder
-
         if output_stride not in (16, 32):
             raise ValueError(f"{name} has no features at stride {output_stride}: leave it out")
         return VitEncoder(name, drop_path=drop_path, checkpointing=checkpointing)
@@ -155,43 +155,6 @@ class TimmEncoder(Encoder):
         if self._last_axis:
             features = [feature.permute(0, 3, 1, 2) for feature in features]
         return tuple(features)
-
-
-def describe(encoder: Encoder, name: str) -> None:
-    """State an encoder's normalisation, licence and file of weights as timm knows them."""
-    found = timm.get_pretrained_cfg(name)
-    if found is None or not found.has_weights:
-        return
-    encoder.normalization = name_of(tuple(found.mean), tuple(found.std))
-    encoder.licence = found.license or ""
-    encoder.weight_file = f"{found.architecture}.{found.tag}" if found.tag else name
-    encoder.imagenet_hint = (
-        f"fetch model.safetensors of {found.hf_hub_id or 'timm/' + encoder.weight_file} elsewhere "
-        "and pass that file"
-    )
-
-
-def name_of(mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
-    """Return the name of a normalisation, or its mean and standard deviation."""
-    known: dict[Any, str] = {
-        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "imagenet",
-        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): "half",
-        ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)): "none",
-    }
-    return known.get((mean, std), (mean, std))
-
-
-def checkpoint_backbone(encoder: Encoder, model: nn.Module, name: str) -> None:
-    """Have a model of timm compute its activations again in the backward pass.
-
-    Raises ValueError where it has batch norms, which would count each batch twice.
-    """
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in encoder.modules()):
-        raise ValueError(
-            f"checkpointing computes the passes of {name} twice, and its batch norms would count "
-            "each batch twice: leave it out, or choose an encoder without batch norms"
-        )
-    cast(Any, model).set_grad_checkpointing(True)
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ..network import Encoder
-from .timm_encoder import checkpoint_backbone, describe
+from .of_timm import checkpoint_backbone, describe
 
 OFFSET = 0.1
 """What DINOv2's code adds to a grid's size before it divides by the table's."""

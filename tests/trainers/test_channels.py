@@ -1,6 +1,7 @@
 """Six channels of 16 bits from files to predictions, by the commands."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +52,7 @@ def succeed(*words):
     assert main([str(word) for word in words]) == 0
 
 
-def test_six_channels_of_16_bits_end_to_end(fields, tmp_path, capsys, caplog):
+def test_six_channels_of_16_bits_end_to_end(fields, tmp_path, capsys, caplog, monkeypatch):
     data, run = tmp_path / "data", tmp_path / "run"
     succeed("convert", "folder", fields / "in", data, "--workers", 1)
     succeed("check", data, "--workers", 1)
@@ -91,7 +92,17 @@ def test_six_channels_of_16_bits_end_to_end(fields, tmp_path, capsys, caplog):
 
     sheet = ["show", data, "--recipe", "fixmatch-synthetic-swiftnet18-tiny", "--split", "half"]
     succeed(*sheet, "--view", "chtps", "--samples", 2, "--out", tmp_path / "sheet.png")
-    succeed("export", run, "--out", tmp_path / "export")
+    capsys.readouterr()
+    graph = ["--graph", "pt2", "--graph-size", *SIZE]
+    succeed("export", run, "--out", tmp_path / "export", *graph)
+    said = capsys.readouterr().out
+    assert "48 x 64 pixels, 6 channels, as trained on, uint16 (N, H, W, 6)" in said
+    words = ["label.py", str(fields / "in" / "val" / "images" / "0.tif"), str(tmp_path / "0.png")]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "export"), *sys.path])
+    exec((tmp_path / "export" / "label.py").read_text(), {})
+    labeled = np.asarray(Image.open(tmp_path / "0.png"))
+    assert (labeled == tifffile.imread(out / "masks" / "0.tif")).mean() > 0.99
     exported = open_trained(tmp_path / "export")
     assert exported.channels == channels
     np.testing.assert_array_equal(exported.predict(scene(100)[0]), again)

@@ -56,10 +56,11 @@ def _tell(out: Path, settings: ExportSettings) -> None:
     config = json.loads((out / CONFIG).read_text())
     print(f"written and read back: {out}")
     if "graph" in config:
-        facts = config["graph"]
-        size = facts["input"]["size"]
-        taken = f"{size[0]} x {size[1]} pixels" if size else "any size"
-        print(f"the graph takes images of {taken}, RGB, uint8 (N, H, W, 3)")
+        facts, channels = config["graph"], config.get("channels", {"count": 3})["count"]
+        taken, size = facts["input"], facts["input"]["size"]
+        of = f"{size[0]} x {size[1]} pixels" if size else "any size"
+        kind = f"{taken['order']}, {taken['dtype']} (N, H, W, {channels})"
+        print(f"the graph takes images of {of}, {kind}")
         if not facts["as_predict"]:
             print(
                 "it is one pass over the image as it is; predict, and the score, ask otherwise: "

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -130,6 +131,20 @@ def test_what_was_stopped_goes_on(mine, tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert re.search(r"6\. supervised: done", said)
     assert seen == [*range(6), 0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_goes_on(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # convert in this process
+    out, at, killed = tmp_path / "out", 14, 0
+    words = ["fit", mine, out, "--steps", "3", "--device", "cpu"]
+    while (ended := forked.command(words, below=out, kill_at=at, timeout=300)).status:
+        assert ended.status == -signal.SIGKILL, ended.err
+        at, killed = at * 5 // 4, killed + 1
+    assert killed >= 3
+    assert list(ledger(out)) == [*STEPS, "predict", "report"]
+    names = {file.name for file in out.rglob("*")}
+    assert not {name for name in names if name.endswith((".tmp", ".partial", ".lock"))}
 
 
 def test_steps_follow_the_budget(mine, tmp_path, capsys, monkeypatch):

@@ -165,8 +165,8 @@ def _check_target(out: Path, overwrite: bool) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove earlier suggestions, what says that they are whole first."""
-    for name in (MARKER, *sorted(OURS - {MARKER, SCAN, LOCK})):
+    """Remove earlier suggestions, what says that they are whole first, and what a kill left."""
+    for name in (MARKER, f"{SCAN}.tmp", *sorted(OURS - {MARKER, SCAN, LOCK})):
         if (out / name).is_dir():
             shutil.rmtree(out / name)
         else:

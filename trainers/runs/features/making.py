@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,13 +23,11 @@ import numpy as np
 from ....models import SegmentationNetwork
 from ....pipelines.features.records import records_of
 from ....pipelines.streams.stream import Stream
-from ....plain import counted, read_json
+from ....plain import counted
 from ....shards import Dataset
-from ....shards.archive import sha256_of, write_text
 from ....shards.features.encoding import Deviation
 from ....shards.features.folder import (
     REMEDY,
-    FeatureShard,
     load_feature_manifest,
     shard_name,
     write_feature_manifest,
@@ -47,6 +45,7 @@ from ...engine.stages import Method
 from ...engine.streams import open_streams
 from ...methods.registry import build_method
 from ..checks import check_network
+from .finished import finished, is_whole, joined, tidy, unmeasured, write_record
 from .planned import Planned
 from .request import claim_features, describe_features, encode, refuse_unfit
 from .settings import FeatureSettings
@@ -155,7 +154,7 @@ class Making:
                 log.info(f"features made in {seconds:.1f} s: {self.out}")
             self.runtime.barrier()
         if self.runtime.rank == 0:
-            self._tidy()
+            tidy(self.out, self.streams.values())
         return load_feature_manifest(self.out)
 
     def _repair(self, held: dict[str, Any]) -> None:
@@ -163,7 +162,8 @@ class Making:
         streams = dict(held["streams"])
         before = json.dumps(streams)
         if self.runtime.rank == 0:
-            self._tidy()  # no records of old beside those of what is made now
+            # No records of old beside those of what is made now.
+            tidy(self.out, self.streams.values())
         self.runtime.barrier()
         for name, planned in self.streams.items():
             rows = streams[name]["shards"] if name in streams else []
@@ -173,7 +173,7 @@ class Making:
                     f"{REMEDY}"
                 )
             for number in range(self.runtime.rank, planned.shards, self.runtime.world_size):
-                if not _is_whole(self.out, rows[number]):
+                if not is_whole(self.out, rows[number]):
                     log.warning(f"{self.out / rows[number]['tar']} is missing or was changed")
                     self._make(planned, number)
         self.runtime.barrier()
@@ -181,10 +181,10 @@ class Making:
             return
         made = 0
         for name, planned in self.streams.items():
-            rows = [self._finished(planned, number) for number in range(planned.shards)]
+            rows = [finished(self.out, planned, number) for number in range(planned.shards)]
             made += sum(row is not None for row in rows)
             pairs = zip(rows, streams[name]["shards"], strict=True)
-            rows = [old if row is None else _unmeasured(row) for row, old in pairs]
+            rows = [old if row is None else unmeasured(row) for row, old in pairs]
             streams[name] = {**streams[name], "shards": rows}
         if not made:
             log.info(f"{self.out} is complete, and as it was written")
@@ -223,7 +223,7 @@ class Making:
     def _write(self, planned: Planned) -> None:
         """Write this rank's shards of a stream that are missing."""
         for number in range(self.runtime.rank, planned.shards, self.runtime.world_size):
-            if self._finished(planned, number) is None:
+            if finished(self.out, planned, number) is None:
                 self._make(planned, number)
 
     def _make(self, planned: Planned, number: int) -> None:
@@ -233,8 +233,7 @@ class Making:
         name, first = shard_name(planned.name, number), number * planned.each
         with _named(planned.name):
             shard = write_feature_shard(self.out, name, planned.layout, first, records)
-        row = {**asdict(shard), "errors": [vars(error) for error in errors]}
-        write_text(self._record(planned, number), json.dumps(row))
+        write_record(self.out, planned, number, shard, errors)
 
     def _records(
         self, planned: Planned, number: int, errors: list[Deviation]
@@ -251,25 +250,11 @@ class Making:
             yield from islice(found, rows)
             place += rows
 
-    def _finished(self, planned: Planned, number: int) -> dict[str, Any] | None:
-        """Return the record of a shard that is whole, or None: a damaged one is made again."""
-        try:
-            row = read_json(self._record(planned, number), dict[str, Any], "")
-            shard = FeatureShard(**_unmeasured(row))
-        except (ValueError, TypeError, FileNotFoundError):
-            return None
-        tar = self.out / shard_name(planned.name, number)
-        whole = shard.tar == tar.name and tar.with_suffix(".idx").is_file() and tar.is_file()
-        return row if whole and tar.stat().st_size == shard.bytes else None
-
-    def _record(self, planned: Planned, number: int) -> Path:
-        return self.out / f"{planned.name}-{number:06d}.json"
-
     def manifest(self) -> dict[str, Any]:
         """Return what the manifest says, of shards that are finished."""
         streams = {}
         for name, planned in self.streams.items():
-            rows = [self._finished(planned, number) for number in range(planned.shards)]
+            rows = [finished(self.out, planned, number) for number in range(planned.shards)]
             found = [row for row in rows if row is not None]
             if len(found) < len(rows) and not self.options.size_only:
                 raise RuntimeError(
@@ -281,31 +266,11 @@ class Making:
                 "batch_size": planned.stream.batch_size,
                 "size": list(planned.stream.geometry.crop_size),
                 "layout": planned.layout.plain(),
-                "errors": _joined([row["errors"] for row in found]),
+                "errors": joined([row["errors"] for row in found]),
                 "bytes": planned.bytes,
-                "shards": [_unmeasured(row) for row in found],
+                "shards": [unmeasured(row) for row in found],
             }
         return {"request": self.request, "streams": streams, "bytes": self.predicted}
-
-    def _tidy(self) -> None:
-        """Remove what finished features need no more, also after a kill in the midst of it."""
-        for planned in self.streams.values():
-            for number in range(planned.shards):
-                self._record(planned, number).unlink(missing_ok=True)
-            for leftover in self.out.glob(f"{planned.name}-*.tmp"):
-                leftover.unlink()
-
-
-def _is_whole(root: Path, row: Mapping[str, Any]) -> bool:
-    """Tell whether a finished shard, and its index, lie there as they were written."""
-    tar = root / row["tar"]
-    there = tar.is_file() and tar.with_suffix(".idx").is_file()
-    return there and tar.stat().st_size == row["bytes"] and sha256_of(tar) == row["sha256"]
-
-
-def _unmeasured(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the record of a shard as the manifest has it, without its errors."""
-    return {name: value for name, value in row.items() if name != "errors"}
 
 
 @contextmanager
@@ -315,12 +280,3 @@ def _named(stream: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{stream}: {error}") from None
-
-
-def _joined(rows: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the errors of all shards together, with the relative one, level by level."""
-    joined: list[Deviation] = [Deviation() for _ in rows[0]] if rows else []
-    for row in rows:
-        for error, values in zip(joined, row, strict=True):
-            error.join(Deviation.from_plain(values))
-    return [{**vars(error), "relative": error.relative} for error in joined]

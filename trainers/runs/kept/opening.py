@@ -7,9 +7,9 @@ from torch import nn
 
 from ....models import Ensemble, plain_state_dict
 from ....models.tensor_files import not_finite
+from ....owners import noting_uses
 from ....plain import one_line, shown
 from ....plugins import only_named, require_plugins
-from ....registry import noting_uses
 from ....shards.bands.bands import plain_bands
 from ...engine.checkpoint import NAME as CHECKPOINT
 from ...engine.checkpoint import check_state, load_checkpoint, refuse_diverged

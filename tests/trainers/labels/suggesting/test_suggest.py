@@ -198,8 +198,10 @@ def test_nothing_is_lost_and_leftovers_do_not_matter(run, scenes, tmp_path, caps
     (out / "mine.txt").unlink()
     (out / "images").mkdir()  # of one that was killed
     (out / "images" / "old.png").write_bytes(b"")
+    (out / "scan.npz.tmp").write_bytes(b"PK")
     assert main(words) == 0
     assert not (out / "images" / "old.png").exists()
+    assert not [file.name for file in out.iterdir() if file.suffix == ".tmp"]
     assert main(words) == 1
     assert "holds suggestions already" in capsys.readouterr().err
     before = rows_of(out)
