@@ -27,8 +27,15 @@ class MaskFileSettings(HeldOut):
     labels.txt, id2label.json)."""
     zero: Literal["class", "ignore"] = "class"
     """What 0 is in masks: the first class, or no class, so that 1 is the first (as in ADE20K)."""
+    ignore: tuple[int, ...] = ()
+    """Further values that belong to no class."""
     unlabeled_value: int | None = None
     """The value of pixels that nobody has labeled yet; 255, too, which means ignored otherwise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(not 0 <= value <= 65535 for value in (*self.ignore, self.unlabeled_value or 0)):
+            raise ValueError("--ignore and --unlabeled-value take values from 0 to 65535")
 
 
 def classes_of(root: Path, settings: MaskFileSettings) -> tuple[tuple[str, ...], MaskValues]:
@@ -54,7 +61,8 @@ def classes_of(root: Path, settings: MaskFileSettings) -> tuple[tuple[str, ...],
         raise ValueError(f"{file or '--names'} names {twice!r} twice: give each its own name")
     shift = settings.zero == "ignore"
     ids = {i + shift: i for i in range(len(names))}
-    values = MaskValues({IGNORE: IGNORE, **({0: IGNORE} if shift else {}), **ids})
+    of_no_class = dict.fromkeys(settings.ignore, IGNORE)
+    values = MaskValues({IGNORE: IGNORE, **({0: IGNORE} if shift else {}), **ids, **of_no_class})
     return names, values.with_unlabeled(settings.unlabeled_value)
 
 

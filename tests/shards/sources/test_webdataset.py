@@ -56,6 +56,19 @@ def test_samples_are_converted_pixel_by_pixel(tmp_path, capsys):
             assert np.array_equal(found.read_mask(), expected)
 
 
+def test_values_of_no_class_are_ignored_as_the_refusal_says(tmp_path, capsys):
+    root = written(tmp_path / "tars")
+    (root / "classes.txt").write_text("sky\nroad")
+    words = ["convert", "webdataset", str(root), str(tmp_path / "data"), "--workers", "1"]
+    assert main(words) == 1
+    assert "add --ignore 2" in capsys.readouterr().err
+    assert main([*words, "--ignore", "2"]) == 0
+    (sample, *_) = Dataset.open(tmp_path / "data").subset("train").samples()
+    assert set(np.unique(sample.read_mask())) == {0, 1, 255}
+    with pytest.raises(ValueError, match="take values from 0 to 65535"):
+        WebDatasetSettings(ignore=(-1,))
+
+
 def test_members_of_other_names_are_named(tmp_path):
     root = written(tmp_path / "tars", mask="truth.png", image="rgb.png")
     with pytest.raises(ValueError, match=r"no sample of the tars .* has a mask .*--mask"):
