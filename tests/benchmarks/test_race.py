@@ -119,6 +119,19 @@ def test_a_budget_gives_each_entry_its_steps(data, tmp_path, trained, monkeypatc
         race._steps(rounds, never)
 
 
+def test_a_warm_up_longer_than_the_probe_is_left_out_of_it(data, tmp_path, trained, monkeypatch):
+    monkeypatch.setattr(course, "PROBE_STEPS", 6)
+    name = f"{METHOD_RECIPES['gta']} --warmup-steps 9"
+    race = course.Race(
+        read_entries([name], ()),
+        RaceSettings(data=data, splits=("few",), budget="1m", out=tmp_path / "out", device="cpu"),
+        (),
+    )
+    steps = race._steps(race.entries[0], never)
+    assert int(steps[1]) > 0
+    assert race.entries[0].settings(steps).warmup_steps == 9
+
+
 def test_what_cannot_be_raced_is_refused(data, tmp_path):
     settings = RaceSettings(data=data, splits=("plain",), out=tmp_path / "out", device="cpu")
     with pytest.raises(ValueError, match="holds out no images"):
