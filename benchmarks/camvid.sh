@@ -32,8 +32,8 @@ for masks in ${MASKS:-13 46}; do
     done
     "${warpseg[@]}" bench race \
         supervised-$family consistency-$family consistency-mt-$family gta-$family \
-        "gta-$family --assistant-on pseudo" mkd-$family fixmatch-$family unimatch-$family \
-        unimatch-v2-$family "${rounds[@]}" "$@" \
+        "gta-$family --assistant-on pseudo" mkd-$family "fixmatch-$family --alpha 0.1" \
+        "unimatch-$family --alpha 0.1" "unimatch-v2-$family --alpha 0.1" "${rounds[@]}" "$@" \
         --data "$out/camvid" --splits "${lists[@]}" --by scene "${cost[@]}" \
         --out "$out/race-$name" --results "${RESULTS:-$out}/race-camvid-$masks-$name.json"
 done

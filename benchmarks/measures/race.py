@@ -201,8 +201,8 @@ class Race:
         return ["--num-steps", str(max(1, int(budget / pace[entry.name])))]
 
     def _probe(self, entry: Entry, stop: Stop) -> float:
-        """Return the seconds of a step: of a GPU by the clock, of a CPU those of its cores. Those of
-        a warm-up, which are cheaper, are left out."""
+        """Return the seconds of a step, none of a warm-up: of a GPU by the clock, of a CPU those of
+        its cores."""
         words = ("--num-steps", str(PROBE_STEPS), "--log-every", str(PROBE_STEPS // 6))
         if getattr(entry.settings(), "warmup_steps", 0):
             words += ("--warmup-steps", "0")
