@@ -198,8 +198,8 @@ class LoaderSettings:
 
     loader: Literal["auto", "dali", "portable"] = "auto"
     """dali, portable (Pillow), or auto: dali where it is installed."""
-    jpeg: Literal["auto", "pillow", "torchcodec"] = "auto"
-    """portable: who decodes JPEGs, to the same pixels; auto: TorchCodec where it is installed."""
+    jpeg: Literal["pillow", "torchcodec"] = "pillow"
+    """portable: who decodes JPEGs, to the same pixels; which is faster depends on the machine."""
     cache: Literal["none", "host", "device"] = "none"
     """Where decoded images stay after the first epoch that decodes them: host, in memory as uint8
     (2048 x 1024: 6 MiB each, on every rank); device, on the GPU with their masks, where one kernel

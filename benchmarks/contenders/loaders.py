@@ -71,7 +71,7 @@ def contenders(
     makers: list[Callable[[], Contender]] = []
     ours = [LoaderSettings(loader="portable", threads=threads)]
     if decoder() is not None:
-        ours.append(replace(ours[0], jpeg="pillow"))
+        ours.append(replace(ours[0], jpeg="torchcodec"))
     if has_dali():
         dali = LoaderSettings(loader="dali", threads=threads)
         ours = [dali, replace(dali, mask_cache=0), *ours]
@@ -108,7 +108,7 @@ def _ours(
         pseudo={s.key: _as_label(s) for s in subset.samples()},
     )
     name = f"warpseg {loader.loader}" + ("" if loader.mask_cache else ", no cache")
-    name += ", JPEG by Pillow" if loader.jpeg == "pillow" else ""
+    name += ", JPEG by TorchCodec" if loader.jpeg == "torchcodec" else ""
     batches = stream if delivers == PAIRS else _crops_alone(stream)
     # The first pass over the data fills the cache of masks.
     warm = stream.epoch_size // batch_size + 1

@@ -35,7 +35,7 @@ class PortableLoader(Loader):
         if settings.jpeg == "torchcodec" and decoder() is None:
             raise RuntimeError(
                 f"--loader.jpeg torchcodec needs a TorchCodec with Pillow's pixels: {INSTALL}; or "
-                "leave --loader.jpeg auto"
+                "leave --loader.jpeg pillow"
             )
         super().__init__(plan, settings, stride, device)
 
@@ -58,7 +58,7 @@ class PortableLoader(Loader):
         levels = None
         if self._cache is not None or self.plan.change is not None:
             levels = self._image(sample, position)
-        elif self.settings.jpeg != "pillow":
+        elif self.settings.jpeg == "torchcodec":
             levels = read_jpeg(sample)
         picture = sample.read_picture() if levels is None else _around(levels, size, box)
         return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)

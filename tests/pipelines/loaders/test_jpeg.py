@@ -81,12 +81,12 @@ def test_cached_images_have_the_bits_of_read_ones(kinds):
         assert torch.equal(first.image, second.image)
 
 
-def test_every_jpeg_is_decoded_once_and_others_are_pillows(kinds, monkeypatch):
+def test_jpegs_alone_are_asked_of_torchcodec_where_it_is_wanted(kinds, monkeypatch):
     pytest.importorskip("torchcodec")
     decode, decoded = jpeg.decoder(), []
     assert decode is not None
     monkeypatch.setattr(jpeg, "decoder", lambda: lambda data: decoded.append(data) or decode(data))
-    batches(kinds, "auto", count=1, prefetch=1)
+    batches(kinds, "torchcodec", count=1, prefetch=1)
     assert {data[:2] for data in decoded} == {b"\xff\xd8"}
     before = len(decoded)
     batches(kinds, "pillow", count=1)
@@ -250,7 +250,7 @@ def test_other_pixels_are_not_taken(tmp_path, monkeypatch):
 def test_without_torchcodec(kinds, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    assert len(batches(kinds, "auto", count=1)) == 1
+    assert len(batches(kinds, "pillow", count=1)) == 1
     with pytest.raises(RuntimeError, match=r'pip install "warpseg\[jpeg\]"; or leave'):
         batches(kinds, "torchcodec", count=1)
 
