@@ -190,7 +190,7 @@ def resident():
 @pytest.mark.slow
 def test_memory_is_flat_over_ten_thousand_samples(coordinates, tmp_path, loader):
     """Over HTTP, some tars failing on the way; held by what the process has, of all libraries."""
-    write_pool(tmp_path, tars=100, images=100, size=(64, 64))
+    write_pool(tmp_path, tars=100, images=100, size=(128, 128))
     with store(tmp_path) as (address, faults):
         for number in range(0, 100, 9):
             faults.put(f"/pool-{number}.tar", "reset")
