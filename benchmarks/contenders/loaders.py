@@ -108,7 +108,7 @@ def _ours(
         pseudo={s.key: _as_label(s) for s in subset.samples()},
     )
     name = f"warpseg {loader.loader}" + ("" if loader.mask_cache else ", no cache")
-    name += ", JPEG by TorchCodec" if loader.jpeg == "torchcodec" else ""
+    name += ", TorchCodec" if loader.jpeg == "torchcodec" else ""
     batches = stream if delivers == PAIRS else _crops_alone(stream)
     # The first pass over the data fills the cache of masks.
     warm = stream.epoch_size // batch_size + 1

@@ -20,15 +20,7 @@ from PIL import Image
 from ..bands.arrays import NpyFile
 from ..bands.pages import Pages
 from ..bands.tiff import TiffImage
-from ..images import (
-    FURTHER,
-    eight_bits,
-    losses,
-    most_megapixels,
-    open_image,
-    read_levels,
-    to_rgb,
-)
+from ..images import FURTHER, eight_bits, losses, most_megapixels, open_image, read_levels, to_rgb
 from ..masks.values import MaskValues
 from ..outside.files import read_file
 from ..outside.turning import Exif, lies, orientation_of, sizes_of, turned, turning_of

@@ -133,9 +133,8 @@ class Journal:
         changed: Mapping[str, int] | None = None,
     ) -> None:
         """Record the mean losses, the seconds (of the clock, and of this process on its cores) and
-        the speed since the last row; learning rates;
-        where they are counted, the corrupt samples skipped so far, by stream, and the images of a
-        pool that do not show all of their files."""
+        the speed since the last row; learning rates; where they are counted, by stream, the corrupt
+        samples skipped so far and the images of a pool that do not show all of their files."""
         elapsed = time.perf_counter() - self.started
         steps = max(step - self.step, 1)
         rate = self.images / elapsed
