@@ -14,6 +14,7 @@ from PIL import Image
 
 from ...shards import Sample
 from ...shards.images import PACKED, open_image
+from ...shards.jpeg import after, segments
 from ...shards.outside.turning import ORIENTATION
 
 INSTALL = 'pip install "warpseg[jpeg]"'
@@ -37,27 +38,23 @@ def read_jpeg(sample: Sample) -> np.ndarray | None:
         return None
     try:
         levels = decode(data)
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return None
     return levels if levels.shape[:2] == (header.height, header.width) else None
 
 
 def unturned(data: bytes) -> bytes:
     """Return a JPEG in which nothing says how to turn it: TorchCodec would do so, unlike Pillow
-    and DALI. Raises RuntimeError where its segments are not in order."""
+    and DALI. Raises ValueError where its segments are not in order."""
     if b"\xff\xe1" not in data:
         return data
-    changed, at, marker = bytearray(data), 2, 0
-    while marker != 0xDA:  # the scan, after which come no segments of applications
-        head = changed[at : at + 4]
-        if len(head) < 4 or head[0] != 0xFF or not 0xC0 <= head[1] < 0xFF:
-            raise RuntimeError("stray bytes between segments")
-        marker = head[1]
+    changed, last = bytearray(data), 0
+    for marker, at in segments(data):
+        last = at
         if marker == 0xE1:  # EXIF's, among others; the last of its kind says nothing to libjpeg
             changed[at + 1] = 0xEF
-        at += 2 + head[2] * 256 + head[3]
-    if changed.find(b"\xff\xe1", at) >= 0:
-        raise RuntimeError("a segment after the scan")
+    if changed.find(b"\xff\xe1", after(data, last)) >= 0:
+        raise ValueError("a segment after the scan")
     return bytes(changed)
 
 

@@ -55,12 +55,12 @@ class PortableLoader(Loader):
         self, sample: Sample, position: int, size: tuple[int, int], box: Box
     ) -> Image.Image:
         """Return a box of an RGB image at a size (height, width)."""
-        levels = None
+        levels, rows = None, math.ceil(box[3]) + _reach(size, box)
         if self._cache is not None or self.plan.change is not None:
             levels = self._image(sample, position)
         elif self.settings.jpeg == "torchcodec":
             levels = read_jpeg(sample)
-        picture = sample.read_picture() if levels is None else _around(levels, size, box)
+        picture = sample.read_picture(rows) if levels is None else _around(levels, size, box)
         return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
 
     def _payload(
@@ -87,10 +87,16 @@ class PortableLoader(Loader):
 def _around(levels: np.ndarray, size: tuple[int, int], box: Box) -> Image.Image:
     """Return Pillow's image of levels, of which it holds what resampling a box to a size reads."""
     left, top, right, bottom = box
-    reach = 2 + math.ceil(max((bottom - top) / size[0], (right - left) / size[1], 1))
+    reach = _reach(size, box)
     first, above = max(math.floor(left) - reach, 0), max(math.floor(top) - reach, 0)
     part = levels[above : math.ceil(bottom) + reach, first : math.ceil(right) + reach]
     # Of its full size: Pillow's weights round by where a box lies. The rest is never touched.
     picture = Image.new("RGB", (levels.shape[1], levels.shape[0]), None)
     picture.paste(Image.fromarray(part), (first, above))
     return picture
+
+
+def _reach(size: tuple[int, int], box: Box) -> int:
+    """Return how many pixels beyond a box are read where it is resampled to a size."""
+    left, top, right, bottom = box
+    return 2 + math.ceil(max((bottom - top) / size[0], (right - left) / size[1], 1))

@@ -29,6 +29,7 @@ from ..loaders.sampling import COLOUR, Sampler
 from ..normalization import NormalizationSettings, normalization_of
 from ..settings import GeometrySettings, LoaderSettings, StrongSettings
 from ..strong import Crop, Perturbed, View, build_view
+from ..threads import one_thread
 from ..views.distortion import Distortion, distort, sample_distortion
 from .kinds import check_channels, fill_of
 
@@ -246,7 +247,8 @@ class Stream(ABC, Generic[Batch]):
 
     def _normalized(self, pixels: Tensor) -> Tensor:
         """Return crops (N, H, W, C) as the network wants them."""
-        return normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
+        with one_thread(pixels.device):
+            return normalize(pixels, self.normalization.mean, self.normalization.std, self.dtype)
 
     def _weak(self, plain: Tensor, pixels: Tensor, crops: Crops) -> Tensor:
         """Return the plain weak view, or that of distorted pixels (N, H, W, 3) where asked for.

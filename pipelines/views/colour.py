@@ -21,6 +21,7 @@ from ..normalization import NormalizationSettings
 from ..registry import VIEWS
 from ..settings import StrongSettings
 from ..strong import Crop, Perturbed, View
+from ..threads import one_thread
 from .levels import Levels, change_levels
 
 OPERATIONS = {"jitter": 0.3, "blur": 0.5, "equalize": 0.1, "solarize": 0.1, "grayscale": 0.5}
@@ -67,7 +68,8 @@ class ColourView(View):
         """Turn each crop's own draws into a change of its colours; the weak view comes with it."""
         colours = [draw_colour(self.settings, row) for row in self._draws(crop)]
         shown = crop.window if self.settings.view == "mkd" else None
-        weak, strong = colour_views(crop.pixels, colours, self.look, self.dtype, shown)
+        with one_thread(crop.pixels.device):
+            weak, strong = colour_views(crop.pixels, colours, self.look, self.dtype, shown)
         return Perturbed(strong=strong, weak=weak)
 
     def _draws(self, crop: Crop) -> np.ndarray:

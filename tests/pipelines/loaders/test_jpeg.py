@@ -12,6 +12,7 @@ from PIL import Image
 from warpseg.pipelines import GeometrySettings, LoaderSettings, labeled
 from warpseg.pipelines.loaders import jpeg, portable
 from warpseg.shards import Dataset, Sample
+from warpseg.shards import sample as sample_module
 from warpseg.shards.archive import BLOCK
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
@@ -79,6 +80,18 @@ def test_cached_images_have_the_bits_of_read_ones(kinds):
     ours, pillows = batches(kinds, "pillow", cache="host"), batches(kinds, "pillow")
     for first, second in zip(ours, pillows, strict=True):
         assert torch.equal(first.image, second.image)
+
+
+def test_rows_below_the_crops_are_not_decoded(kinds, monkeypatch):
+    heights, opened = [], sample_module.open_packed
+    monkeypatch.setattr(
+        sample_module,
+        "open_packed",
+        lambda data, file: heights.append((p := opened(data, file)).height) or p,
+    )
+    batches(kinds, "pillow", count=6)
+    whole = {sample.size[0] for sample in kinds.subset("train").samples()}
+    assert len(set(heights) - whole) > 5
 
 
 def test_jpegs_alone_are_asked_of_torchcodec_where_it_is_wanted(kinds, monkeypatch):
@@ -166,7 +179,7 @@ def test_no_picture_is_turned(tmp_path, orientation):
         sample = sample_of(data[:2] + segments + data[2:], tmp_path)
         levels = jpeg.read_jpeg(sample)
         assert levels is not None
-        assert np.array_equal(levels, np.asarray(sample.read_picture()))
+        assert np.array_equal(levels, np.asarray(sample.read_picture(sample.size[0])))
 
 
 def coloured(**options):
@@ -261,4 +274,4 @@ def test_a_scan_that_breaks_off_before_its_end_mark_gives_pillows_pixels(tmp_pat
     sample = sample_of(data[: len(data) * 2 // 3] + b"\xff\xd9", tmp_path)
     found = jpeg.read_jpeg(sample)
     assert found is not None
-    assert np.array_equal(found, np.asarray(sample.read_picture()))
+    assert np.array_equal(found, np.asarray(sample.read_picture(sample.size[0])))

@@ -1,0 +1,110 @@
+"""The upper rows of JPEGs: the same pixels, and of damaged files the same words."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from warpseg.shards import jpeg
+from warpseg.shards.images import open_packed
+from warpseg.shards.jpeg import upper_rows
+
+HEIGHT, WIDTH = 171, 83
+CUT = {
+    "4:2:0": {"quality": 90},
+    "4:2:2": {"quality": 80, "subsampling": "4:2:2"},
+    "4:4:4": {"quality": 95, "subsampling": "4:4:4"},
+    "rows restart": {"quality": 90, "restart_marker_rows": 1},
+    "blocks restart": {"quality": 90, "restart_marker_blocks": 3},
+    "rgb": {"quality": 90, "keep_rgb": True},
+    "grey": {"mode": "L"},
+    "cmyk": {"mode": "CMYK"},
+    "own tables": {"optimize": True},
+    "exif": {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0"},
+}
+WHOLE = {
+    "progressive": {"progressive": True},
+    "several": {"kind": "MPO", "save_all": True, "append_images": [Image.new("RGB", (9, 9))]},
+    "png": {"kind": "PNG"},
+}
+
+
+def file_of(kind="JPEG", mode="RGB", seed=0, **options):
+    levels = np.random.default_rng(seed).integers(0, 256, (12, 9, 3), np.uint8)
+    picture = Image.fromarray(levels).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def decoded(data):
+    """The pixels, or what is said instead."""
+    try:
+        return np.asarray(open_packed(data))
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_upper_rows_have_the_pixels_of_the_whole(name):
+    data = file_of(**CUT[name])
+    whole = decoded(data)
+    for rows in (1, 2, 15, 16, 17, 40, 100, 140, 154):
+        part = decoded(upper_rows(data, rows))
+        assert rows <= len(part) < rows + 20
+        assert np.array_equal(part[:rows], whole[:rows]), rows
+    for rows in (155, 171, 400):
+        assert upper_rows(data, rows) is data
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_files_that_do_not_go_from_above_stay_whole(name):
+    data = file_of(**WHOLE[name])
+    assert upper_rows(data, 20) is data
+
+
+def damage(data, rng):
+    """A file with one to three faults, such as disks and transfers make."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(2, max(len(data), 3)))
+        kind = rng.integers(5)
+        if kind == 0:
+            data[at : at + 1] = bytes([rng.integers(256)])
+        elif kind == 1:
+            del data[at : at + int(rng.integers(1, 30))]
+        elif kind == 2:
+            data[at:at] = bytes([255, int(rng.integers(0xC0, 0x100))])
+        else:
+            data = data[:at] + (b"\xff\xd9" if kind == 3 else b"")
+    return bytes(data)
+
+
+def test_damaged_files_are_what_they_are_when_decoded_whole():
+    """Else an image would be left out or not by what was drawn, and a resumed run would differ."""
+    rng, cut, refused = np.random.default_rng(0), 0, 0
+    files = [file_of(**options) for options in CUT.values()]
+    for number in range(1500):
+        data, rows = damage(files[number % len(files)], rng), int(rng.integers(1, 150))
+        part = upper_rows(data, rows)
+        if part is data:
+            continue
+        found, right = decoded(part), decoded(data)
+        cut += 1
+        if isinstance(right, str):
+            refused += 1
+            assert found == right
+        else:
+            assert np.array_equal(found[:rows], right[:rows])
+    assert cut > 300
+    assert refused > 3
+
+
+def test_a_cut_hides_no_truncation_and_no_size(monkeypatch):
+    data = file_of()
+    assert upper_rows(data[:-1], 20) == data[:-1]
+    assert upper_rows(data + b"\0", 20) == data + b"\0"
+    assert upper_rows(b"", 20) == b""
+    assert upper_rows(data[:9], 20) == data[:9]
+    monkeypatch.setattr(jpeg, "most_megapixels", lambda: 0)
+    assert upper_rows(data, 20) is data
