@@ -71,13 +71,17 @@ class Sample:
 
     def read_picture(self, rows: int) -> Image.Image:
         """Decode the image to Pillow's own, in RGB: without the copy that an array costs, and of a
-        JPEG perhaps no more than the upper `rows` rows."""
+        JPEG perhaps no more than the upper `rows` rows, black below.
+
+        It has its full size: Pillow resizes a tall image, and no flat one, down its columns first,
+        which rounds otherwise.
+        """
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
-        data = self.read(self.extension)
+        data, height = self.read(self.extension), 0
         if self.extension == "jpg":
-            data = upper_rows(data, rows)
-        return open_packed(data, f"{self.shard}:{self.key}")
+            data, height = upper_rows(data, rows)
+        return open_packed(data, f"{self.shard}:{self.key}", height)
 
     def read_shown(self) -> np.ndarray:
         """Decode the image to what a picture of it shows, uint8 RGB (H, W, 3): of other images than

@@ -90,7 +90,7 @@ def _around(levels: np.ndarray, size: tuple[int, int], box: Box) -> Image.Image:
     reach = _reach(size, box)
     first, above = max(math.floor(left) - reach, 0), max(math.floor(top) - reach, 0)
     part = levels[above : math.ceil(bottom) + reach, first : math.ceil(right) + reach]
-    # Of its full size: Pillow's weights round by where a box lies. The rest is never touched.
+    # Of its full size, as `Sample.read_picture` says. The rest is never touched.
     picture = Image.new("RGB", (levels.shape[1], levels.shape[0]), None)
     picture.paste(Image.fromarray(part), (first, above))
     return picture
