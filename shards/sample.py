@@ -64,14 +64,17 @@ class Sample:
 
     def read_image(self) -> np.ndarray:
         """Decode the image, uint8 RGB (H, W, 3), or with all its channels, (H, W, C) uint8 or
-        uint16."""
+        uint16; ValueError where it is not of `size`."""
         if self.bands != PLAIN:
-            return self._read_levels()
-        return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
+            image = self._read_levels()
+        else:
+            image = read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
+        self._check_size(image.shape[0], image.shape[1])
+        return image
 
     def read_picture(self, rows: int) -> Image.Image:
         """Decode the image to Pillow's own, in RGB: without the copy that an array costs, and of a
-        JPEG perhaps no more than the upper `rows` rows, black below.
+        JPEG perhaps no more than the upper `rows` rows, black below; raises as `read_image` does.
 
         It has its full size: Pillow resizes a tall image, and no flat one, down its columns first,
         which rounds otherwise.
@@ -81,12 +84,22 @@ class Sample:
         data, height = self.read(self.extension), 0
         if self.extension == "jpg":
             data, height = upper_rows(data, rows)
-        return open_packed(data, f"{self.shard}:{self.key}", height)
+        picture = open_packed(data, f"{self.shard}:{self.key}", height)
+        self._check_size(picture.height, picture.width)
+        return picture
 
     def read_shown(self) -> np.ndarray:
         """Decode the image to what a picture of it shows, uint8 RGB (H, W, 3): of other images than
         RGB of 8 bits three channels, stretched by their own levels."""
         return as_picture(self.read_image())
+
+    def _check_size(self, height: int, width: int) -> None:
+        # Else a crop would fail, and the image be left out, by where the crop lies.
+        if (height, width) != self.size:
+            raise ValueError(
+                f"{self.shard}:{self.key} has an image of {width} x {height}, not of "
+                f"{self.size[1]} x {self.size[0]} as was noted: convert the data set again"
+            )
 
     def _read_levels(self) -> np.ndarray:
         where = f"{self.shard}:{self.key}"
