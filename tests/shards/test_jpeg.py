@@ -37,12 +37,17 @@ def file_of(kind="JPEG", mode="RGB", seed=0, **options):
     return buffer.getvalue()
 
 
-def decoded(data):
+def decoded(data, height=0):
     """The pixels, or what is said instead."""
     try:
-        return np.asarray(open_packed(data))
+        return np.asarray(open_packed(data, "image", height))
     except ValueError as error:
         return str(error)
+
+
+def stays_whole(data, rows=20):
+    part, height = upper_rows(data, rows)
+    return part is data and not height
 
 
 @pytest.mark.parametrize("name", CUT)
@@ -50,17 +55,17 @@ def test_upper_rows_have_the_pixels_of_the_whole(name):
     data = file_of(**CUT[name])
     whole = decoded(data)
     for rows in (1, 2, 15, 16, 17, 40, 100, 140, 154):
-        part = decoded(upper_rows(data, rows))
-        assert rows <= len(part) < rows + 20
+        part = decoded(*upper_rows(data, rows))
+        assert part.shape == whole.shape
         assert np.array_equal(part[:rows], whole[:rows]), rows
+        assert (part[rows + 20 :] == part[-1]).all()
     for rows in (155, 171, 400):
-        assert upper_rows(data, rows) is data
+        assert stays_whole(data, rows)
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_files_that_do_not_go_from_above_stay_whole(name):
-    data = file_of(**WHOLE[name])
-    assert upper_rows(data, 20) is data
+    assert stays_whole(file_of(**WHOLE[name]))
 
 
 def damage(data, rng):
@@ -86,10 +91,10 @@ def test_damaged_files_are_what_they_are_when_decoded_whole():
     files = [file_of(**options) for options in CUT.values()]
     for number in range(1500):
         data, rows = damage(files[number % len(files)], rng), int(rng.integers(1, 150))
-        part = upper_rows(data, rows)
+        part, height = upper_rows(data, rows)
         if part is data:
             continue
-        found, right = decoded(part), decoded(data)
+        found, right = decoded(part, height), decoded(data)
         cut += 1
         if isinstance(right, str):
             refused += 1
@@ -102,9 +107,27 @@ def test_damaged_files_are_what_they_are_when_decoded_whole():
 
 def test_a_cut_hides_no_truncation_and_no_size(monkeypatch):
     data = file_of()
-    assert upper_rows(data[:-1], 20) == data[:-1]
-    assert upper_rows(data + b"\0", 20) == data + b"\0"
-    assert upper_rows(b"", 20) == b""
-    assert upper_rows(data[:9], 20) == data[:9]
+    for other in (data[:-1], data + b"\0", b"", data[:9]):
+        assert stays_whole(other)
     monkeypatch.setattr(jpeg, "most_megapixels", lambda: 0)
-    assert upper_rows(data, 20) is data
+    assert stays_whole(data)
+
+
+@pytest.mark.parametrize("height", [65500, 65501])
+def test_a_cut_hides_no_height_that_libjpeg_refuses(height):
+    data = file_of()
+    at = data.index(b"\xff\xc0") + 5
+    data = data[:at] + height.to_bytes(2, "big") + data[at + 2 :]
+    assert stays_whole(data) == isinstance(decoded(data), str) == (height > 65500)
+
+
+def test_no_marker_without_length_hides_where_the_frame_is():
+    """Decoders go on right behind it: here to a frame, and a table that looks like another one."""
+    data = file_of()
+    table, at = data.index(b"\xff\xdb\0\x43\0"), data.index(b"\xff\xc0")
+    frame, levels = data[at : at + 19], table + 5
+    likeness = frame + b"\xff\xfe\0\x2b" + bytes([1] * 41)
+    hidden = b"\xff\xd0\0\x1a" + frame + data[table:levels]
+    data = data[:table] + hidden + likeness + data[levels + 64 : at] + data[at + 19 :]
+    assert len(decoded(data)) == HEIGHT
+    assert stays_whole(data)
