@@ -1,5 +1,6 @@
 """JPEGs whose lower rows nobody asks for: they are decoded from above, so that reading may end."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,8 @@ from .outside.encoded import CODINGS
 
 SCAN = 0xDA
 """Marker of the segment after which pixels come, and no segments of applications."""
+_HEAD = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]..", re.DOTALL)
+"""Marker and length of a segment; markers from 0xD0 to 0xD9 have none."""
 _BASELINE = (0xC0, 0xC1)
 """Markers of frames that one scan fills row by row, by Huffman's codes."""
 _MARGIN = 16
@@ -22,14 +25,9 @@ def segments(data: bytes) -> Iterator[tuple[int, int]]:
     other bytes lie between them, or a marker that begins none."""
     at, marker = 2, 0
     while marker != SCAN:
-        head = data[at : at + 4]
-        if (
-            len(head) < 4
-            or head[0] != 0xFF
-            or not (0xC0 <= head[1] < 0xD0 or SCAN <= head[1] < 0xFF)
-        ):
+        if not _HEAD.match(data, at):
             raise ValueError("stray bytes between segments")
-        marker = head[1]
+        marker = data[at + 1]
         yield marker, at
         at = after(data, at)
 
