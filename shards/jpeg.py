@@ -35,11 +35,12 @@ def after(data: bytes, at: int) -> int:
     return at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def upper_rows(data: bytes, rows: int) -> bytes:
+def upper_rows(data: bytes, rows: int, size: tuple[int, int]) -> bytes:
     """Return a JPEG of the upper rows of one, of which at least `rows` have the same pixels.
 
     It is `data` itself where that would not hold, or would hide that the rest is damaged:
-    progressive files, several scans, any marker where none belongs, more pixels than allowed.
+    progressive files, several scans, any marker where none belongs, another size than `size`
+    (height, width), or more pixels than allowed.
     """
     try:
         places = list(segments(data))
@@ -50,7 +51,7 @@ def upper_rows(data: bytes, rows: int) -> bytes:
         return data
     at, kept = frames[0] + 5, rows + _MARGIN
     height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at, at + 2))
-    if kept >= height or height * width > most_megapixels() * 10**6:
+    if (height, width) != size or kept >= height or height * width > most_megapixels() * 10**6:
         return data
     if not _is_whole(data[after(data, places[-1][1]) :]):
         return data

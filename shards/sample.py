@@ -14,10 +14,10 @@ from ..plain import shown
 from .archive import BLOCK, Parts
 from .bands.bands import PLAIN, kind_of, kind_words
 from .bands.shown import as_picture
-from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
-from .jpeg import upper_rows
+from .images import IMAGE_EXTENSIONS, read_levels, read_rgb
 from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
+from .window import Needed, open_window
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,13 @@ class Sample:
             return self._read_levels()
         return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
 
-    def read_picture(self, rows: int) -> Image.Image:
-        """Decode the image to Pillow's own, in RGB: without the copy that an array costs, and of a
-        JPEG perhaps no more than the upper `rows` rows."""
+    def read_picture(self, needed: Needed) -> Image.Image:
+        """Decode the image to Pillow's own, in RGB: without the copy that an array costs. Pixels
+        outside of the needed ones may be anything."""
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
-        data = self.read(self.extension)
-        if self.extension == "jpg":
-            data = upper_rows(data, rows)
-        return open_packed(data, f"{self.shard}:{self.key}")
+        data, file = self.read(self.extension), f"{self.shard}:{self.key}"
+        return open_window(data, self.extension, file, needed, self.size)
 
     def read_shown(self) -> np.ndarray:
         """Decode the image to what a picture of it shows, uint8 RGB (H, W, 3): of other images than

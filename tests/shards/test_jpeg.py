@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from warpseg.shards import jpeg
 from warpseg.shards.images import open_packed
-from warpseg.shards.jpeg import upper_rows
 
 HEIGHT, WIDTH = 171, 83
 CUT = {
@@ -35,6 +34,10 @@ def file_of(kind="JPEG", mode="RGB", seed=0, **options):
     buffer = io.BytesIO()
     picture.convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def upper_rows(data, rows):
+    return jpeg.upper_rows(data, rows, (HEIGHT, WIDTH))
 
 
 def decoded(data):
