@@ -39,17 +39,11 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def open_image(
-    data: bytes,
-    file: str,
-    formats: tuple[str, ...] = FORMATS,
-    *,
-    load: bool = True,
-    height: int = 0,
+    data: bytes, file: str, formats: tuple[str, ...] = FORMATS, *, load: bool = True
 ) -> Image.Image:
     """Decode an image file completely, or (without `load`) its header.
 
-    With a height the image has that many rows, of which the file has the upper ones; the others are
-    black. Raises ValueError naming `file` where it is truncated, damaged, or none of `formats`.
+    Raises ValueError naming `file` where it is truncated, damaged, or none of `formats`.
     """
     _leave_limit_to_us()
     if file[-4:].lower() == ".tga" and formats is FORMATS:
@@ -58,8 +52,6 @@ def open_image(
         image = Image.open(io.BytesIO(data), formats=formats)
         if os.environ.get(LIMIT) and image.width * image.height > most_megapixels() * 10**6:
             raise Image.DecompressionBombError(f"({image.width * image.height} pixels)")
-        if height:
-            image._size = (image.width, height)
         if load:
             image.load()
     except Image.DecompressionBombError as error:
@@ -126,10 +118,9 @@ def read_rgb(data: bytes, extension: str, file: str = "image") -> np.ndarray:
     return np.array(open_packed(data, file))
 
 
-def open_packed(data: bytes, file: str = "image", height: int = 0) -> Image.Image:
-    """Decode the image member of a sample, no array, to Pillow's image in RGB; the height is
-    `open_image`'s."""
-    return to_rgb(open_image(data, file, PACKED, height=height), file)
+def open_packed(data: bytes, file: str = "image") -> Image.Image:
+    """Decode the image member of a sample, no array, to Pillow's image in RGB."""
+    return to_rgb(open_image(data, file, PACKED), file)
 
 
 def to_rgb(image: Image.Image, file: str) -> Image.Image:

@@ -37,26 +37,28 @@ def after(data: bytes, at: int) -> int:
     return at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def upper_rows(data: bytes, rows: int) -> tuple[bytes, int]:
-    """Return a JPEG of the upper rows of one, of which at least `rows` have the same pixels, and
-    the height of the whole.
+def upper_rows(data: bytes, rows: int, size: tuple[int, int]) -> bytes:
+    """Return a JPEG of the upper rows of one, of which at least `rows` have the same pixels.
 
-    It is `data` itself and 0 where that would not hold, or would hide that the rest is damaged:
-    progressive files, several scans, any marker where none belongs, more pixels than allowed.
+    It is `data` itself where that would not hold, or would hide that the rest is damaged:
+    progressive files, several scans, any marker where none belongs, another size than `size`
+    (height, width), or more pixels than allowed.
     """
     try:
         places = list(segments(data))
     except ValueError:
-        return data, 0
+        return data
     frames = [at for marker, at in places if marker in CODINGS]
     if len(frames) != 1 or data[frames[0] + 1] not in _BASELINE:
-        return data, 0
+        return data
     at, kept = frames[0] + 5, rows + _MARGIN
     height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at, at + 2))
     most = min(_TALLEST, most_megapixels() * 10**6 // max(width, 1))
-    if not kept < height <= most or not _is_whole(data[after(data, places[-1][1]) :]):
-        return data, 0
-    return data[:at] + kept.to_bytes(2, "big") + data[at + 2 :], height
+    if (height, width) != size or not kept < height <= most:
+        return data
+    if not _is_whole(data[after(data, places[-1][1]) :]):
+        return data
+    return data[:at] + kept.to_bytes(2, "big") + data[at + 2 :]
 
 
 def _is_whole(scan: bytes) -> bool:

@@ -14,10 +14,10 @@ from ..plain import shown
 from .archive import BLOCK, Parts
 from .bands.bands import PLAIN, kind_of, kind_words
 from .bands.shown import as_picture
-from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
-from .jpeg import upper_rows
+from .images import IMAGE_EXTENSIONS, read_levels, read_rgb
 from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
+from .window import Needed, open_window
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,13 @@ class Sample:
         self._check_size(image.shape[0], image.shape[1])
         return image
 
-    def read_picture(self, rows: int) -> Image.Image:
-        """Decode the image to Pillow's own, in RGB: without the copy that an array costs, and of a
-        JPEG perhaps no more than the upper `rows` rows, black below; raises as `read_image` does.
-
-        It has its full size: Pillow resizes a tall image, and no flat one, down its columns first,
-        which rounds otherwise.
-        """
+    def read_picture(self, needed: Needed) -> Image.Image:
+        """Decode the image to Pillow's own, in RGB: without the copy that an array costs. Pixels
+        outside of the needed ones may be anything. Raises what `read_image` does."""
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
-        data, height = self.read(self.extension), 0
-        if self.extension == "jpg":
-            data, height = upper_rows(data, rows)
-        picture = open_packed(data, f"{self.shard}:{self.key}", height)
+        data, file = self.read(self.extension), f"{self.shard}:{self.key}"
+        picture = open_window(data, self.extension, file, needed, self.size)
         self._check_size(picture.height, picture.width)
         return picture
 
