@@ -54,9 +54,8 @@ def upper_rows(data: bytes, rows: int, size: tuple[int, int]) -> bytes:
     at, kept = frames[0] + 5, rows + _MARGIN
     height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at, at + 2))
     most = min(_TALLEST, most_megapixels() * 10**6 // max(width, 1))
-    if (height, width) != size or not kept < height <= most:
-        return data
-    if not _is_whole(data[after(data, places[-1][1]) :]):
+    fits = (height, width) == size and kept < height <= most
+    if not fits or not _is_whole(data[after(data, places[-1][1]) :]):
         return data
     return data[:at] + kept.to_bytes(2, "big") + data[at + 2 :]
 
