@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from ...plain import counted
+from ..bands.bands import kind_words
 from ..conversion.named import pack
 from ..conversion.packing import PackSettings
 from ..dataset import Dataset
@@ -88,8 +89,10 @@ def _convert(source: Source, data: Path, packing: PackSettings, replace: bool) -
     elif not report.written:
         print(f"{data} is complete ({counts}): nothing to do")
     else:
-        print(f"{data}: {counts} in {counted(report.written, 'shard')}{kept}")
-        _hint_at_png(Dataset.open(data))
+        dataset = Dataset.open(data)
+        kind = "" if dataset.plain else f", images of {kind_words(dataset.channels.kind)}"
+        print(f"{data}: {counts} in {counted(report.written, 'shard')}{kept}{kind}")
+        _hint_at_png(dataset)
     for line in report.said:
         print(line)
     return 0

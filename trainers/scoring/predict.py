@@ -170,7 +170,8 @@ def _by_windows(
         for remark in label_large(trained, source, out, settings, device, dtype):
             remarks.add(remark, source.shown)
     except ValueError as error:
-        failed(f"{source.shown} cannot be labeled by windows: {error}")
+        reason = str(error).removeprefix(f"{source.shown} ")
+        failed(f"{source.shown} cannot be labeled by windows: {reason}")
         return 0
     return 1
 

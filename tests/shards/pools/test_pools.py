@@ -5,6 +5,7 @@ import itertools
 import tarfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,18 @@ def test_patterns_are_spelt_out(folder, tmp_path):
         spelt_out((f"{folder}/pool-9.tar",))
     with pytest.raises(ValueError, match="twice"):
         spelt_out((paths[0], f"{folder}/pool-*.tar"))
+
+
+def test_globs_reach_folders_of_any_depth(folder, tmp_path):
+    root = tmp_path / "root"
+    (root / "a" / "b").mkdir(parents=True)
+    for place in (root / "x.tar", root / "a" / "y.tar", root / "a" / "b" / "z.tar"):
+        place.write_bytes((folder / "pool-0.tar").read_bytes())
+    names = [Path(found).name for found in spelt_out((f"{root}/**/*.tar",))]
+    assert sorted(names) == ["x.tar", "y.tar", "z.tar"]
+    for pattern in (root, f"{root}/*"):
+        with pytest.raises(FileNotFoundError, match=r"is a folder: name its tars, such as .*\*\*"):
+            spelt_out((str(pattern),))
 
 
 @pytest.mark.parametrize("address", ["{}", "file://{}", "pipe:cat {}"])
