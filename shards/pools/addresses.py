@@ -19,7 +19,7 @@ def spelt_out(patterns: Sequence[str]) -> tuple[str, ...]:
     Braces are ranges and lists, as a shell has them; `@FILE` is a text file of patterns, a line
     each; a path may be a glob, in which ** stands for folders of any depth.
 
-    Raises ValueError for a pattern of no address, and for an address that comes twice;
+    Raises ValueError for a pattern of no address or of a star in one, and for one that comes twice;
     FileNotFoundError for a path or glob of no file, and for a folder.
     """
     addresses = [address for pattern in patterns for address in _addresses(pattern)]
@@ -45,6 +45,11 @@ def _addresses(pattern: str) -> Iterator[str]:
         return
     for address in _braces(pattern):
         if _SCHEME.match(address):
+            if "*" in address:
+                raise ValueError(
+                    f"--pool.urls: {shown(address)} has a star, and only paths may be globs: spell "
+                    "the tars out by braces, such as pool-{000000..000099}.tar, or in a list, @FILE"
+                )
             yield address
             continue
         found = [address]

@@ -247,7 +247,7 @@ def _check_format(
     if settings.out_format != "none" and large:
         raise ValueError(
             f"--out-format {settings.out_format} takes whole masks, and {large[0].shown} is "
-            "labeled by windows: leave it out"
+            "labeled by windows: leave --out-format out"
         )
 
 

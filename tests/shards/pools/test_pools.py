@@ -54,6 +54,8 @@ def test_patterns_are_spelt_out(folder, tmp_path):
     assert spelt_out(("pipe:cat a,b.tar",)) == ("pipe:cat a,b.tar",)
     with pytest.raises(FileNotFoundError, match=r"there is no file .*pool-9.tar"):
         spelt_out((f"{folder}/pool-9.tar",))
+    with pytest.raises(ValueError, match=r"has a star, and only paths may be globs: .*braces"):
+        spelt_out(("http://host/pool-*.tar",))
     with pytest.raises(ValueError, match="twice"):
         spelt_out((paths[0], f"{folder}/pool-*.tar"))
 

@@ -20,6 +20,7 @@ from warpseg.trainers.engine.checkpoint import load_checkpoint, save_checkpoint
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import open_runtime
 from warpseg.trainers.runs.kept.opening import open_trained
+from warpseg.trainers.runs.start import start
 from warpseg.trainers.runs.train import train
 
 TINY = Path(__file__).parents[1] / "tiny.py"
@@ -188,6 +189,19 @@ def test_wrong_names_are_refused_before_a_network_is_built(scenes, tmp_path, mon
     settings = tiny_recipe(METHOD_RECIPES["consistency"])
     with pytest.raises(FileNotFoundError, match="has no split 'other'"):
         train(settings, data=scenes, split="other", out=tmp_path / "new")
+
+
+def test_a_data_set_that_comes_is_told_of(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("warpseg.trainers.runs.start.start_logging", told.append)
+
+    def comes(data):
+        assert told == [0], "what is said while it comes would be lost"
+        raise FileNotFoundError(data)
+
+    monkeypatch.setattr("warpseg.trainers.runs.start.brought", comes)
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        start(tiny_recipe(METHOD_RECIPES["supervised"]), data=Path("elsewhere"), out=tmp_path)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):
