@@ -1,31 +1,33 @@
 """JPEGs whose lower rows nobody asks for: they are decoded from above, so that reading may end."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from .images import most_megapixels
+from .outside.encoded import CODINGS
 
 SCAN = 0xDA
 """Marker of the segment after which pixels come, and no segments of applications."""
+_HEAD = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]..", re.DOTALL)
+"""Marker and length of a segment; markers from 0xD0 to 0xD9 have none."""
 _BASELINE = (0xC0, 0xC1)
 """Markers of frames that one scan fills row by row, by Huffman's codes."""
-_NO_FRAMES = (0xC4, 0xC8, 0xCC)
-"""Markers among those of frames, 0xC0 to 0xCF, that begin none."""
 _MARGIN = 16
 """Rows beyond the last one asked for: colours that are stored at half size read across."""
-_END = 0xD9
+_TALLEST = 65500
+"""Rows above which libjpeg refuses a file."""
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield marker and first byte of a JPEG's segments, the first scan's last; ValueError where
-    other bytes lie between them."""
+    other bytes lie between them, or a marker that begins none."""
     at, marker = 2, 0
     while marker != SCAN:
-        head = data[at : at + 4]
-        if len(head) < 4 or head[0] != 0xFF or not 0xC0 <= head[1] < 0xFF:
+        if not _HEAD.match(data, at):
             raise ValueError("stray bytes between segments")
-        marker = head[1]
+        marker = data[at + 1]
         yield marker, at
         at = after(data, at)
 
@@ -35,24 +37,25 @@ def after(data: bytes, at: int) -> int:
     return at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def upper_rows(data: bytes, rows: int) -> bytes:
+def upper_rows(data: bytes, rows: int, size: tuple[int, int]) -> bytes:
     """Return a JPEG of the upper rows of one, of which at least `rows` have the same pixels.
 
     It is `data` itself where that would not hold, or would hide that the rest is damaged:
-    progressive files, several scans, any marker where none belongs, more pixels than allowed.
+    progressive files, several scans, any marker where none belongs, another size than `size`
+    (height, width), or more pixels than allowed.
     """
     try:
         places = list(segments(data))
     except ValueError:
         return data
-    frames = [at for marker, at in places if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAMES]
+    frames = [at for marker, at in places if marker in CODINGS]
     if len(frames) != 1 or data[frames[0] + 1] not in _BASELINE:
         return data
     at, kept = frames[0] + 5, rows + _MARGIN
     height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at, at + 2))
-    if kept >= height or height * width > most_megapixels() * 10**6:
-        return data
-    if not _is_whole(data[after(data, places[-1][1]) :]):
+    most = min(_TALLEST, most_megapixels() * 10**6 // max(width, 1))
+    fits = (height, width) == size and kept < height <= most
+    if not fits or not _is_whole(data[after(data, places[-1][1]) :]):
         return data
     return data[:at] + kept.to_bytes(2, "big") + data[at + 2 :]
 
@@ -64,4 +67,4 @@ def _is_whole(scan: bytes) -> bool:
     marks = levels[1:][np.flatnonzero(levels[:-1] == 0xFF)]
     inner = marks[:-1]
     restarts = (inner >= 0xD0) & (inner <= 0xD7)
-    return scan.endswith(bytes((0xFF, _END))) and bool((restarts | (inner == 0)).all())
+    return scan.endswith(b"\xff\xd9") and bool((restarts | (inner == 0)).all())

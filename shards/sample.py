@@ -14,10 +14,10 @@ from ..plain import shown
 from .archive import BLOCK, Parts
 from .bands.bands import PLAIN, kind_of, kind_words
 from .bands.shown import as_picture
-from .images import IMAGE_EXTENSIONS, open_packed, read_levels, read_rgb
-from .jpeg import upper_rows
+from .images import IMAGE_EXTENSIONS, read_levels, read_rgb
 from .masks.files import CLASS_EXTENSION, MASK_EXTENSION, read_mask
 from .staging import open_shard
+from .window import Needed, open_window
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,36 @@ class Sample:
 
     def read_image(self) -> np.ndarray:
         """Decode the image, uint8 RGB (H, W, 3), or with all its channels, (H, W, C) uint8 or
-        uint16."""
+        uint16; ValueError where it is not of `size`."""
         if self.bands != PLAIN:
-            return self._read_levels()
-        return read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
+            image = self._read_levels()
+        else:
+            image = read_rgb(self.read(self.extension), self.extension, f"{self.shard}:{self.key}")
+        self._check_size(image.shape[0], image.shape[1])
+        return image
 
-    def read_picture(self, rows: int) -> Image.Image:
-        """Decode the image to Pillow's own, in RGB: without the copy that an array costs, and of a
-        JPEG perhaps no more than the upper `rows` rows."""
+    def read_picture(self, needed: Needed) -> Image.Image:
+        """Decode the image to Pillow's own, in RGB: without the copy that an array costs. Pixels
+        outside of the needed ones may be anything. Raises what `read_image` does."""
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
-        data = self.read(self.extension)
-        if self.extension == "jpg":
-            data = upper_rows(data, rows)
-        return open_packed(data, f"{self.shard}:{self.key}")
+        data, file = self.read(self.extension), f"{self.shard}:{self.key}"
+        picture = open_window(data, self.extension, file, needed, self.size)
+        self._check_size(picture.height, picture.width)
+        return picture
 
     def read_shown(self) -> np.ndarray:
         """Decode the image to what a picture of it shows, uint8 RGB (H, W, 3): of other images than
         RGB of 8 bits three channels, stretched by their own levels."""
         return as_picture(self.read_image())
+
+    def _check_size(self, height: int, width: int) -> None:
+        # Else a crop would fail, and the image be left out, by where the crop lies.
+        if (height, width) != self.size:
+            raise ValueError(
+                f"{self.shard}:{self.key} has an image of {width} x {height}, not of "
+                f"{self.size[1]} x {self.size[0]} as was noted: convert the data set again"
+            )
 
     def _read_levels(self) -> np.ndarray:
         where = f"{self.shard}:{self.key}"

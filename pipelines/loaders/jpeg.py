@@ -24,8 +24,8 @@ _TRIED = ({"quality": 90}, {"quality": 75, "progressive": True}, {"quality": 95,
 
 def read_jpeg(sample: Sample) -> np.ndarray | None:
     """Decode a sample's JPEG to RGB, uint8 (H, W, 3), read-only; None where Pillow is to do it:
-    TorchCodec is not installed or gives other pixels, the image is no grey or RGB JPEG, or is
-    damaged, which Pillow has words for.
+    TorchCodec is not installed or gives other pixels, the image is no grey or RGB JPEG, not of the
+    sample's size, or damaged, which Pillow has words for.
 
     Raises ValueError naming shard and key where the header cannot be read.
     """
@@ -40,7 +40,7 @@ def read_jpeg(sample: Sample) -> np.ndarray | None:
         levels = decode(data)
     except (RuntimeError, ValueError):
         return None
-    return levels if levels.shape[:2] == (header.height, header.width) else None
+    return levels if levels.shape[:2] == (header.height, header.width) == sample.size else None
 
 
 def unturned(data: bytes) -> bytes:

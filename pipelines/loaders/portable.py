@@ -1,11 +1,11 @@
 """The portable loader: Pillow in threads, wherever DALI is not.
 
 Pillow resamples a window of the source with fractional borders and antialiasing, reading beyond the
-window's border where there is image; that is what DALI does with `roi_start` and `roi_end`. JPEGs
-may come decoded by TorchCodec, of whose pixels Pillow is given those around the window alone.
+window's border where there is image; that is what DALI does with `roi_start` and `roi_end`. It
+decodes JPEGs and PNGs no further down than that. JPEGs may come whole, by TorchCodec, of whose
+pixels Pillow is given those around the window alone.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,12 @@ from torch import Tensor
 from ...shards import Sample
 from ...shards.bands.bands import PLAIN
 from ...shards.bands.resample import resample
+from ...shards.window import window_of
 from ..settings import LoaderSettings
 from ..views.geometry import Window
 from .jpeg import INSTALL, decoder, read_jpeg
 from .loading import Loader
 from .plan import Crops, Plan, Request
-
-Box = tuple[float, float, float, float]
-"""Left, top, right and bottom border in pixels of an image."""
 
 
 class PortableLoader(Loader):
@@ -51,31 +49,30 @@ class PortableLoader(Loader):
         crop = self.plan.geometry.crop_size
         return self._room(len(request.samples), *crop, channels, dtype=dtype)
 
-    def _resized(
-        self, sample: Sample, position: int, size: tuple[int, int], box: Box
-    ) -> Image.Image:
-        """Return a box of an RGB image at a size (height, width)."""
-        levels, rows = None, math.ceil(box[3]) + _reach(size, box)
+    def _resized(self, sample: Sample, position: int, window: Window) -> Image.Image:
+        """Return what a window shows of an RGB image, at the size of the crop."""
+        levels = None
         if self._cache is not None or self.plan.change is not None:
             levels = self._image(sample, position)
         elif self.settings.jpeg == "torchcodec":
             levels = read_jpeg(sample)
-        picture = sample.read_picture(rows) if levels is None else _around(levels, size, box)
-        return picture.resize((size[1], size[0]), Image.Resampling.BILINEAR, box=box)
+        if levels is None:
+            picture = sample.read_picture(window.needed)
+        else:
+            picture = window_of(levels, window.needed)
+        height, width = window.shown_size
+        return picture.resize((width, height), Image.Resampling.BILINEAR, box=_box(window))
 
     def _payload(
         self, sample: Sample, window: Window, canvas: Any, row: int, position: int
     ) -> None:
-        top, left, bottom, right = window.region
-        height, width = window.shown_size
-        box = (left, top, right, bottom)
         if self.plan.bands == PLAIN:
-            image = self._resized(sample, position, (height, width), box)
+            image = self._resized(sample, position, window)
             if window.flip:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             levels = np.asarray(image)
         else:
-            levels = resample(self._image(sample, position), (height, width), box)
+            levels = resample(self._image(sample, position), window.shown_size, _box(window))
             levels = levels[:, ::-1] if window.flip else levels
         top, left, bottom, right = window.shown
         crop = canvas[row]
@@ -84,19 +81,7 @@ class PortableLoader(Loader):
         crop[top:bottom, left:right] = levels
 
 
-def _around(levels: np.ndarray, size: tuple[int, int], box: Box) -> Image.Image:
-    """Return Pillow's image of levels, of which it holds what resampling a box to a size reads."""
-    left, top, right, bottom = box
-    reach = _reach(size, box)
-    first, above = max(math.floor(left) - reach, 0), max(math.floor(top) - reach, 0)
-    part = levels[above : math.ceil(bottom) + reach, first : math.ceil(right) + reach]
-    # Of its full size: Pillow's weights round by where a box lies. The rest is never touched.
-    picture = Image.new("RGB", (levels.shape[1], levels.shape[0]), None)
-    picture.paste(Image.fromarray(part), (first, above))
-    return picture
-
-
-def _reach(size: tuple[int, int], box: Box) -> int:
-    """Return how many pixels beyond a box are read where it is resampled to a size."""
-    left, top, right, bottom = box
-    return 2 + math.ceil(max((bottom - top) / size[0], (right - left) / size[1], 1))
+def _box(window: Window) -> tuple[float, float, float, float]:
+    """Return the left, top, right and bottom border of what a window shows, in source pixels."""
+    top, left, bottom, right = window.region
+    return left, top, right, bottom

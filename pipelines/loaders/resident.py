@@ -150,8 +150,6 @@ class ResidentLoader(Loader):
         """Decode an image and its maps, in a thread."""
         sample = self.plan.samples[number]
         image = sample.read_image()
-        if image.shape[:2] != sample.size:
-            raise ValueError(f"it is {image.shape[:2]} pixels, the manifest says {sample.size}")
         maps = {name: _map_of(sample, source).ravel() for name, source in self.plan.maps.items()}
         label = self._masks.class_of(sample) if self.plan.classes else 0
         return _Decoded(image.reshape(-1, 3), maps, label)

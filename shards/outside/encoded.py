@@ -25,7 +25,8 @@ FORMATS = (
 are hardly ever looked at."""
 _START_OF_FRAME = (0xC0, 0xC1, 0xC2)
 """Baseline, extended and progressive Huffman coding; the others are hardly known."""
-_CODINGS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+CODINGS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""Markers of a JPEG's frames, each of which is for a coding of its own."""
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 """What ends the entropy-coded data of a scan."""
 
@@ -89,7 +90,7 @@ def _walk_jpeg(data: bytes) -> str:
         if length < 2 or len(body) != length - 2:
             return "stray bytes between its segments"
         at += 2 + length
-        if marker in _CODINGS:
+        if marker in CODINGS:
             if marker not in _START_OF_FRAME or body[0] != 8:
                 return "a rare coding"
             components = body[5]

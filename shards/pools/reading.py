@@ -17,6 +17,7 @@ from ..outside.encoded import fault_of
 from ..outside.transfer import Transfer
 from ..outside.turning import ORIENTATION
 from ..sample import Sample
+from ..window import Needed
 from .settings import PoolSettings
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -43,6 +44,11 @@ class PooledSample(Sample):
     def read(self, extension: str) -> bytes:
         """Return the bytes of the image."""
         return self.data
+
+    def read_picture(self, needed: Needed) -> Image.Image:
+        """Decode the image as any sample does, but a PNG whole: its sums tell what has changed
+        since it was written, not whether it could be decoded then, which nobody has tried."""
+        return super().read_picture((0, 0, *self.size) if self.extension == "png" else needed)
 
 
 @dataclass(frozen=True)

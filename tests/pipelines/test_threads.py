@@ -1,5 +1,7 @@
 """How many threads the views of a host take, while others read."""
 
+import threading
+
 import pytest
 import torch
 from warpseg.pipelines import GeometrySettings, LoaderSettings, StrongSettings, paired
@@ -22,6 +24,30 @@ def test_a_cpu_computes_in_one_thread_and_then_in_all_again():
     with pytest.raises(KeyError), one_thread(torch.device("cpu")):
         raise KeyError
     assert torch.get_num_threads() == 3
+
+
+def test_threads_of_python_take_turns_and_each_has_its_threads_again():
+    """PyTorch counts for each of them, from what it last was told: a second one must not find 1."""
+    first_is_in, second_is_in, after = threading.Event(), threading.Event(), {}
+
+    def first():
+        with one_thread(torch.device("cpu")):
+            first_is_in.set()
+            second_is_in.wait(0.2)
+        after["first"] = torch.get_num_threads()
+
+    def second():
+        first_is_in.wait()
+        with one_thread(torch.device("cpu")), one_thread(torch.device("cpu")):
+            second_is_in.set()
+        after["second"] = torch.get_num_threads()
+
+    both = [threading.Thread(target=work) for work in (first, second)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert after == {"first": 3, "second": 3}
 
 
 def test_what_a_gpu_computes_takes_no_thread_away():

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from warpseg.shards import jpeg
 from warpseg.shards.images import open_packed
-from warpseg.shards.jpeg import upper_rows
 
 HEIGHT, WIDTH = 171, 83
 CUT = {
@@ -35,6 +34,10 @@ def file_of(kind="JPEG", mode="RGB", seed=0, **options):
     buffer = io.BytesIO()
     picture.convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def upper_rows(data, rows):
+    return jpeg.upper_rows(data, rows, (HEIGHT, WIDTH))
 
 
 def decoded(data):
@@ -102,9 +105,29 @@ def test_damaged_files_are_what_they_are_when_decoded_whole():
 
 def test_a_cut_hides_no_truncation_and_no_size(monkeypatch):
     data = file_of()
-    assert upper_rows(data[:-1], 20) == data[:-1]
-    assert upper_rows(data + b"\0", 20) == data + b"\0"
-    assert upper_rows(b"", 20) == b""
-    assert upper_rows(data[:9], 20) == data[:9]
+    for other in (data[:-1], data + b"\0", b"", data[:9]):
+        assert upper_rows(other, 20) is other
+    assert jpeg.upper_rows(data, 20, (HEIGHT + 1, WIDTH)) is data
     monkeypatch.setattr(jpeg, "most_megapixels", lambda: 0)
+    assert upper_rows(data, 20) is data
+
+
+@pytest.mark.parametrize("height", [65500, 65501])
+def test_a_cut_hides_no_height_that_libjpeg_refuses(height):
+    data = file_of()
+    at = data.index(b"\xff\xc0") + 5
+    data = data[:at] + height.to_bytes(2, "big") + data[at + 2 :]
+    refused = jpeg.upper_rows(data, 20, (height, WIDTH)) is data
+    assert refused == isinstance(decoded(data), str) == (height > 65500)
+
+
+def test_no_marker_without_length_hides_where_the_frame_is():
+    """Decoders go on right behind it: here to a frame, and a table that looks like another one."""
+    data = file_of()
+    table, at = data.index(b"\xff\xdb\0\x43\0"), data.index(b"\xff\xc0")
+    frame, levels = data[at : at + 19], table + 5
+    likeness = frame + b"\xff\xfe\0\x2b" + bytes([1] * 41)
+    hidden = b"\xff\xd0\0\x1a" + frame + data[table:levels]
+    data = data[:table] + hidden + likeness + data[levels + 64 : at] + data[at + 19 :]
+    assert len(decoded(data)) == HEIGHT
     assert upper_rows(data, 20) is data

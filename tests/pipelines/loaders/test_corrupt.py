@@ -88,6 +88,27 @@ def test_a_resumed_stream_skips_and_counts_on(spoiled, way):
     assert resumed.skipped == total
 
 
+@pytest.mark.parametrize("cache", ["none", "host", "device"])
+@pytest.mark.parametrize("rows", [-9, 9])
+def test_an_image_of_another_size_is_left_out_wherever_its_crops_lie(
+    photographs, tmp_path, rows, cache
+):
+    """Else those crops alone would fail that reach below it, and a resumed run see it again."""
+    shutil.copytree(photographs.root, tmp_path / "data")
+    dataset = Dataset.open(tmp_path / "data")
+    sample = dataset.subset("train").samples()[5]
+    at = sample.parts["jpg"][0] + sample.read("jpg").index(b"\xff\xc0") + 5
+    with open(sample.shard, "r+b") as file:
+        file.seek(at)
+        file.write((sample.size[0] + rows).to_bytes(2, "big"))
+    stream = open_stream(dataset, cache=cache)
+    assert all(sample.key not in batch.keys for batch in taken(stream))
+    stopped = open_stream(dataset, cache=cache, corrupt="stop")
+    with pytest.raises(ValueError, match=r"has an image of \d+ x \d+, not of \d+ x \d+ as was"):
+        taken(stopped)
+    stopped.close()
+
+
 def test_without_asking_the_device_cache_stops_as_the_others_do(spoiled):
     stream = open_stream(spoiled, cache="device", corrupt="stop")
     with pytest.raises(ValueError, match=r"sample 0000000[59] .* cannot be decoded"):

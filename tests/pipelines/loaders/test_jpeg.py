@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from warpseg.pipelines import GeometrySettings, LoaderSettings, labeled
-from warpseg.pipelines.loaders import jpeg, portable
-from warpseg.shards import Dataset, Sample
-from warpseg.shards import sample as sample_module
+from warpseg.pipelines.loaders import jpeg
+from warpseg.shards import Dataset, Sample, window
 from warpseg.shards.archive import BLOCK
 from warpseg.shards.conversion.convert import convert
 from warpseg.shards.conversion.packing import PackSettings
@@ -43,7 +42,7 @@ def kinds(tmp_path_factory):
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
     for number, options in enumerate([*KINDS.values(), {}, None]):
-        size = (67 + 8 * number, 121 - 5 * number)
+        size = (67 + 8 * number, 121 - 5 * number)[:: -1 if number < 3 else 1]
         coarse = rng.integers(0, 256, (9, 11, 3), np.uint8)
         picture = Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC)
         picture = picture.convert("L") if options == {} else picture
@@ -83,9 +82,9 @@ def test_cached_images_have_the_bits_of_read_ones(kinds):
 
 
 def test_rows_below_the_crops_are_not_decoded(kinds, monkeypatch):
-    heights, opened = [], sample_module.open_packed
+    heights, opened = [], window.open_packed
     monkeypatch.setattr(
-        sample_module,
+        window,
         "open_packed",
         lambda data, file: heights.append((p := opened(data, file)).height) or p,
     )
@@ -104,29 +103,6 @@ def test_jpegs_alone_are_asked_of_torchcodec_where_it_is_wanted(kinds, monkeypat
     before = len(decoded)
     batches(kinds, "pillow", count=1)
     assert len(decoded) == before
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_the_part_around_a_box_resamples_alike(seed):
-    """Boxes of any place and size, whole pixels and the image's borders among them."""
-    rng = np.random.default_rng(seed)
-    levels = rng.integers(0, 256, (90, 130, 3), np.uint8)
-    whole = Image.fromarray(levels)
-    for _ in range(250):
-        ends = [np.sort(rng.uniform(0, n, 2)) for n in levels.shape[:2]]
-        if rng.random() < 0.3:
-            ends = [np.round(pair) for pair in ends]
-        if rng.random() < 0.2:
-            ends[0][0], ends[1][1] = 0, 130
-        (top, bottom), (left, right) = (pair.tolist() for pair in ends)
-        if bottom - top < 1 or right - left < 1:
-            continue
-        size = tuple(rng.integers(1, 80, 2).tolist())
-        box = (left, top, right, bottom)
-        part = portable._around(levels, size, box)
-        found = part.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
-        right_one = whole.resize(size[::-1], Image.Resampling.BILINEAR, box=box)
-        assert np.array_equal(np.asarray(found), np.asarray(right_one)), (box, size)
 
 
 def sample_of(data, tmp_path):
@@ -179,7 +155,7 @@ def test_no_picture_is_turned(tmp_path, orientation):
         sample = sample_of(data[:2] + segments + data[2:], tmp_path)
         levels = jpeg.read_jpeg(sample)
         assert levels is not None
-        assert np.array_equal(levels, np.asarray(sample.read_picture(sample.size[0])))
+        assert np.array_equal(levels, np.asarray(sample.read_picture((0, 0, *sample.size))))
 
 
 def coloured(**options):
@@ -274,4 +250,4 @@ def test_a_scan_that_breaks_off_before_its_end_mark_gives_pillows_pixels(tmp_pat
     sample = sample_of(data[: len(data) * 2 // 3] + b"\xff\xd9", tmp_path)
     found = jpeg.read_jpeg(sample)
     assert found is not None
-    assert np.array_equal(found, np.asarray(sample.read_picture(sample.size[0])))
+    assert np.array_equal(found, np.asarray(sample.read_picture((0, 0, *sample.size))))

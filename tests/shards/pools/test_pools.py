@@ -5,6 +5,7 @@ import itertools
 import tarfile
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,20 @@ def test_images_become_what_every_loader_reads(tmp_path):
     assert webp.read_image().shape == (24, 32, 3)
     (named,) = images_of(str(tar), PoolSettings(member="image.jpg"))
     assert named.key == "e"
+
+
+def test_a_png_that_was_written_damaged_fails_wherever_its_crop_lies(tmp_path):
+    """A row by an unknown filter, in chunks whose sums are right."""
+    data = encoded(1, size=(40, 8), kind="PNG")
+    rows = bytearray(40 * 25)
+    rows[30 * 25] = 9
+    pixels = b"IDAT" + zlib.compress(rows)
+    chunk = (len(pixels) - 4).to_bytes(4, "big") + pixels + zlib.crc32(pixels).to_bytes(4, "big")
+    data = data[: data.index(b"IDAT") - 4] + chunk + data[-12:]
+    (sample,) = images_of(str(write_tar(tmp_path / "t.tar", [("a.png", data)])), PoolSettings())
+    for bottom in (10, 40):
+        with pytest.raises(ValueError, match="cannot be decoded"):
+            sample.read_picture((0, 0, bottom, 8))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 9, 40])
