@@ -170,8 +170,9 @@ def _by_windows(
         for remark in label_large(trained, source, out, settings, device, dtype):
             remarks.add(remark, source.shown)
     except ValueError as error:
-        reason = str(error).removeprefix(f"{source.shown} ")
-        failed(f"{source.shown} cannot be labeled by windows: {reason}")
+        told = str(error)  # of the file, or of what shall be done with it
+        named = told.startswith(f"{source.shown} ")
+        failed(told if named else f"{source.shown} cannot be labeled by windows: {told}")
         return 0
     return 1
 
