@@ -120,7 +120,8 @@ class View:
             raise ValueError(
                 f"view {self.settings.view} changes hue, saturation or else what RGB of 8 bits "
                 f"alone has, and the images have {kind_words(kind)}: choose the view channels, "
-                "chtps (with the warp), tps or none"
+                "chtps (with the warp), tps or none, by --strong.view (supervised: "
+                "--augmentation.view; warpseg show: --view)"
             )
 
     def change(self, image: np.ndarray, seed: Callable[[int], int]) -> np.ndarray:

@@ -91,7 +91,7 @@ def test_a_source_of_ones_own_is_listed(plugin, capsys):
     path = plugin("doors.py")
     for words in (["convert", "--help", "--plugin", path], ["--plugin", path, "convert", "--help"]):
         assert main(list(map(str, words))) == 0
-        assert "\n  mine        List mine.\n" in capsys.readouterr().out
+        assert "\n  mine          Mine.\n" in capsys.readouterr().out
         unload_plugin("doors")
     assert "mine" not in SOURCES
     assert "camvid" in SOURCES

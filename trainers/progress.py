@@ -81,7 +81,7 @@ class Progress:
         self.done = done
         now = time.monotonic()
         self.begun = self.begun or now
-        if self.lines and now - self.told >= self.pause:
+        if self.lines and self.total and now - self.told >= self.pause:
             self.told = now
             log.info(f"{done} of {self.total} {self.unit}s{self._left(now)}")
 

@@ -34,6 +34,15 @@ from .files import FLAG, Source, read_enum, read_file, read_package
 log = logging.getLogger("warpseg")
 
 
+_MEANING = {
+    "missing": " (begin anew)",
+    "mismatched": " (begin anew)",
+    "unexpected": " (not used)",
+    "left_out": "",
+}
+"""What becomes of the tensors that a report names by these words."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeightsReport:
     """What a source of weights gave a network."""
@@ -53,11 +62,15 @@ class WeightsReport:
     """How the first layer was made to fit images of other channels."""
 
     def summary(self) -> str:
-        """Return one line that names what is missing, mismatched and unexpected."""
-        parts = [f"{self.source}: loaded {len(self.loaded)} tensors"]
-        for what in ("missing", "mismatched", "unexpected", "left_out"):
+        """Return one line that names what is missing, mismatched and unexpected, and says what that
+        means."""
+        lacking = any(name.startswith("backbone.") for name in (*self.missing, *self.mismatched))
+        part = "encoder" if self.missing or self.mismatched else "network"
+        whole = "" if lacking else f", the whole {part}"
+        parts = [f"{self.source}: loaded {len(self.loaded)} tensors{whole}"]
+        for what, meaning in _MEANING.items():
             if getattr(self, what):
-                parts.append(f"{what.replace('_', ' ')}: {_some(getattr(self, what))}")
+                parts.append(f"{what.replace('_', ' ')}: {_some(getattr(self, what))}{meaning}")
         return "; ".join([*parts, self.adapted] if self.adapted else parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..outside.turning import ORIENTATION
-from .bands import refuse_count, refuse_type
+from .bands import MOST, refuse_count, refuse_type
 
 Pages = Literal["refuse", "channels"]
 """What several pages of a file are: refused, or the channels of one image."""
@@ -18,6 +18,12 @@ def check_pages(pages: Sequence[Any], file: str, several: Pages, any_type: bool)
     """Raise ValueError, in words, where pages are no image of rows, columns and channels."""
     if not pages:
         raise ValueError(f"{file} holds no image: replace it")
+    if len(pages) > 1 and pages[0].imagewidth <= MOST < len(pages):
+        raise ValueError(
+            f"{file} has {len(pages)} pages of {pages[0].imagelength} x {pages[0].imagewidth}, one "
+            "for each row of an image: write its channels together, with tifffile by "
+            "imwrite(..., photometric='minisblack', planarconfig='contig')"
+        )
     if len(pages) > 1 and several == "refuse":
         raise ValueError(
             f"{file} has {len(pages)} pages: say --pages channels where each is a "

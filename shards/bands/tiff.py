@@ -265,7 +265,8 @@ class TiffImage:
 
     def _damaged(self, error: Exception) -> ValueError:
         reason = str(error).split("\n")[0] or type(error).__name__
-        if "imagecodecs" in reason:
+        # tifffile asks imagecodecs first, then modules of Python that not every version has.
+        if "imagecodecs" in reason or isinstance(error, ImportError):
             return ValueError(
                 f"{self.file} is compressed in a way that needs imagecodecs: {INSTALL}, or save it "
                 "with deflate (gdal_translate -co COMPRESS=DEFLATE)"

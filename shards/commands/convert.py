@@ -3,12 +3,14 @@
 import dataclasses
 import inspect
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from ...plain import counted
+from ..bands.bands import kind_words
 from ..conversion.named import pack
 from ..conversion.packing import PackSettings
 from ..dataset import Dataset
@@ -18,6 +20,8 @@ from ..sources.auto import UnknownLayout
 
 LARGE = 500 * 500
 """Pixels of an image from which the cost of PNG is worth a hint."""
+_COLUMNS = 100
+"""Width of the list of sources."""
 
 
 def convert(arguments: list[str]) -> int:
@@ -34,7 +38,7 @@ def convert(arguments: list[str]) -> int:
         _words(loader),
         args=rest,
         prog=f"warpseg convert {name}",
-        description=inspect.getdoc(loader),
+        description=_told(loader),
         config=(tyro.conf.OmitArgPrefixes,),
     )
     wanted = [getattr(given, name) for name in ("root", "settings") if hasattr(given, name)]
@@ -67,15 +71,24 @@ def _positional(metavar: str, text: str) -> Any:
 
 
 def _convert_usage() -> str:
-    lines = [
-        f"  {name:<11} {(inspect.getdoc(loader) or '').splitlines()[0]}"
-        for name, loader in SOURCES.items()
-    ]
+    names = sorted(SOURCES, key=lambda name: (name != "auto", name))
+    indent = max(map(len, names)) + 4
+    lines = []
+    for name in names:
+        sentence = " ".join(_told(SOURCES[name]).split("\n\n")[0].split())
+        told = textwrap.wrap(sentence, _COLUMNS - indent) or [""]
+        lines += [f"  {name:<{indent - 2}}{told[0]}", *(" " * indent + more for more in told[1:])]
     return (
         "usage: warpseg convert SOURCE ROOT DATA [options]\n\n"
         + "\n".join(lines)
         + "\n\nsynthetic takes DATA alone. warpseg convert SOURCE --help tells the options."
     )
+
+
+def _told(loader: Loader) -> str:
+    """Return what a source is, by what its loader says that it lists."""
+    text = (inspect.getdoc(loader) or "").removeprefix("List ")
+    return text[:1].upper() + text[1:]
 
 
 def _convert(source: Source, data: Path, packing: PackSettings, replace: bool) -> int:
@@ -88,8 +101,10 @@ def _convert(source: Source, data: Path, packing: PackSettings, replace: bool) -
     elif not report.written:
         print(f"{data} is complete ({counts}): nothing to do")
     else:
-        print(f"{data}: {counts} in {counted(report.written, 'shard')}{kept}")
-        _hint_at_png(Dataset.open(data))
+        dataset = Dataset.open(data)
+        kind = "" if dataset.plain else f", images of {kind_words(dataset.channels.kind)}"
+        print(f"{data}: {counts} in {counted(report.written, 'shard')}{kept}{kind}")
+        _hint_at_png(dataset)
     for line in report.said:
         print(line)
     return 0

@@ -236,7 +236,8 @@ def _fetch(
     report = fetch_dataset(url, data, jobs=jobs, as_needed=as_needed, limit=bound)
     if report.fetched:
         size = report.bytes / 2**20
-        print(f"{data}: {counted(report.fetched, 'file')} fetched ({size:.0f} MiB)")
+        later = "; shards come when they are read" if as_needed else ""
+        print(f"{data}: {counted(report.fetched, 'file')} fetched ({size:.0f} MiB){later}")
     else:
         print(f"{data} is complete: nothing to do")
     for split in report.kept_splits:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...plain import one_line
 from ..archive import replacing
 from ..dataset import SPLIT_FILE, SPLIT_NAME, SPLIT_SIDES, SPLITS, Dataset
 from ..manifest import FILE, ShardRecord, load_manifest
@@ -63,7 +64,8 @@ def fetch(
     storage, folder = _open_storage(url)
     root.mkdir(parents=True, exist_ok=True)
     transfer = _Transfer(storage, folder, root)
-    transfer.file(FILE, _COMING, missing=f"{url} is no converted data set (it has no {FILE})")
+    none = f"{url} is no converted data set (it has no {FILE}): name the folder that convert made"
+    transfer.file(FILE, _COMING, missing=none)
     coming = root / _COMING
     try:
         manifest = load_manifest(root, _COMING)
@@ -133,6 +135,12 @@ class _Transfer:
                         "differs): copy the data set there again"
                     )
         except FileNotFoundError as error:
+            # So do drivers name a host that does not answer.
+            if isinstance(error.__cause__, OSError):
+                raise ConnectionError(
+                    f"{address} cannot be reached ({one_line(error.__cause__)}): see that the "
+                    "address is right and its server runs"
+                ) from error
             raise FileNotFoundError(
                 missing or f"{address} is missing: copy the data set there again"
             ) from error

@@ -17,8 +17,10 @@ def spelt_out(patterns: Sequence[str]) -> tuple[str, ...]:
     """Return the addresses that patterns stand for, in order.
 
     Braces are ranges and lists, as a shell has them; `@FILE` is a text file of patterns, a line
-    each; a path may be a glob. Raises ValueError for a pattern of no address, and for an address
-    that comes twice; FileNotFoundError for a path or glob of no file.
+    each; a path may be a glob, in which ** stands for folders of any depth.
+
+    Raises ValueError for a pattern of no address or of a star in one, and for one that comes twice;
+    FileNotFoundError for a path or glob of no file, and for a folder.
     """
     addresses = [address for pattern in patterns for address in _addresses(pattern)]
     if len(set(addresses)) != len(addresses):
@@ -43,9 +45,21 @@ def _addresses(pattern: str) -> Iterator[str]:
         return
     for address in _braces(pattern):
         if _SCHEME.match(address):
+            if "*" in address:
+                raise ValueError(
+                    f"--pool.urls: {shown(address)} has a star, and only paths may be globs: spell "
+                    "the tars out by braces, such as pool-{000000..000099}.tar, or in a list, @FILE"
+                )
             yield address
             continue
-        found = sorted(glob.glob(address)) if glob.has_magic(address) else [address]
+        found = [address]
+        if glob.has_magic(address):
+            found = sorted(glob.glob(address, recursive=True))
+        folder = next((path for path in found if Path(path).is_dir()), None)
+        if folder is not None:
+            raise FileNotFoundError(
+                f"--pool.urls: {folder} is a folder: name its tars, such as {folder}/**/*.tar"
+            )
         if not found or not all(Path(path).is_file() for path in found):
             raise FileNotFoundError(f"--pool.urls: there is no file {address}")
         yield from found

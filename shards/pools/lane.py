@@ -217,7 +217,7 @@ def windows(
         except Broken as error:
             fault, ended[unit] = error.reason, at
             gathered.tars += 1
-            pool.say(f"{address} is left out from image {at} on ({fault})")
+            pool.say(_left_out(address, at, fault))
         broken = broken + 1 if fault and not found else 0
         empty = 0 if found else empty + 1
         if broken == _FRUITLESS:
@@ -234,6 +234,14 @@ def windows(
         if gathered.images and following // pool.units > unit // pool.units:
             yield turn(following, 0)  # a window of two epochs would mix them
         unit = following
+
+
+def _left_out(address: str, taken: int, fault: str) -> str:
+    """Say what of a tar is not used, and what to do about it."""
+    remedy = "see that it is whole and can be reached"
+    if not taken:
+        return f"{address} is left out, none of it can be read ({fault}): {remedy}"
+    return f"{address} is left out after image {taken} ({fault}): {remedy}"
 
 
 @dataclass

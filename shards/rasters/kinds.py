@@ -78,8 +78,8 @@ def rgb_array(image: bytes | np.ndarray, file: str) -> bytes | np.ndarray:
         levels = read_npy(image, file)
         if kind_of(levels) != PLAIN:
             raise ValueError(
-                f"{file} has {kind_words(kind_of(levels))}, and the first image is RGB of 8 bits: "
-                "a data set holds images of one kind"
+                f"{file} has {kind_words(kind_of(levels))}, and others are RGB of 8 bits: a data "
+                "set holds images of one kind (--channels all keeps all that they have)"
             )
         return levels
     if form == "tif" and has_tifffile() and beyond_pillow(image):

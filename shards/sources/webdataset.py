@@ -25,6 +25,10 @@ IMAGES = ("jpg", "jpeg", "png", "webp", "image.jpg", "image.png")
 """Extensions of images, where none is named; the first that a sample has."""
 MASKS = ("seg.png", "mask.png", "label.png", "segmentation.png", "annotation.png")
 """Extensions of masks, where none is named."""
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+"""Ends of the names of tars that are no tars until they are unpacked."""
+_NAMED = 12
+"""Extensions that a refusal names, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,6 @@ def load_webdataset(root: Path, settings: WebDatasetSettings) -> Source:
         raise FileNotFoundError(
             f"{root} has no tars (*.tar; compressed ones cannot be read at random: unpack them)"
         )
-    names, values = classes_of(root, settings)
     subsets: dict[str, list[Entry]] = {}
     for tar in tars:
         subset = subset_named(Path(tar).stem.replace("_", "-").split("-"), part_of(tar))
@@ -82,11 +85,15 @@ def load_webdataset(root: Path, settings: WebDatasetSettings) -> Source:
             subsets.setdefault(subset if entry.mask else "unlabeled", []).append(entry)
     if not any(entry.mask for entries in subsets.values() for entry in entries):
         raise ValueError(
-            f"no sample of the tars below {root} has a mask ({', '.join(_wanted(settings)[1])}): "
-            "name its extension by --mask; images alone need no conversion, see --pool.urls"
+            f"no sample of the tars below {root} has a mask ({', '.join(_wanted(settings)[1])}), "
+            f"they have {_extensions(root, tars)}: name its extension by --mask; images alone need "
+            "no conversion, see --pool.urls"
         )
+    names, values = classes_of(root, settings)
     for name, _ in walk(root, "", LeftOut()):
-        if name not in tars and name not in CLASS_FILES:
+        if name.endswith(COMPRESSED):
+            left_out.add("compressed tars, which cannot be read at random: unpack them", name)
+        elif name not in tars and name not in CLASS_FILES:
             left_out.add("files beside the tars", name)
     return TarSource(
         kind="webdataset",
@@ -103,6 +110,14 @@ def load_webdataset(root: Path, settings: WebDatasetSettings) -> Source:
 def _wanted(settings: WebDatasetSettings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     images = (settings.image.lower(),) if settings.image else IMAGES
     return images, (settings.mask.lower(),) if settings.mask else MASKS
+
+
+def _extensions(root: Path, tars: list[str]) -> str:
+    """Name the extensions that members of tars have."""
+    members = (name for tar in tars for name in members_of(root / tar))
+    found = sorted({name.rpartition("/")[2].partition(".")[2].lower() for name in members})
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    return f"{shown(', '.join(found[:_NAMED]))}{more}"
 
 
 def _entries(root: Path, tar: str, settings: WebDatasetSettings, left_out: LeftOut) -> list[Entry]:

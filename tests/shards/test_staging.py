@@ -134,6 +134,7 @@ def test_a_shard_out_of_reach_is_named(dataset, tmp_path, monkeypatch, capsys):
     elsewhere, root = tmp_path / "elsewhere", tmp_path / "data"
     shutil.copytree(dataset, elsewhere)
     assert main(["fetch", f"file://{elsewhere}", str(root), "--as-needed"]) == 0
+    assert "MiB); shards come when they are read" in capsys.readouterr().out
     shutil.rmtree(elsewhere)
     staging_of.cache_clear()
     assert main(["check", str(root)]) == 1

@@ -55,6 +55,7 @@ def succeed(*words):
 def test_six_channels_of_16_bits_end_to_end(fields, tmp_path, capsys, caplog, monkeypatch):
     data, run = tmp_path / "data", tmp_path / "run"
     succeed("convert", "folder", fields / "in", data, "--workers", 1)
+    assert "shards, images of 6 channels of 16 bits" in capsys.readouterr().out
     succeed("check", data, "--workers", 1)
     succeed("split", data, "half", "--labeled", "1/2")
     channels = Dataset.open(data).channels

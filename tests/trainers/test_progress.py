@@ -70,6 +70,10 @@ def test_elsewhere_there_are_lines_of_words_now_and_then(monkeypatch, caplog, ca
         for done in (0, 1, 2, 3):
             count.reach(done)
     assert caplog.messages == ["0 of 9 images", "2 of 9 images"]
+    with caplog.at_level(logging.INFO, "warpseg"), Progress(0, unit="image", lines=True) as count:
+        monkeypatch.undo()
+        count.reach(0)
+    assert len(caplog.messages) == 2, "nothing to do is no progress"
     assert capsys.readouterr() == ("", "")
 
 
@@ -87,7 +91,7 @@ def test_a_run_says_what_it_is_how_it_ended_and_what_comes_next(scenes, tmp_path
     for line in (
         r"  network  tiny, 0\.0 M parameters, from scratch",
         rf"  data     {re.escape(str(scenes))}, split few, 7 classes",
-        r"  images   4 labeled, 12 unlabeled; 4 to score on",
+        r"  images   4 labeled, 12 unlabeled \(labeled ones among them\); 4 to score on",
         r"  batch    step of 2 labeled \+ 2 unlabeled = 4 images, 32x32",
         r"  steps    8, scored at the end",
         r"  device   CPU, 1 of \d+ cores, fp32, (dali|portable) loader",

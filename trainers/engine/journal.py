@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import resource
 import sys
 import time
@@ -20,6 +21,8 @@ log = logging.getLogger("warpseg")
 
 FILE = "metrics.jsonl"
 """Its name in a run's folder."""
+_ONE = re.compile(r"s(?= of the pool$)")
+"""What the name of a count has too much where it is one."""
 
 
 class Row(TypedDict):
@@ -218,5 +221,6 @@ def peak_memory_mib() -> float:
 
 
 def _told(what: str, counted: Mapping[str, int] | None) -> str:
-    counts = [f"{count} {stream}" for stream, count in (counted or {}).items() if count]
+    found = {stream: count for stream, count in (counted or {}).items() if count}
+    counts = [f"{n} {_ONE.sub('', name) if n == 1 else name}" for name, n in found.items()]
     return f"  {what}: {', '.join(counts)}" if counts else ""

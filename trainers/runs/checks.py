@@ -4,6 +4,7 @@ import logging
 
 from ...models import SegmentationNetwork
 from ...shards import Dataset
+from ...shards.pools.addresses import spelt_out
 from ...shards.sense import refuse_senseless
 from ..engine.norms.batch_norm import check_batch_norms
 from ..engine.settings import RunSettings
@@ -12,6 +13,14 @@ from ..engine.stages import Method
 SQUASHED = 0.02
 """Share by which a picture's shape must change to be worth a word."""
 log = logging.getLogger("warpseg")
+
+
+def check_names(settings: RunSettings, dataset: Dataset, split: str | None) -> None:
+    """Raise as `Dataset.split_record` and `spelt_out` do for a split and files of a pool that there
+    are not, before a network is built."""
+    if split is not None:
+        dataset.split_record(split)
+    spelt_out(settings.pool.urls)
 
 
 def check_network(network: SegmentationNetwork, settings: RunSettings, dataset: Dataset) -> None:

@@ -38,7 +38,10 @@ def run_header(run: Begun) -> str:
     settings, method, runtime = run.settings, run.method, run.runtime
     sizes = {name: spec.batch_size for name, spec in method.streams.items()}
     share = settings.pool.share
-    images = ", ".join(_images(name, stream, share) for name, stream in run.streams.items())
+    images = ", ".join(
+        _images(name, stream, share, whole=method.streams[name].subset == "all")
+        for name, stream in run.streams.items()
+    )
     scored = (
         f"{len(run.validation)} to score on" if run.validation is not None else "none to score on"
     )
@@ -58,14 +61,16 @@ def run_header(run: Begun) -> str:
     return "\n".join([title, *(f"  {name:<8} {text}" for name, text in rows.items())])
 
 
-def _images(name: str, stream: Any, share: float) -> str:
-    """Return how many images a stream goes through; addresses of a pool may hold keys, so they are
-    not repeated."""
-    if not stream.lost:
-        return f"{stream.epoch_size} {name}"
-    if share == 1:
+def _images(name: str, stream: Any, share: float, *, whole: bool) -> str:
+    """Return how many images a stream goes through, and where there are more of them than a split
+    says, as labeled ones come `whole`, without their masks, too; addresses of a pool may hold keys,
+    so they are not repeated."""
+    if stream.lost and share == 1:
         return f"{name} ones from a pool alone"
-    return f"{stream.epoch_size} {name} ({share:.0%} of those of a step from a pool)"
+    remarks = ["labeled ones among them"] if whole else []
+    remarks += [f"{share:.0%} of those of a step from a pool"] if stream.lost else []
+    told = f" ({'; '.join(remarks)})" if remarks else ""
+    return f"{stream.epoch_size} {name}{told}"
 
 
 def next_words(out: Path, task: str) -> str:

@@ -32,11 +32,11 @@ from ..engine.streams import Batches, next_batches, open_streams
 from ..methods.registry import build_method
 from ..progress import Progress
 from .batch import batch_advice
-from .checks import check_network, check_sense, explained
+from .checks import check_names, check_network, check_sense, explained
 from .features.opening import open_feature_streams
 from .features.request import refuse_unfit
 from .header import run_header
-from .kept.folder import claim_folder, describe_run, release_folder
+from .kept.folder import claim_folder, describe_run, refuse_taken, release_folder
 from .pace import scoring_interval
 from .ranked import Agreement
 from .resuming import load_into
@@ -71,9 +71,12 @@ class Run(Scored):
         self.runtime, self.out = runtime, out
         self.progress = progress or Progress(settings.num_steps, unit="step", quiet=True)
         self.progress.say("opening")
+        if runtime.rank == 0:
+            refuse_taken(out, resume=resume)
         self.dataset = dataset = Dataset.open(data)
         if features is not None:
             refuse_unfit(settings, dataset)
+        check_names(settings, dataset, split)
         runtime.seed(settings.seed)
         settings = with_channels(settings, dataset)
         self.method = build_method(settings, runtime, self.dataset.num_classes)

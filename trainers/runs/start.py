@@ -30,6 +30,7 @@ def start(
 
     `profile` and `features` are for a run, `jobs` for rounds. Raises as `train` and `run_rounds`.
     """
+    start_logging(environment_number("RANK", 0))
     shared: dict[str, Any] = {
         "data": brought(data),
         "out": out,
@@ -43,7 +44,6 @@ def start(
             raise ValueError(
                 "rounds label images anew and change them: train them without --features"
             )
-        start_logging(environment_number("RANK", 0))
         return run_rounds(settings, jobs=jobs, **shared)
     train(settings, profile=profile, features=features, **shared)
     return None

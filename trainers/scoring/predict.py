@@ -170,7 +170,9 @@ def _by_windows(
         for remark in label_large(trained, source, out, settings, device, dtype):
             remarks.add(remark, source.shown)
     except ValueError as error:
-        failed(f"{source.shown} cannot be labeled by windows: {error}")
+        told = str(error)  # of the file, or of what shall be done with it
+        named = told.startswith(f"{source.shown} ")
+        failed(told if named else f"{source.shown} cannot be labeled by windows: {told}")
         return 0
     return 1
 
@@ -246,7 +248,7 @@ def _check_format(
     if settings.out_format != "none" and large:
         raise ValueError(
             f"--out-format {settings.out_format} takes whole masks, and {large[0].shown} is "
-            "labeled by windows: leave it out"
+            "labeled by windows: leave --out-format out"
         )
 
 

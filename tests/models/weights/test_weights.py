@@ -42,7 +42,8 @@ def test_report_names_what_is_missing_and_unexpected(resnet18, caplog, save_weig
     assert "classifier.weight" in report.missing
     assert not any(name.startswith("backbone.") for name in report.missing)
     assert report.mismatched == ()
-    assert "unexpected: fc.weight, fc.bias" in caplog.text
+    assert f"loaded {len(report.loaded)} tensors, the whole encoder; missing" in caplog.text
+    assert "more (begin anew); unexpected: fc.weight, fc.bias (not used)" in caplog.text
     assert "missing: decoder.pyramid.reduce.0.weight" in caplog.text
 
 

@@ -92,8 +92,13 @@ except ValueError as error:
 """
 
 
-def test_lzw_without_imagecodecs_is_refused_in_words(tmp_path):
-    Image.fromarray(image(3, np.uint8)).save(tmp_path / "a.tif", compression="tiff_lzw")
+@pytest.mark.parametrize("compression", ["lzw", "zstd"])
+def test_what_needs_imagecodecs_is_refused_without_it(tmp_path, compression):
+    if compression == "lzw":
+        Image.fromarray(image(3, np.uint8)).save(tmp_path / "a.tif", compression="tiff_lzw")
+    else:
+        pytest.importorskip("imagecodecs")
+        write(tmp_path / "a.tif", image(), tile=(64, 32), compression="zstd")
     done = subprocess.run(
         [sys.executable, "-c", HIDDEN, str(tmp_path / "a.tif")],
         capture_output=True,
@@ -120,6 +125,12 @@ def test_a_large_strip_is_refused_in_words(tmp_path, monkeypatch):
     monkeypatch.setattr(tiff, "CACHED", 1000)
     with pytest.raises(ValueError, match=r"write it in tiles \(gdal_translate"):
         TiffImage(tmp_path / "a.tif").read(0, 0, 2, 2)
+
+
+def test_an_array_written_as_a_page_for_each_row_is_explained(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", image(), photometric="minisblack")
+    with pytest.raises(ValueError, match=r"150 pages of 211 x 5, .*planarconfig='contig'"):
+        TiffImage(tmp_path / "a.tif", pages="channels")
 
 
 def test_pages_are_channels_only_when_that_is_said(tmp_path):

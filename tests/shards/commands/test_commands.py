@@ -19,6 +19,20 @@ def data(tmp_path: Path) -> str:
     return folder
 
 
+def test_sources_are_told_in_order_and_whole_sentences(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["convert", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    named = [line.split()[0] for line in lines if line[:2] == "  " and line[2] != " "]
+    assert named == ["auto", *sorted(named[1:])]
+    told = " ".join(" ".join(lines).split())
+    assert "webdataset WebDatasets: tars of images with masks, class ids, below ROOT." in told
+    assert "ade20k ADE20K as the scene parsing challenge" in told
+    assert "validation and annotations/validation, objectInfo150.txt. camvid" in told
+    assert max(map(len, lines)) <= 100
+
+
 def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "--help"]) == 0
     shown = capsys.readouterr().out

@@ -137,11 +137,26 @@ def test_another_data_set_is_left_alone(bucket: Any, dataset: Path, tmp_path: Pa
     assert contents(other) == before
 
 
+def test_a_server_that_does_not_answer_is_no_missing_data_set(
+    bucket: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise FileNotFoundError("manifest.json") from OSError("Cannot connect to host 127.0.0.1:9")
+
+    monkeypatch.setattr(type(bucket), "open", refuses)
+    assert main(["fetch", URL, str(tmp_path / "data")]) == 1
+    told = capsys.readouterr().err
+    assert "cannot be reached (Cannot connect to host 127.0.0.1:9): see that" in told
+    assert "no converted data set" not in told
+
+
 def test_what_is_missing_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["fetch", "memory://nowhere", str(tmp_path / "data")]) == 1
-    assert "memory://nowhere is no converted data set" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "memory://nowhere is no converted data set" in told
+    assert "name the folder that convert made" in told
     imported = builtins.__import__
 
     def without(name: str, *args: Any, **options: Any) -> Any:

@@ -6,6 +6,7 @@ import tarfile
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,8 +55,22 @@ def test_patterns_are_spelt_out(folder, tmp_path):
     assert spelt_out(("pipe:cat a,b.tar",)) == ("pipe:cat a,b.tar",)
     with pytest.raises(FileNotFoundError, match=r"there is no file .*pool-9.tar"):
         spelt_out((f"{folder}/pool-9.tar",))
+    with pytest.raises(ValueError, match=r"has a star, and only paths may be globs: .*braces"):
+        spelt_out(("http://host/pool-*.tar",))
     with pytest.raises(ValueError, match="twice"):
         spelt_out((paths[0], f"{folder}/pool-*.tar"))
+
+
+def test_globs_reach_folders_of_any_depth(folder, tmp_path):
+    root = tmp_path / "root"
+    (root / "a" / "b").mkdir(parents=True)
+    for place in (root / "x.tar", root / "a" / "y.tar", root / "a" / "b" / "z.tar"):
+        place.write_bytes((folder / "pool-0.tar").read_bytes())
+    names = [Path(found).name for found in spelt_out((f"{root}/**/*.tar",))]
+    assert sorted(names) == ["x.tar", "y.tar", "z.tar"]
+    for pattern in (root, f"{root}/*"):
+        with pytest.raises(FileNotFoundError, match=r"is a folder: name its tars, such as .*\*\*"):
+            spelt_out((str(pattern),))
 
 
 @pytest.mark.parametrize("address", ["{}", "file://{}", "pipe:cat {}"])

@@ -140,6 +140,9 @@ def test_an_image_of_channels_among_rgb_is_refused(tmp_path):
     write(root / "images" / "b.tif", pixels(1))
     with pytest.raises(ValueError, match="6 channels of 16 bits, and others are RGB"):
         packed(root, tmp_path / "data")
+    arrays = folder(tmp_path / "arrays", ("a.npy", "b.npy"))
+    with pytest.raises(ValueError, match=r"others are RGB of 8 bits: .*--channels all keeps"):
+        packed(arrays, tmp_path / "data", channels="rgb")
     with pytest.raises(ValueError, match="would not keep"):
         packed(folder(tmp_path / "six"), tmp_path / "jpeg", encoding="jpeg")
 

@@ -71,8 +71,12 @@ def test_values_of_no_class_are_ignored_as_the_refusal_says(tmp_path, capsys):
 
 def test_members_of_other_names_are_named(tmp_path):
     root = written(tmp_path / "tars", mask="truth.png", image="rgb.png")
-    with pytest.raises(ValueError, match=r"no sample of the tars .* has a mask .*--mask"):
+    # Masks come before the names of classes: images alone need neither.
+    (root / "classes.txt").rename(root / "names")
+    said = r"no sample of the tars .* has a mask .*they have 'json, rgb\.png, truth\.png': .*--mask"
+    with pytest.raises(ValueError, match=said):
         load_webdataset(root, WebDatasetSettings(image="rgb.png"))
+    (root / "names").rename(root / "classes.txt")
     source = load_webdataset(root, WebDatasetSettings(image="rgb.png", mask="truth.png"))
     assert len(source.subsets["train"]) == 4
 
@@ -85,6 +89,14 @@ def test_a_tar_that_ends_too_early_is_refused(tmp_path):
         tar.write_bytes(whole[:cut])
         with pytest.raises(ValueError, match=r"train-0000.tar is no whole tar"):
             load_webdataset(root, WebDatasetSettings())
+
+
+def test_compressed_tars_are_told_apart_from_other_files(tmp_path):
+    root = written(tmp_path / "tars")
+    (root / "more.tar.gz").write_bytes(b"")
+    source = load_webdataset(root, WebDatasetSettings())
+    (told,) = (line for line in source.left_out.lines("not taken") if "more.tar.gz" in line)
+    assert "compressed tars, which cannot be read at random: unpack them" in told
 
 
 def test_a_root_without_tars_is_refused(tmp_path):

@@ -279,7 +279,7 @@ def test_what_features_cannot_stand_for_is_refused(why, scenes, kept, tmp_path):
 
 OTHER = {
     "views": ({"strong": StrongSettings(view="none")}, r"other views \(unlabeled.strong"),
-    "crops": ({"geometry": {"crop_size": (36, 36)}}, "built, or fed, otherwise"),
+    "crops": ({"geometry": {"crop_size": (36, 36)}}, r"other views \(labeled.geometry.crop_size"),
     "scale": ({"geometry": {"scale": (1.0, 1.5)}}, r"other views \(labeled.geometry.scale"),
     "weights": ({"seed": 5}, "another encoder"),
     "split": ({}, r"other data \(.*split"),

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def test_what_a_pool_loses_is_in_the_record(scenes, folder, tmp_path, caplog):
     (row,) = (row for row in rows(tmp_path / "run") if "losses" in row)
     assert row["skipped"]["unlabeled tars of the pool"] >= 1
     assert row["skipped"]["unlabeled images of the pool"] == 0
-    assert "pool-3.tar is left out from image" in caplog.text
+    assert re.search(r"pool-3\.tar is left out after image \d+ \(.*\): see that", caplog.text)
+    assert "skipped as corrupt: 1 unlabeled tar of the pool" in caplog.text
 
 
 def test_what_images_of_a_pool_lose_is_in_the_record(scenes, tmp_path, caplog):

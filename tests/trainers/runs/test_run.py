@@ -15,10 +15,12 @@ from running import assert_same_state, results, rows, run
 from warpseg.__main__ import main
 from warpseg.pipelines import LoaderSettings
 from warpseg.shards import Dataset
+from warpseg.shards.pools.settings import PoolSettings
 from warpseg.trainers.engine.checkpoint import load_checkpoint, save_checkpoint
 from warpseg.trainers.engine.protocol import EvaluationSettings
 from warpseg.trainers.engine.runtime import open_runtime
 from warpseg.trainers.runs.kept.opening import open_trained
+from warpseg.trainers.runs.start import start
 from warpseg.trainers.runs.train import train
 
 TINY = Path(__file__).parents[1] / "tiny.py"
@@ -167,6 +169,39 @@ def test_a_run_whose_padding_was_zero_in_normalised_units_goes_on(scenes, tmp_pa
     save_checkpoint(out, {name: value for name, value in state.items() if name != "format"})
     run("supervised", scenes, out, num_steps=3, resume=True)
     assert open_trained(out).evaluation.fill is None
+
+
+def test_wrong_names_are_refused_before_a_network_is_built(scenes, tmp_path, monkeypatch):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "settings.json").write_text("{}")
+
+    def builds(*_):
+        raise AssertionError("a network is built")
+
+    monkeypatch.setattr("warpseg.trainers.runs.run.build_method", builds)
+    missing = PoolSettings(urls=("nowhere.tar",))
+    for out, changes, said in (
+        ("taken", {}, "holds a run already"),
+        ("new", {"pool": missing}, "there is no file nowhere.tar"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=said):
+            run("consistency", scenes, tmp_path / out, **changes)
+    settings = tiny_recipe(METHOD_RECIPES["consistency"])
+    with pytest.raises(FileNotFoundError, match="has no split 'other'"):
+        train(settings, data=scenes, split="other", out=tmp_path / "new")
+
+
+def test_a_data_set_that_comes_is_told_of(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("warpseg.trainers.runs.start.start_logging", told.append)
+
+    def comes(data):
+        assert told == [0], "what is said while it comes would be lost"
+        raise FileNotFoundError(data)
+
+    monkeypatch.setattr("warpseg.trainers.runs.start.brought", comes)
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        start(tiny_recipe(METHOD_RECIPES["supervised"]), data=Path("elsewhere"), out=tmp_path)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(scenes, tmp_path):

@@ -162,7 +162,7 @@ def check_features(
     `refuse_unfit`; it names what differs."""
     network = cast(SegmentationNetwork, method.find_network(method.evaluated))
     ours = describe_encoder(network, settings, runtime, dataset.channels.count)
-    _check_encoder(folder, request["encoder"], ours)
+    _check_weights(folder, request["encoder"], ours)
     changed = other_data(request["sums"], data_sums(dataset, split))
     if changed or request["split"] != split:
         what = changed or f"split {request['split']}, not {split}"
@@ -171,7 +171,7 @@ def check_features(
             "they were made of, or make features of these"
         )
     for name, spec in method.streams.items():
-        held, ours = request["streams"].get(name), describe_stream(spec, settings)
+        held, now = request["streams"].get(name), describe_stream(spec, settings)
         if held is None:
             raise ValueError(
                 f"{folder} has no features for the {name} images of this method, only "
@@ -179,22 +179,29 @@ def check_features(
             )
         if held["second_view"] and not spec.second_view:
             held = {**held, "second_view": False}
-        different = first_difference(held, ours, name)
+        different = first_difference(held, now, name)
         if different:
             raise ValueError(
                 f"{folder} holds features of other views ({different}): train with the settings "
                 "they were made with, or make features of these"
             )
+    # What views alone explain, such as another crop, was said in their words.
+    _check_levels(folder, request["encoder"], ours)
 
 
-def _check_encoder(folder: Path, held: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    remedy = "train with the network and the weights they were made with, or make features of these"
+_OTHER = "train with the network and the weights they were made with, or make features of these"
+
+
+def _check_weights(folder: Path, held: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     if held["sha256"] != ours["sha256"]:
         raise ValueError(
             f"{folder} holds features of another encoder ({held['network']}, weights "
             f"{held['weights']}; this one is of {ours['network']}, weights {ours['weights']}, and "
-            f"not the same): {remedy}"
+            f"not the same): {_OTHER}"
         )
+
+
+def _check_levels(folder: Path, held: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     near = all(
         abs(a - b) <= PROBE * max(abs(a), abs(b))
         for a, b in zip(held["probe"], ours["probe"], strict=False)
@@ -202,7 +209,7 @@ def _check_encoder(folder: Path, held: Mapping[str, Any], ours: Mapping[str, Any
     if [list(level) for level in held["levels"]] != ours["levels"] or not near:
         raise ValueError(
             f"{folder} holds features of an encoder with these weights that is built, or fed, "
-            f"otherwise (levels {held['levels']}, now {ours['levels']}): {remedy}"
+            f"otherwise (levels {held['levels']}, now {ours['levels']}): {_OTHER}"
         )
 
 

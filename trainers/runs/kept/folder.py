@@ -108,6 +108,18 @@ def read_settings(run: Path) -> dict[str, Any]:
     return cast(dict[str, Any], read_json(run / SETTINGS, RunFile, remedy))
 
 
+def refuse_taken(out: Path, *, resume: bool) -> None:
+    """Raise ValueError for a folder that cannot become a new run's, before anything is built for
+    it: it holds a run that is not to go on, or other files."""
+    if (out / SETTINGS).exists():
+        if not resume:
+            raise ValueError(
+                f"{out} holds a run already; go on with --resume or choose another --out"
+            )
+    elif out.exists() and any(file.name not in LEFTOVERS for file in out.iterdir()):
+        raise ValueError(f"{out} holds other files; choose an empty or new folder for --out")
+
+
 def claim_folder(out: Path, run: dict[str, Any], *, resume: bool) -> bool:
     """Make the folder this run's, or check that it already is; tell whether it is new.
 
@@ -115,15 +127,10 @@ def claim_folder(out: Path, run: dict[str, Any], *, resume: bool) -> bool:
     folder holds another run, or this one and `resume` is off, or this one on other data.
     """
     path = out / SETTINGS
+    refuse_taken(out, resume=resume)
     if path.exists():
-        if not resume:
-            raise ValueError(
-                f"{out} holds a run already; go on with --resume or choose another --out"
-            )
         check_same(out, read_settings(out), run)
         return False
-    if out.exists() and any(file.name not in LEFTOVERS for file in out.iterdir()):
-        raise ValueError(f"{out} holds other files; choose an empty or new folder for --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(run, indent=2) + "\n")
     for name in LEFTOVERS[2:]:

@@ -152,6 +152,20 @@ def test_a_network_of_rgb_refuses_other_tiffs_in_words(tmp_path):
         network.predict(tmp_path / "six.tif")
 
 
+def test_a_refusal_names_its_file_once(tmp_path):
+    write(tmp_path / "six.tif", smooth((64, 64), 6))
+    settings = PredictSettings(windows="always", threads=1)
+    with pytest.raises(ValueError, match=r"six\.tif has 6 channels") as refused:
+        predict_images(
+            trained(3, 8),
+            [tmp_path / "six.tif"],
+            tmp_path / "out",
+            settings,
+            device=torch.device("cpu"),
+        )
+    assert str(refused.value).count("six.tif") == 1
+
+
 def test_arrays_and_pngs_go_by_windows_too(tmp_path):
     rgb = (smooth((150, 210), 3) >> 4).astype(np.uint8)
     np.save(tmp_path / "a.npy", rgb)
