@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -39,9 +40,15 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def open_image(
-    data: bytes, file: str, formats: tuple[str, ...] = FORMATS, *, load: bool = True
+    data: bytes,
+    file: str,
+    formats: tuple[str, ...] = FORMATS,
+    *,
+    load: bool = True,
+    prepare: Callable[[Image.Image], None] | None = None,
 ) -> Image.Image:
-    """Decode an image file completely, or (without `load`) its header.
+    """Decode an image file completely, or (without `load`) its header; `prepare` may change what
+    the decoder is to do.
 
     Raises ValueError naming `file` where it is truncated, damaged, or none of `formats`.
     """
@@ -52,6 +59,8 @@ def open_image(
         image = Image.open(io.BytesIO(data), formats=formats)
         if os.environ.get(LIMIT) and image.width * image.height > most_megapixels() * 10**6:
             raise Image.DecompressionBombError(f"({image.width * image.height} pixels)")
+        if prepare is not None:
+            prepare(image)
         if load:
             image.load()
     except Image.DecompressionBombError as error:

@@ -14,8 +14,8 @@ _HEAD = re.compile(rb"\xff[\xc0-\xcf\xda-\xfe]..", re.DOTALL)
 """Marker and length of a segment; markers from 0xD0 to 0xD9 have none."""
 _BASELINE = (0xC0, 0xC1)
 """Markers of frames that one scan fills row by row, by Huffman's codes."""
-_MARGIN = 16
-"""Rows beyond the last one asked for: colours that are stored at half size read across."""
+MARGIN = 16
+"""Rows at the end of a shortened file that may differ: colours stored at half size read across."""
 _TALLEST = 65500
 """Rows above which libjpeg refuses a file."""
 
@@ -37,27 +37,27 @@ def after(data: bytes, at: int) -> int:
     return at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def upper_rows(data: bytes, rows: int, size: tuple[int, int]) -> bytes:
-    """Return a JPEG of the upper rows of one, of which at least `rows` have the same pixels.
+def upper_rows(data: bytes, rows: int, size: tuple[int, int]) -> bytes | None:
+    """Return a JPEG of the upper rows of one of a size (height, width), with the same pixels in all
+    but the last MARGIN of them.
 
-    It is `data` itself where that would not hold, or would hide that the rest is damaged:
-    progressive files, several scans, any marker where none belongs, another size than `size`
-    (height, width), or more pixels than allowed.
+    It is None where that would not hold, or would hide that the rest is damaged: progressive files,
+    several scans, any marker where none belongs, another size, more pixels than allowed.
     """
     try:
         places = list(segments(data))
     except ValueError:
-        return data
+        return None
     frames = [at for marker, at in places if marker in CODINGS]
     if len(frames) != 1 or data[frames[0] + 1] not in _BASELINE:
-        return data
-    at, kept = frames[0] + 5, rows + _MARGIN
+        return None
+    at = frames[0] + 5
     height, width = (int.from_bytes(data[i : i + 2], "big") for i in (at, at + 2))
     most = min(_TALLEST, most_megapixels() * 10**6 // max(width, 1))
-    fits = (height, width) == size and kept < height <= most
+    fits = (height, width) == size and rows < height <= most
     if not fits or not _is_whole(data[after(data, places[-1][1]) :]):
-        return data
-    return data[:at] + kept.to_bytes(2, "big") + data[at + 2 :]
+        return None
+    return data[:at] + rows.to_bytes(2, "big") + data[at + 2 :]
 
 
 def _is_whole(scan: bytes) -> bool:

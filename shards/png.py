@@ -5,28 +5,23 @@ import zlib
 from .images import most_megapixels
 
 _BEGIN = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
-"""Signature, and length and name of the first chunk."""
-_FRAME = slice(12, 29)
-"""Bytes of that chunk's name and values: width and height (4 bytes each), depth, kind of colour,
-compression, filter, and whether rows are interlaced."""
+"""Signature, and length and name of the first chunk, which begins with width and height."""
+_INTERLACED = 28
+"""Where that chunk says whether rows come in order, by 0."""
 _ANIMATED, _LAST = b"acTL", b"IEND"
 
 
-def upper_rows(data: bytes, rows: int, size: tuple[int, int]) -> bytes:
-    """Return a PNG of the upper `rows` rows of one, with the same pixels.
+def goes_from_above(data: bytes, size: tuple[int, int]) -> bool:
+    """Tell whether a PNG's rows can be had without those below, and no damage be hidden by that.
 
-    It is `data` itself where that would not hold, or would hide that the rest is damaged: rows that
-    are interlaced, animations, a chunk that is not as it was written, another size than `size`
-    (height, width), or more pixels than allowed.
+    Not so where rows are interlaced, of animations, where a chunk is not as it was written, of
+    another size than (height, width), or of more pixels than allowed.
     """
-    frame = data[_FRAME]
-    width, height = (int.from_bytes(frame[at : at + 4], "big") for at in (4, 8))
-    if not data.startswith(_BEGIN) or (height, width) != size or frame[-1] != 0:
-        return data
-    if rows >= height or width * height > most_megapixels() * 10**6 or not _is_whole(data):
-        return data
-    frame = frame[:8] + rows.to_bytes(4, "big") + frame[12:]
-    return data[: _FRAME.start] + frame + _sum_of(frame) + data[_FRAME.stop + 4 :]
+    height, width = size
+    begin = _BEGIN + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    if not data.startswith(begin) or height * width > most_megapixels() * 10**6:
+        return False
+    return data[_INTERLACED : _INTERLACED + 1] == b"\0" and _is_whole(data)
 
 
 def _is_whole(data: bytes) -> bool:
@@ -35,11 +30,8 @@ def _is_whole(data: bytes) -> bool:
     while at < len(data):
         end = at + 8 + int.from_bytes(data[at : at + 4], "big")
         kind = data[at + 4 : at + 8]
-        if kind == _ANIMATED or data[end : end + 4] != _sum_of(view[at + 4 : end]):
+        sum_of_chunk = zlib.crc32(view[at + 4 : end]).to_bytes(4, "big")
+        if kind == _ANIMATED or data[end : end + 4] != sum_of_chunk:
             return False
         at = end + 4
     return kind == _LAST
-
-
-def _sum_of(chunk: bytes | memoryview) -> bytes:
-    return zlib.crc32(chunk).to_bytes(4, "big")

@@ -78,7 +78,7 @@ class Sample:
         if self.extension == "npy":
             return Image.fromarray(self.read_image())
         data, file = self.read(self.extension), f"{self.shard}:{self.key}"
-        picture = open_window(data, self.extension, file, needed, self.size)
+        picture = open_window(data, file, needed, self.size)
         self._check_size(picture.height, picture.width)
         return picture
 

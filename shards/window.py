@@ -1,44 +1,46 @@
-"""Images of which a window is needed: no more of them is decoded than lies above its end."""
+"""Images of which a window is needed: no more of them is decoded than lies above its end.
+
+They keep their size: Pillow resamples rows or columns first as the whole image's size says, and its
+weights round by where a box lies.
+"""
+
+import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from . import jpeg, png
-from .images import open_packed
+from .images import PACKED, open_image, to_rgb
 
 Needed = tuple[int, int, int, int]
 """Pixels [top, left, bottom, right)."""
-_UPPER_ROWS = {"jpg": jpeg.upper_rows, "png": png.upper_rows}
 
 
-def open_window(
-    data: bytes, extension: str, file: str, needed: Needed, size: tuple[int, int]
-) -> Image.Image:
+def open_window(data: bytes, file: str, needed: Needed, size: tuple[int, int]) -> Image.Image:
     """Decode an image member, no array, to Pillow's image in RGB, of which the needed pixels count.
 
     size: height and width that the image should have. Raises ValueError naming `file`.
     """
-    upper = data
-    if extension in _UPPER_ROWS:
-        upper = _UPPER_ROWS[extension](data, needed[2], size)
-    picture = open_packed(upper, file)
-    if upper is data:
-        return picture
-    top, left, bottom, right = needed
-    return _placed(picture.crop((left, top, right, bottom)), needed, size)
+
+    def stop_below(image: Any) -> None:
+        rows = needed[2]
+        if image.format == "JPEG":
+            rows += jpeg.MARGIN
+            upper = jpeg.upper_rows(data, rows, size)
+            if upper is None:
+                return
+            image.fp = io.BytesIO(upper)  # libjpeg has no end before that of its file
+        elif image.format != "PNG" or rows >= size[0] or not png.goes_from_above(data, size):
+            return
+        image.tile = [tile._replace(extents=(0, 0, image.width, rows)) for tile in image.tile]
+
+    return to_rgb(open_image(data, file, PACKED, prepare=stop_below), file)
 
 
 def window_of(levels: np.ndarray, needed: Needed) -> Image.Image:
     """Return Pillow's image of levels (H, W, 3) uint8, of which the needed pixels count."""
     top, left, bottom, right = needed
-    part = Image.fromarray(levels[top:bottom, left:right])
-    return _placed(part, needed, (levels.shape[0], levels.shape[1]))
-
-
-def _placed(part: Image.Image, needed: Needed, size: tuple[int, int]) -> Image.Image:
-    """Return an image of a size that holds a part of it. Pillow resamples rows or columns first as
-    the whole image's size says, and its weights round by where a box lies; what lies beside the
-    part is never touched."""
-    picture = Image.new("RGB", (size[1], size[0]), None)
-    picture.paste(part, (needed[1], needed[0]))
+    picture = Image.new("RGB", (levels.shape[1], levels.shape[0]), None)
+    picture.paste(Image.fromarray(levels[top:bottom, left:right]), (left, top))
     return picture
