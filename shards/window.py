@@ -30,7 +30,7 @@ def open_window(data: bytes, file: str, needed: Needed, size: tuple[int, int]) -
             upper = jpeg.upper_rows(data, rows, size)
             if upper is None:
                 return
-            image.fp = io.BytesIO(upper)  # libjpeg has no end before that of its file
+            image.fp = io.BytesIO(upper)  # libjpeg ends at the last row of a file alone
         elif image.format != "PNG" or rows >= size[0] or not png.goes_from_above(data, size):
             return
         image.tile = [tile._replace(extents=(0, 0, image.width, rows)) for tile in image.tile]
