@@ -32,6 +32,7 @@ from ..shards.bands.bands import PLAIN, kind_words
 from .normalization import NormalizationSettings
 from .registry import VIEWS
 from .settings import StrongSettings
+from .threads import one_thread
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -134,7 +135,8 @@ class View:
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Return crops (n, H, W, C) as the network wants them."""
-        return normalize(pixels, self.look.mean, self.look.std, self.dtype)
+        with one_thread(pixels.device):
+            return normalize(pixels, self.look.mean, self.look.std, self.dtype)
 
 
 class Draws:

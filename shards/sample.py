@@ -92,7 +92,7 @@ class Sample:
         if (height, width) != self.size:
             raise ValueError(
                 f"{self.shard}:{self.key} has an image of {width} x {height}, not of "
-                f"{self.size[1]} x {self.size[0]} as was noted: convert the data set again"
+                f"{self.size[1]} x {self.size[0]} as was noted"
             )
 
     def _read_levels(self) -> np.ndarray:

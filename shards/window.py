@@ -30,7 +30,8 @@ def open_window(data: bytes, file: str, needed: Needed, size: tuple[int, int]) -
             upper = jpeg.upper_rows(data, rows, size)
             if upper is None:
                 return
-            image.fp = io.BytesIO(upper)  # libjpeg ends at the last row of a file alone
+            # libjpeg may not stop before the height that its file says.
+            image.fp = io.BytesIO(upper)
         elif image.format != "PNG" or rows >= size[0] or not png.goes_from_above(data, size):
             return
         image.tile = [tile._replace(extents=(0, 0, image.width, rows)) for tile in image.tile]

@@ -4,7 +4,16 @@ import threading
 
 import pytest
 import torch
-from warpseg.pipelines import GeometrySettings, LoaderSettings, StrongSettings, paired
+from warpseg.pipelines import (
+    GeometrySettings,
+    LoaderSettings,
+    StrongSettings,
+    labeled,
+    paired,
+    strong,
+)
+from warpseg.pipelines.normalization import NormalizationSettings
+from warpseg.pipelines.streams import stream
 from warpseg.pipelines.threads import one_thread
 from warpseg.pipelines.views import colour
 
@@ -53,6 +62,28 @@ def test_threads_of_python_take_turns_and_each_has_its_threads_again():
 def test_what_a_gpu_computes_takes_no_thread_away():
     with one_thread(torch.device("cuda")):
         assert torch.get_num_threads() == 3
+
+
+def test_normalisation_takes_one_thread(photographs, monkeypatch):
+    taken = []
+    for module in (stream, strong):
+        whole = module.normalize
+        monkeypatch.setattr(
+            module,
+            "normalize",
+            lambda *given, whole=whole: taken.append(torch.get_num_threads()) or whole(*given),
+        )
+    opened = labeled(
+        photographs.subset("train"),
+        geometry=GeometrySettings(crop_size=(48, 64)),
+        loader=LoaderSettings(loader="portable", threads=2),
+        batch_size=2,
+    )
+    next(opened)
+    opened.close()
+    view = strong.View(StrongSettings(), NormalizationSettings(), torch.float32)
+    view.normalized(torch.zeros(1, 5, 7, 3, dtype=torch.uint8))
+    assert taken == [1, 1]
 
 
 def test_views_are_the_same_with_any_number_of_threads(photographs, monkeypatch):
